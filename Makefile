@@ -7,8 +7,8 @@ PY := .venv/bin/python
 ARGS :=
 MINUTES := 60
 PYTEST := $(PY) -m pytest
-# Tests run in parallel, each process with its own broker. Most wait for other processes most of the time, so # there
-# are two for each core; each needs 2 GiB.
+# Tests run in parallel, each process with its own broker. Most wait for other processes most of the time, so there are
+# two for each core; each needs 2 GiB.
 JOBS := $(shell n=$$(( 2 * $$(nproc) )); m=$$(awk '/MemAvailable/ {print int($$2 / 2097152)}' /proc/meminfo); \
 	n=$$(( n < m ? n : m )); n=$$(( n < 8 ? n : 8 )); echo $$(( n > 1 ? n : 1 )))
 # The tests that call kernels: bounds checks find nothing in other tests, and half of the random examples suffice.
@@ -19,7 +19,7 @@ BOUNDS_EXAMPLES := 0.5
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots sbom soak bench \
+.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots wheel sbom soak bench \
 	bench-outage results paper lint clean
 
 help: ## list these commands
@@ -51,7 +51,7 @@ release-test: setup-tests lint test-bounds docs ## before a release: all tests, 
 	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=10 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \
 		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_BUSY=4 KLAIS_TEST_JOINS=50 KLAIS_TEST_JOIN_DEVICES=200000 \
 		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_TUTORIAL=1 KLAIS_TEST_CLIENTS=1 KLAIS_TEST_BENCHES=1 \
-		KLAIS_TEST_UPDATES=600 KLAIS_TEST_HOSTILE_CASES=10000000 \
+		KLAIS_TEST_WHEEL=1 KLAIS_TEST_UPDATES=600 KLAIS_TEST_HOSTILE_CASES=10000000 \
 		$(PYTEST) -q tests $(PARALLEL) $(ARGS)
 
 docs: .venv/klais-setup.stamp ## the documentation as a site in build/site; a warning is an error
@@ -60,6 +60,9 @@ docs: .venv/klais-setup.stamp ## the documentation as a site in build/site; a wa
 
 screenshots: setup-tests ## the pictures of the live page in docs/images, from recorded figures
 	@KLAIS_TEST_IMAGES=docs/images $(PYTEST) -q tests/browser/test_images.py $(ARGS)
+
+wheel: .venv/klais-setup.stamp ## a wheel with compiled kernels in dist (ARGS="--level x86-64-v2 --level x86-64-v3")
+	@$(PY) -m deploy.wheel $(ARGS)
 
 sbom: .venv/klais-setup.stamp ## the bill of materials of the image, CycloneDX, to build/sbom.json
 	@mkdir -p build && $(PY) -m deploy.sbom > build/sbom.json && echo "build/sbom.json"
@@ -78,7 +81,7 @@ bench: setup ## all benchmarks, to bench/results/latest.json (bench/README.md: c
 bench-outage: setup ## no broker for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
 	@$(PY) -m bench outage $(ARGS)
 
-results: .venv/klais-setup.stamp ## bench/RESULTS.md and the figures of docs/RESEARCH_PAPER.md from bench/results
+results: .venv/klais-setup.stamp ## bench/RESULTS.md, docs/plots and the figures of the paper from bench/results
 	@$(PY) -m bench results
 
 paper: .venv/klais-setup.stamp ## docs/RESEARCH_PAPER.md as PDF in build (needs Chromium: make setup-tests)

@@ -10,8 +10,9 @@ from faust.types import TP
 
 from agents.faust_ext.commits import CommitRepair
 from klais.config.load import Settings
-from klais.http.access import Access, token_to_read
+from klais.http.access import Access
 from klais.http.guard import Guard
+from klais.http.tokens import token_to_read
 from klais.kafka.topics import Topics
 from klais.system.sd_notify import Notifier
 from klais.telemetry.log import get

@@ -1,13 +1,15 @@
 """``python -m bench``: run benchmarks on a real Kafka, compare two result files, write bench/RESULTS.md.
 
-    python -m bench [NAME ...] [--json] [--output FILE]   run; without a name all, to bench/results/latest.json python
-    -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance python -m
-    bench results                               bench/RESULTS.md and the paper from bench/results/*.json python -m bench
-    keep NAME OUTPUT FILE.json store the --json output of a command below in a result file python -m bench outage
-    [--seconds S] the broker away under load; every frame is counted python -m bench nab|flags DIR, bench fleet
-    the anomaly scorer, see docs/intelligence.md python -m bench fingerprint                           types of devices:
-    recall of changes, false flags, cost python -m bench traffic [DIR]                         the forecast's model on
-    later days of traces python -m bench llm [DIR]                             the language model: classes, explanations
+    python -m bench [NAME ...] [--json] [--output FILE]   run; without a name all, to bench/results/latest.json
+    python -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance
+    python -m bench results                               bench/RESULTS.md and the paper from bench/results/*.json
+    python -m bench keep NAME OUTPUT FILE.json            store the --json output of a command below in a result file
+    python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
+    python -m bench peers [--install]                     other gateways and stream processors in the same run
+    python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
+    python -m bench fingerprint                           types of devices: recall of changes, false flags, cost
+    python -m bench traffic [DIR]                         the forecast's model on later days of traces
+    python -m bench llm [DIR]                             the language model: classes, explanations
 
 With ``--json`` the last line of standard output is one JSON object: the figures of the named benchmark, or one entry
 for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use instead of an embedded broker. The exit code is 0 even if a
@@ -23,6 +25,7 @@ COMMANDS = {
     "results": "bench.results",
     "keep": "bench.keep",
     "outage": "bench.cases.outage",
+    "peers": "bench.cases.peers.run",
     "nab": "bench.cases.anomaly.nab",
     "flags": "bench.cases.anomaly.flags",
     "fleet": "bench.cases.anomaly.fleet",

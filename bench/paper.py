@@ -1,7 +1,7 @@
 """Fill figures and tables of docs/RESEARCH_PAPER.md from the kept result files; markers enclose them.
 
-``<!-- figure BENCH.NAME UNIT -->...<!-- /figure -->`` is one figure in a sentence. ``<!-- table NAME -->`` and ``<!--
-/table -->``, each on a separate line, enclose a table of ``bench/paper_tables.py``. ``python -m bench results``
+``<!-- figure BENCH.NAME UNIT -->...<!-- /figure -->`` is one figure in a sentence. ``<!-- table NAME -->`` and
+``<!-- /table -->``, each on a separate line, enclose a table of ``bench/paper_tables.py``. ``python -m bench results``
 rewrites the text between the markers. Each benchmark comes from the newest file that has it; missing figures are marked
 as not measured.
 """
@@ -37,8 +37,12 @@ def sentence(figure: Figure | None, unit: str) -> str:
 
 
 def filled(text: str, kept: Kept) -> str:
-    """The paper with new text between its markers. Raises ------ BadPaper If a marker names an unknown table or
-    benchmark, or has no end.
+    """The paper with new text between its markers.
+
+    Raises
+    ------
+    BadPaper
+        If a marker names an unknown table or benchmark, or has no end.
     """
 
     def a_figure(match: re.Match[str]) -> str:

@@ -12,6 +12,7 @@ from bench.paper import PAPER
 BUILT = PAPER.parents[1] / "build" / "klais-paper.pdf"
 CHROMIUM = "/usr/bin/chromium"
 _COMMENT = re.compile(r"^<!-- .*? -->\n|<!-- .*? -->", re.MULTILINE)
+_PLOT = re.compile(r'<img src="(plots/[a-z-]+\.svg)"[^>]*>')
 _STYLE = """
 @page { size: A4; margin: 17mm 18mm }
 body { font: 9.5pt/1.3 serif; hyphens: auto }
@@ -20,15 +21,22 @@ h1, h2, h3, tr { break-inside: avoid; break-after: avoid-page }
 table { border-collapse: collapse; font-size: 8pt; margin: 0.6em auto }
 th { border-bottom: 1px solid; text-align: left } td, th { padding: 0.1em 0.6em; vertical-align: top }
 pre { font-size: 7.5pt; line-height: 1.2; break-inside: avoid } code { font-size: 0.88em }
+svg { max-width: 100%; height: auto }
 a { color: inherit; text-decoration: none }
 """
 
 
+def _svg(name: str) -> str:
+    """A plot as it stands in a page."""
+    return re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<!--.*?-->", "", (PAPER.parent / name).read_text(), flags=re.DOTALL)
+
+
 def html(text: str) -> str:
-    """The page of a Markdown text, without its comments."""
+    """The page of a Markdown text, without its comments, plots within it."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark").enable("table").render(_COMMENT.sub("", text))
+    body = _PLOT.sub(lambda match: _svg(match[1]), body)
     return f"<!doctype html><html lang='en'><meta charset='utf-8'><style>{_STYLE}</style><body>{body}</body></html>"
 
 

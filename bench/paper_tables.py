@@ -1,12 +1,18 @@
-"""The tables of docs/RESEARCH_PAPER.md: their figures and labels. The unit of a column is in its head."""
+"""The tables of docs/RESEARCH_PAPER.md: their figures and labels.
+
+The unit of a column is in its head.
+"""
 
 from collections.abc import Iterator
 
+from bench.cases.ablation import ALL as ABLATIONS
+from bench.cases.peers.catalog import GATEWAYS, WORKERS
+from bench.plots import PLOTS
 from bench.run import NAMES
-from bench.table_forms import Claim, Claims, Details, Listed, Machines, Matrix, Table
+from bench.table_forms import Claim, Claims, Details, Listed, Machines, Matrix, Picture, Table
 
 # Benchmarks that print one JSON object: `python -m bench keep` stores it in a result file.
-COMMANDS = ("nab", "flags", "fleet", "fingerprint", "traffic", "llm")
+COMMANDS = ("nab", "flags", "fleet", "fingerprint", "traffic", "llm", "peers")
 BENCHES = frozenset((*NAMES, *COMMANDS))
 
 
@@ -27,10 +33,31 @@ _IDLE = (
     *(("way", "way"), ("frames/s", "rate"), ("devices", "devices"), ("target", "target"), ("cores", "cores")),
     *(("broker", "broker"), ("edge", "edge"), ("worker", "worker"), ("p50, ms", "p50_ms"), ("p99, ms", "p99_ms")),
 )
+_DOES = (
+    *(("by device", "keyed_by_device"), ("checks JSON", "json_check"), ("binary", "binary_safe")),
+    *(("exactly once", "exactly_once"), ("broker away", "survives_outage"), ("why not measured", "not_measured")),
+)
+_GATEWAY = (
+    *(("gateway", "peer"), ("20,000/s: µs a frame", "gateway_us_20k"), ("broker", "broker_us_20k")),
+    *(("lost", "lost_20k"), ("60,000/s: µs a frame", "gateway_us_60k"), ("broker", "broker_us_60k")),
+    *(("lost", "lost_60k"), ("none lost up to, frames/s", "highest_per_s"), ("frames", "frames")),
+)
+_STREAM_WORKER = (
+    *(("worker", "peer"), ("µs a frame", "worker_us"), ("broker", "worker_broker_us")),
+    *(("frames/s", "worker_frames_per_s"), ("resident, MB", "worker_rss_mb")),
+)
+_ABLATED = {
+    "whole": "whole worker",
+    "unjournalled": "no journal",
+    "zscore": "a z-score as detector",
+    "untyped": "no fingerprints",
+    "unnumbered": "no duplicates found by number",
+}
 _OVERLOAD = ("goodput_share", "settled_s", "normal_s", "unaccounted", "moved")
 
 TABLES: dict[str, Table] = {
     "machines": Machines(),
+    **{f"plot-{name}": Picture(name) for name in PLOTS},
     "throughput": Matrix(
         ("configuration", "frames/s", "p50, ms", "p99, ms"),
         (
@@ -114,6 +141,29 @@ TABLES: dict[str, Table] = {
                 ("plain asyncio edge", "plain_edge"),
             )
         ),
+    ),
+    "gateways": Details("peers", "peer", tuple(peer.title for peer in GATEWAYS), (*_GATEWAY, *_DOES)),
+    "stream-workers": Details("peers", "peer", tuple(peer.title for peer in WORKERS), (*_STREAM_WORKER, *_DOES)),
+    "ablations": Matrix(
+        ("worker", "µs a frame", "over the whole", "frames/s", "broker, µs a frame", "resident, MB"),
+        tuple(
+            (
+                _ABLATED[name],
+                f"ablation.cpu_us_per_frame_{name}",
+                f"ablation.of_whole_{name}",
+                f"ablation.frames_per_s_{name}",
+                f"ablation.kafka_cpu_us_per_frame_{name}",
+                f"ablation.rss_mb_{name}",
+            )
+            for name in ABLATIONS
+        ),
+    ),
+    "interpreted": Listed(
+        (
+            ("payload check, compiled", "ns a frame", "ablation.payload_check_ns"),
+            ("payload check, interpreted", "ns a frame", "ablation.payload_check_interpreted_ns"),
+            ("the second over the first", "ratio", "ablation.payload_check_interpreted_times"),
+        )
     ),
     "idle": Details("idle", "way", ("klais", "plain"), _IDLE),
     "faults": Listed(
@@ -219,6 +269,9 @@ TABLES: dict[str, Table] = {
         (
             Claim("CPU time of the worker, a frame", "worker.cpu_us_per_frame"),
             Claim("CPU time of the edge, a frame", "edge.cpu_us_per_frame"),
+            Claim("edge and broker over rsyslog and broker, 20,000/s", "peers.gateway_and_broker_of_rsyslog_20k"),
+            Claim("edge and broker over rsyslog and broker, 60,000/s", "peers.gateway_and_broker_of_rsyslog_60k"),
+            Claim("worker cheaper than QuixStreams by", "peers.worker_times_cheaper_than_quixstreams"),
             Claim("whole path on two cores, none lost", "path.frames_per_s"),
             Claim("latency at 50,000 frames/s, p50", "latency.p50_ms"),
             Claim("latency at 50,000 frames/s, p99", "latency.p99_ms"),

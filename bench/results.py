@@ -1,13 +1,14 @@
-"""``python -m bench results``: write bench/RESULTS.md and the figures of the paper from the files in bench/results/."""
+"""``python -m bench results``: write bench/RESULTS.md, docs/plots and the figures of the paper from bench/results/."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import paper
+from bench import paper, plots
 from bench.figures import RESULTS, ResultFile, read
 from bench.harness.report import TARGETS, Target, shown
+from bench.kept import Kept
 
 PAGE = Path(__file__).parent / "RESULTS.md"
 OWN = "latest"  # local files of a developer, by their prefix: git and this page ignore them
@@ -77,11 +78,13 @@ def _wrapped(head: str, words: Sequence[Any], between: str = ", ") -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page and the paper; print the figures of the paper that no file has."""
+    """Write the page, the plots and the paper; print the figures of the paper that no file has."""
     argparse.ArgumentParser("python -m bench results", description=__doc__).parse_args(arguments)
     files = [read(path) for path in kept()]
     PAGE.write_text(page(files))
     missing = paper.write(files)
+    made = plots.write(Kept(files))
     print(f"{PAGE}: {len(files)} result files")
+    print(f"{plots.FOLDER}: {', '.join(made)}")
     print(f"{paper.PAPER}: {len(missing)} figures not measured" + (f": {', '.join(missing)}" if files else ""))
     return 0

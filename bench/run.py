@@ -26,6 +26,7 @@ NAMES = (
     "memory",
     "recovery",
     "baseline",
+    "ablation",
     "kernels",
     *("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "start", "flush", "page", "idle"),
 )

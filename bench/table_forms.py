@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from bench.harness.report import TARGETS, Sense, Target, shown
 from bench.kept import NOT_MEASURED, Kept, cell, spread
+from bench.plots import PLOTS
 
 
 class Table(Protocol):
@@ -116,6 +117,18 @@ class Claims:
             said = f"{target.sense} {shown(bound)} {_UNITS.get(target.unit, target.unit)}".strip()
             out.append((claim.text, said, cell(figure), verdict))
         return _markdown(("claim", "bound", "measured", "verdict"), out)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A plot of docs/plots, where there are figures for it."""
+
+    name: str
+
+    def lines(self, kept: Kept) -> list[str]:
+        """The picture, or that it is not measured."""
+        plot = PLOTS[self.name]
+        return [f"![{plot.alt}](plots/{self.name}.svg)" if plot.data(kept) else f"*{plot.alt}: {NOT_MEASURED}.*"]
 
 
 class Machines:

@@ -1,6 +1,7 @@
-"""The bill of materials, CycloneDX 1.6: ``python -m deploy.sbom`` prints the image's packages, by version and hash. It
-is built from the files that define the contents: the lock of the Python packages, the list of the vendored scripts of
-the live page, and the jars of the embedded Apache Kafka (an image without it has none of them).
+"""The bill of materials, CycloneDX 1.6: ``python -m deploy.sbom`` prints the image's packages, by version and hash.
+
+It is built from the files that define the contents: the lock of the Python packages, the list of the vendored scripts
+of the live page, and the jars of the embedded Apache Kafka (an image without it has none of them).
 """
 
 import json

@@ -1,6 +1,7 @@
 """Text that is safe in one line of a terminal or a log, whatever a device or a broker put into it."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -94,3 +95,10 @@ def iso_seconds(ms: int) -> str:
     '2023-11-14T22:13:20Z'
     """
     return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def near_names(name: str, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The names that somebody who wrote ``name`` may have meant, the nearest first."""
+    import difflib
+
+    return difflib.get_close_matches(name, list(known), n, cutoff)

@@ -1,6 +1,7 @@
-"""How long a checkpoint of 100,000 changed devices blocks the worker's event loop, measured by a timer inside it. One
-lane, so that all of them are in one checkpoint. The worker's statistics report each second the largest delay of its 5
-ms timer; seconds in which rows went to the changelog are compared with the others.
+"""How long a checkpoint of 100,000 changed devices blocks the worker's event loop, measured by a timer inside it.
+
+One lane, so that all of them are in one checkpoint. The worker's statistics report each second the largest delay of its
+5 ms timer; seconds in which rows went to the changelog are compared with the others.
 """
 
 import threading

@@ -27,8 +27,9 @@ def look(child: Child, settings: Settings) -> tuple[Sample, dict[str, Any]]:
 def measure(
     bench: Bench, child: Child, settings: Settings, rate: str, windows: int = WINDOWS, *more: str
 ) -> dict[str, Any]:
-    """Send at ``rate`` (frames a second, or ``max``) and measure the edge in ``windows`` consecutive windows. ``more``
-    are further options of the sender.
+    """Send at ``rate`` (frames a second, or ``max``) and measure the edge in ``windows`` consecutive windows.
+
+    ``more`` are further options of the sender.
 
     Returns
     -------

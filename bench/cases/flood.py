@@ -1,5 +1,7 @@
 """Good frames at 20,000 a second under a flood of frames with the wrong magic: the edge with the XDP filter, and
-without. The kernel generates the flood: an XDP program redirects each packet onto a veth pair, run on live packets by
+without.
+
+The kernel generates the flood: an XDP program redirects each packet onto a veth pair, run on live packets by
 ``BPF_PROG_TEST_RUN`` (Linux 5.18), on one CPU; more than a million packets a second. Good frames come from the
 simulator by the same interface, with a separate queue for each CPU, as a network card would spread them. Without the
 filter the interface has an XDP program of two instructions that passes everything: veth accepts redirected packets only
@@ -130,8 +132,9 @@ def flooded(
     seconds: float,
     options: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Send good frames for ``seconds`` under a flood of these packets in turn; return their outcome. ``options``:
-    further options of the simulator that sends the good frames.
+    """Send good frames for ``seconds`` under a flood of these packets in turn; return their outcome.
+
+    ``options``: further options of the simulator that sends the good frames.
     """
     usual, others = bench.sender_prefix, sorted(os.sched_getaffinity(0) - {_flood_cpu()})
     file = bench.folder / f"packets-{port}.txt"
@@ -186,8 +189,9 @@ def _settled(settings: Settings) -> None:
 
 
 def _good_in_raw(settings: Settings, sent: int) -> int:
-    """Frames of the simulator's devices in ``klais_raw``, once all have arrived or after ``PUBLISH_S``. By device,
-    because a filter passes frames of a flooding device up to its rate, and these must not hide a loss.
+    """Frames of the simulator's devices in ``klais_raw``, once all have arrived or after ``PUBLISH_S``.
+
+    By device, because a filter passes frames of a flooding device up to its rate, and these must not hide a loss.
     """
     until_s = time.monotonic() + PUBLISH_S
     while (found := asyncio.run(_count_good(settings))) < sent and time.monotonic() < until_s:

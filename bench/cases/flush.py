@@ -1,5 +1,6 @@
-"""Cost of flushing ``klais_raw`` and ``klais_journal`` at the broker: the whole path, with and without, in turn. ``os``
-leaves flushing to the kernel, ``each`` is ``KLAIS_KAFKA_FLUSH=each`` (``flush.messages=1``: before the broker
+"""Cost of flushing ``klais_raw`` and ``klais_journal`` at the broker: the whole path, with and without, in turn.
+
+``os`` leaves flushing to the kernel, ``each`` is ``KLAIS_KAFKA_FLUSH=each`` (``flush.messages=1``: before the broker
 acknowledges), ``flush_ms`` sets ``flush.ms`` on both topics, for which acknowledgements do not wait. All modes run in
 turn, several times, on one broker and one disk: compare the ratios to ``os``.
 """

@@ -1,5 +1,6 @@
-"""Cost of a system at ordinary rates, compared with the baseline: cores of broker, edge and worker, landed latency. At
-0 to 20,000 frames/s, where batches dominate the cost. CPU is measured first, without a reader; then a consumer reads
+"""Cost of a system at ordinary rates, compared with the baseline: cores of broker, edge and worker, landed latency.
+
+At 0 to 20,000 frames/s, where batches dominate the cost. CPU is measured first, without a reader; then a consumer reads
 ``iot_telemetry`` at the same rate for the latency. The curve gives both for several ``KLAIS_LATENCY_MS`` at 2,000
 frames/s.
 """

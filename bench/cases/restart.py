@@ -1,5 +1,6 @@
-"""An edge restarts under load: frames lost by a kill -9, a restart and an upgrade, and the time without a reader. The
-benchmark is the edge's supervisor: it holds the socket, like ``klais up``, ``klais edge --workers`` and systemd. A
+"""An edge restarts under load: frames lost by a kill -9, a restart and an upgrade, and the time without a reader.
+
+The benchmark is the edge's supervisor: it holds the socket, like ``klais up``, ``klais edge --workers`` and systemd. A
 simulator sends 20,000 frames/s. Halfway the edge is killed (``kill9``) or stopped by SIGTERM (``restart``), and the
 next process inherits the socket; or the next process starts first, and the old one ends when the new one receives
 (``upgrade``, as SIGUSR2 does). Sent frames that are not in ``klais_raw`` are lost. ``deaf_ms`` is the time from the end

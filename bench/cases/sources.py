@@ -1,7 +1,8 @@
-"""The edge on each of its sources: CPU time a frame including Kafka, with the same sender, in one run. Sender and edge
-are in separate network namespaces, joined by a veth pair; the broker is with the edge. ``af_xdp`` and ``ringbuf`` have
-the XDP filter on the edge's end (native mode), ``udp`` and ``io_uring`` have none, ``udp_filter`` is ``udp`` behind it,
-``udp_times`` is ``udp`` with KLAIS_UDP_TIMESTAMPS.
+"""The edge on each of its sources: CPU time a frame including Kafka, with the same sender, in one run.
+
+Sender and edge are in separate network namespaces, joined by a veth pair; the broker is with the edge. ``af_xdp`` and
+``ringbuf`` have the XDP filter on the edge's end (native mode), ``udp`` and ``io_uring`` have none, ``udp_filter`` is
+``udp`` behind it, ``udp_times`` is ``udp`` with KLAIS_UDP_TIMESTAMPS.
 """
 
 import os

@@ -1,8 +1,10 @@
-"""Start times, and memory of an idle edge: from the process's start until it receives, or its lanes are live. An edge
-receives from the moment it has bound its port: a thread stores frames in memory (klais/edge/early.py) while the rest
-loads. ``edge_receives_s`` ends there, ``edge_s`` when its API reports that it is ready. With the library of kernels
-that `klais warm` built; KLAIS_JIT=1 shows the cost of numba. A worker starts on the checkpoint of one with 1,000
-devices that stopped cleanly, so only its own start counts.
+"""Start times, and memory of an idle edge: from the process's start until it receives, or its lanes are live.
+
+An edge receives from the moment it has bound its port: a thread stores frames in memory (klais/edge/early.py) while the
+rest loads. ``edge_receives_s`` ends there, ``edge_s`` when its API reports that it is ready.
+
+With the library of kernels that `klais warm` built; KLAIS_JIT=1 shows the cost of numba. A worker starts on the
+checkpoint of one with 1,000 devices that stopped cleanly, so only its own start counts.
 """
 
 import subprocess

@@ -119,8 +119,9 @@ def _herds(backend: Backend) -> dict[str, Any]:
 
 
 def _costs(onnx: Backend, sklearn: Backend, version: str) -> dict[str, Any]:
-    """Time of one answer (us, p50 and p99) of both, measured alternately under the same conditions. ``cpu``: CPU time
-    of this thread only, which other programs do not affect.
+    """Time of one answer (us, p50 and p99) of both, measured alternately under the same conditions.
+
+    ``cpu``: CPU time of this thread only, which other programs do not affect.
     """
     rng = np.random.default_rng(SEED)
     windows = np.abs(rng.normal(1000.0, 200.0, (64, 60, len(FEATURES))))

@@ -16,7 +16,13 @@ CHECKPOINT_S = 2.0  # more often than by default, so that each short run include
 
 
 def measure(
-    bench: Bench, frames: int, devices: int, begin: float = 0.15, checkpoint_s: float = CHECKPOINT_S
+    bench: Bench,
+    frames: int,
+    devices: int,
+    begin: float = 0.15,
+    checkpoint_s: float = CHECKPOINT_S,
+    app: str = "agents.app",
+    **settings_of_it: Any,
 ) -> dict[str, Any]:
     """Run one worker on a backlog of ``frames``, from its start until all have landed, and check that none is missing.
 
@@ -26,6 +32,8 @@ def measure(
         Share of the frames after which the steady state begins (the first batches build rows and fill caches).
     checkpoint_s : float
         Between checkpoints of a lane.
+    app, settings_of_it
+        Another application and settings of the worker.
 
     Returns
     -------
@@ -33,11 +41,11 @@ def measure(
         Figures of the steady state, and ``whole_cpu_us_per_frame``: from the first frames landed to the end of the
         process, the last checkpoint included, over all frames.
     """
-    with bench.topics(checkpoint_interval_s=checkpoint_s) as settings:
+    with bench.topics(checkpoint_interval_s=checkpoint_s, **settings_of_it) as settings:
         batches = preload(settings, frames, devices)
         ends, rows = (Ends(settings, t) for t in (Topics.of(settings).telemetry, Topics.of(settings).devices_changelog))
         base, kafka_s, ended_s = ends.total(), bench.kafka_cpu_s(), children_cpu_s()
-        with bench.worker(settings, ready=False) as child:
+        with bench.worker(settings, ready=False, app=app) as child:
             written: dict[int, int] = {}  # frames done -> rows in the changelog then
 
             def done() -> int:
@@ -69,8 +77,12 @@ def measure(
 
 
 def check_nothing_lost(settings: Settings, frames: int) -> None:
-    """Check that each of ``frames`` frames is one record, and none was dropped, queued or malformed. Raises ------
-    BenchFailed If a frame is missing: the figures would be invalid.
+    """Check that each of ``frames`` frames is one record, and none was dropped, queued or malformed.
+
+    Raises
+    ------
+    BenchFailed
+        If a frame is missing: the figures would be invalid.
     """
     dam = get_json(f"http://127.0.0.1:{settings.web_port}/dam/")
     if dam is None:

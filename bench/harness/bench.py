@@ -31,9 +31,10 @@ OPEN_DAM = {"dam_max_rate": 100_000_000, "dam_burst_size": 1_000_000_000}
 
 
 class Bench:
-    """A Kafka for one run of the benchmarks, and a folder for logs and state, removed at the end. The embedded broker
-    on a free port, or the cluster of KLAIS_KAFKA_BOOTSTRAP. ``shared`` holds results that two benchmarks of the same
-    run share.
+    """A Kafka for one run of the benchmarks, and a folder for logs and state, removed at the end.
+
+    The embedded broker on a free port, or the cluster of KLAIS_KAFKA_BOOTSTRAP. ``shared`` holds results that two
+    benchmarks of the same run share.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda text: None, broker: bool = True) -> None:
@@ -138,10 +139,10 @@ class Bench:
         return Child(name, command, environment(settings) | env, log)
 
     @contextmanager
-    def worker(self, settings: Settings, ready: bool = True) -> Iterator[Child]:
+    def worker(self, settings: Settings, ready: bool = True, app: str = "agents.app") -> Iterator[Child]:
         """A Faust worker; ``ready`` waits until all of its lanes are live."""
         port = str(settings.web_port)
-        command = [sys.executable, "-m", "faust", "-A", "agents.app", "worker", "-l", "info", "--web-port", port]
+        command = [sys.executable, "-m", "faust", "-A", app, "worker", "-l", "info", "--web-port", port]
         child = self.child("worker", command, settings)
         try:
             if ready:
@@ -165,8 +166,14 @@ class Bench:
         """A simulator (plain sendmmsg, no GSO) that sends to the edge of ``settings``; its ``summary()`` waits for
         its end.
         """
-        command = [*self.sender_prefix, sys.executable, "-m", "klais", "simulate", "--seed", "1", "--json", *options]
-        child = self.child("simulate", command, settings)
+        command = [sys.executable, "-m", "klais", "simulate", "--seed", "1", "--json", *options]
+        with self.sender(command, settings) as child:
+            yield child
+
+    @contextmanager
+    def sender(self, command: Sequence[str], settings: Settings) -> Iterator[Child]:
+        """A process that sends and prints its summary as the simulator does: one JSON object on its last line."""
+        child = self.child("simulate", [*self.sender_prefix, *command], settings)
         try:
             yield child
         finally:

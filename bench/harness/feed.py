@@ -43,9 +43,10 @@ def preload(settings: Settings, frames: int, devices: int, rate_per_s: float = 4
     int
         Frame batches written.
 
-    Notes ----- Devices take turns in a scattered order, each frame 57 bytes (35 of payload). The devices' rate that
-    the dam polices is judged by these receive times: with few devices it must not be above KLAIS_DAM_DEVICE_RATE for
-    longer than the burst lasts.
+    Notes
+    -----
+    Devices take turns in a scattered order, each frame 57 bytes (35 of payload). The dam limits the devices' rate by
+    these receive times: with few devices it must not be above KLAIS_DAM_DEVICE_RATE for longer than the burst lasts.
     """
     stream = FrameStream(StreamOptions(devices=devices, seed=seed), SteadyRate(rate_per_s))
     batcher = Batcher(settings.partitions, settings.batch_max_bytes, settings.edge_id, BOOT)

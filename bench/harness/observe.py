@@ -67,8 +67,12 @@ class Ends:
 
 
 def watch(child: Child, done: Callable[[], int], total: int, timeout_s: float) -> list[Sample]:
-    """Sample a child every 50 ms until it has processed ``total`` frames. Raises ------ BenchFailed If it ended, or did
-    not finish within ``timeout_s``.
+    """Sample a child every 50 ms until it has processed ``total`` frames.
+
+    Raises
+    ------
+    BenchFailed
+        If it ended, or did not finish within ``timeout_s``.
     """
     samples: list[Sample] = []
     until_s = time.monotonic() + timeout_s

@@ -82,6 +82,11 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("stats_s", "s", "<=", 0.15),
     ),
     "restart": (Target("lost_upgrade", "frames", "<=", 0), Target("deaf_ms", "ms", "<=", 0)),
+    "peers": (
+        Target("gateway_and_broker_of_rsyslog_20k", "x", "<=", 1.0),
+        Target("gateway_and_broker_of_rsyslog_60k", "x", "<=", 1.0),
+        Target("worker_times_cheaper_than_quixstreams", "x", ">=", 25),
+    ),
     "idle": (Target("cores_klais_0_50", "cores", "<=", 0.08),),
     "page": (
         Target("more_cores", "cores", "<=", 0.01),
@@ -233,7 +238,12 @@ class Sample:
 
 def steady(samples: Sequence[Sample], total: int, begin: float = 0.15, end: float = 0.95) -> tuple[Sample, Sample]:
     """The first sample with at least ``begin`` of ``total`` done, and the last one with at most ``end`` (or the first
-    beyond). Raises ------ ValueError If fewer than two samples are in that range.
+    beyond).
+
+    Raises
+    ------
+    ValueError
+        If fewer than two samples are in that range.
     """
     first = next((s for s in samples if s.done >= begin * total), None)
     inside = [s for s in samples if first is not None and s.at_s > first.at_s and first.done < s.done <= end * total]

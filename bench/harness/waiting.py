@@ -13,8 +13,12 @@ class BenchFailed(Exception):
 
 
 def wait_for(condition: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.05) -> T:
-    """Wait for the first truthy value of ``condition()``. Raises ------ BenchFailed After ``timeout_s``; the text names
-    ``what``.
+    """Wait for the first truthy value of ``condition()``.
+
+    Raises
+    ------
+    BenchFailed
+        After ``timeout_s``; the text names ``what``.
     """
     if value := poll_until(condition, timeout_s, every_s):
         return value

@@ -1,5 +1,6 @@
-"""The manifests: ``python -m deploy.kubernetes.manifests`` writes base and overlays as YAML next to this file. A test
-compares the committed files with this output.
+"""The manifests: ``python -m deploy.kubernetes.manifests`` writes base and overlays as YAML next to this file.
+
+A test compares the committed files with this output.
 """
 
 from pathlib import Path

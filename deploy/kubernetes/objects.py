@@ -226,8 +226,9 @@ def common() -> list[Object]:
 
 
 def network() -> list[Object]:
-    """Services of workers and page, access to them, and the number that may be down at once. A NetworkPolicy does not
-    apply to the edges, which are in the node's network.
+    """Services of workers and page, access to them, and the number that may be down at once.
+
+    A NetworkPolicy does not apply to the edges, which are in the node's network.
     """
     port = {"name": "web", "port": WEB_PORT, "targetPort": "web", "protocol": "TCP"}
     selector = labels(WORKER)

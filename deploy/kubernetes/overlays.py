@@ -47,9 +47,11 @@ def monitoring() -> list[Object]:
 
 
 def scaling() -> list[Object]:
-    """KEDA adds and removes workers by their CPU and by the age of the backlog, means over ten minutes. Never by
-    committed lag: commits happen at checkpoints, so it is never 0. KLAIS's own controller decides twice a second; a
-    second one on the same system must be much slower, so at most one worker is added in 10 minutes and removed in 20.
+    """KEDA adds and removes workers by their CPU and by the age of the backlog, means over ten minutes.
+
+    Never by committed lag: commits happen at checkpoints, so it is never 0. KLAIS's own controller decides twice a
+    second; a second one on the same system must be much slower, so at most one worker is added in 10 minutes and
+    removed in 20.
     """
 
     def asked(name: str, query: str, kind: str, threshold: str) -> Object:

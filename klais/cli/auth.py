@@ -8,8 +8,8 @@ import click
 
 from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
+from klais.cli.settings import load
 from klais.config.auth_keys import KEY_FILE, KeyRing, read_key_ring, read_lines
-from klais.config.load import load
 from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, ID_RULE, ID_SIZE, is_device_id
 from klais.core.wire.signing import (
     GENERATIONS,

@@ -10,8 +10,8 @@ import click
 from klais.cli.groups import SuggestingGroup
 from klais.cli.options import ENDS, FRAMES_PER_S, Finite
 from klais.cli.printing import say, say_json
+from klais.cli.settings import load
 from klais.cli.views import complete_device_id
-from klais.config.load import load
 from klais.system.durations import DURATION
 
 RATE = FRAMES_PER_S

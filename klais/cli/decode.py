@@ -15,6 +15,7 @@ from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, MAGIC_BYTES, SEQUE
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
+from klais.system.small_json import is_deep
 from klais.text import escape
 
 SHORT_NAMES = {
@@ -128,7 +129,7 @@ def json_or_text(data: bytes) -> Any:
     """
     with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(data.decode(), parse_constant=_refuse)
-        if not shallow_json.is_deep(found):
+        if not is_deep(found):
             return found
     return data.decode("utf-8", "backslashreplace")
 

@@ -1,12 +1,17 @@
 """``klais edge``: receive frames, publish frame batches, answer the REST API."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from klais.config.load import Settings, load
+from klais.cli.settings import load
+from klais.system.address import split_address
 from klais.system.imports import large_imports
+from klais.system.ports import check_port
 from klais.telemetry import log
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 
 @click.command()
@@ -69,8 +74,8 @@ def edge(
     }
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
-    settings = _numbered(settings)
-    if settings.edge_workers > 1:
+    check_port(*split_address(settings.api_bind), "tcp", "KLAIS_API_BIND")  # before it waits for Kafka
+    if (settings := _numbered(settings)).edge_workers > 1:
         from klais.edge.supervisor.fleet import main as run_fleet
 
         raise SystemExit(run_fleet(settings, now))
@@ -90,7 +95,7 @@ def edge(
         raise SystemExit(main(settings, udp, now, successor, early))
 
 
-def _numbered(settings: Settings) -> Settings:
+def _numbered(settings: "Settings") -> "Settings":
     """With the number of this edge; most edges have theirs in a setting, and bind their port the sooner."""
     if settings.edge_id_from == "number":
         return settings

@@ -1,6 +1,7 @@
 """Expected errors of a command: one line for people on stderr, and an exit code for scripts."""
 
 import contextlib
+import errno
 import functools
 import os
 import sys
@@ -13,6 +14,7 @@ from klais.errors import ConfigError, KlaisError
 
 EXIT_ERROR = 1
 EXIT_CONFIG = 2
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,8 +48,13 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
             say_text(f"klais: {_not_permitted(error)}", err=True)
             raise SystemExit(EXIT_ERROR) from None
         except BrokenPipeError:
-            # Python flushes stdout once more at exit: give it somewhere to go.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
+            raise SystemExit(EXIT_ERROR) from None
+        except OSError as error:
+            if error.errno not in _UNWRITABLE or error.filename is not None:
+                raise
+            _drop_stdout()
+            say_text(f"klais: the output cannot be written: {error.strerror}", err=True)
             raise SystemExit(EXIT_ERROR) from None
         except Exception as error:
             # confluent_kafka's, without importing it: what a broker says to a command is no defect of KLAIS.
@@ -57,6 +64,12 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(EXIT_ERROR) from None
 
     return wrapped
+
+
+def _drop_stdout() -> None:
+    """Python flushes stdout once more at exit: give it somewhere to go."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _not_permitted(error: PermissionError) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from klais.cli.printing import say, say_json
+from klais.cli.settings import load
 from klais.cli.views import URL, WorkerViews
-from klais.config.load import load
 from klais.errors import ConfigError
 
 EXAMPLE = '{"devices": 40, "feature": "interval", "seen": 12.5, "expected": 60, "since": "09:41:12"}'

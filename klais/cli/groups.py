@@ -1,8 +1,8 @@
 """Groups of commands that suggest what a mistyped name may have meant."""
 
-import difflib
-
 import click
+
+from klais.text import near_names
 
 
 class SuggestingGroup(click.Group):
@@ -15,7 +15,7 @@ class SuggestingGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=3, cutoff=0.6)
+            close = near_names(args[0], self.list_commands(ctx), n=3)
             if close and self.get_command(ctx, args[0]) is None:
                 error.message += f" Did you mean {' or '.join(close)}?"
             raise

@@ -7,7 +7,7 @@ import click
 
 from klais.cli.options import MOST_PER_S, SEED, Finite
 from klais.cli.printing import say, say_json
-from klais.config.load import load
+from klais.cli.settings import load
 from klais.system.durations import DURATION
 
 

@@ -1,11 +1,16 @@
 """``klais kafka``: the embedded Apache Kafka on its own."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from klais.broker import daemon, jars
 from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json, say_text
-from klais.config.load import Settings, load
+from klais.cli.settings import load
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 NOT_RUNNING = 3  # the exit code of systemd and init scripts for a service that is not running
 
@@ -14,7 +19,7 @@ def _say(text: str) -> None:
     say_text(text, err=True)
 
 
-def _settings() -> Settings:
+def _settings() -> "Settings":
     settings = load()
     if not settings.embedded_kafka:
         _say(

@@ -9,8 +9,8 @@ from klais.cli.groups import SuggestingGroup
 from klais.cli.options import SEED
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
+from klais.cli.settings import load
 from klais.cli.waiting import notice_after
-from klais.config.load import load
 
 if TYPE_CHECKING:
     from klais.traffic.bases import Base

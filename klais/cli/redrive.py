@@ -12,8 +12,8 @@ from klais.cli.control import author
 from klais.cli.options import Finite
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
+from klais.cli.settings import load
 from klais.cli.views import complete_device_id
-from klais.config.load import load
 from klais.system.moments import MOMENT, Moment
 from klais.text import iso_seconds
 

@@ -7,7 +7,7 @@ import click
 
 from klais.cli.options import PARTITION
 from klais.cli.printing import say, say_json
-from klais.config.load import load
+from klais.cli.settings import load
 
 
 @click.command()

@@ -9,8 +9,8 @@ import click
 
 from klais.cli.auth import newest
 from klais.cli.printing import say, say_json
+from klais.cli.settings import load
 from klais.config.auth_keys import read_key_ring
-from klais.config.load import load
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.signing import sign_frame, signed_id
 from klais.errors import KlaisError

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from klais.config.load import Settings
+from klais.config.settings import SettingsFields
 from klais.errors import ConfigError
 from klais.system.address import split_address, url_of
 
@@ -27,7 +27,7 @@ class Server:
     origin: str
 
 
-def worker_of(settings: Settings, url: str | None) -> Server:
+def worker_of(settings: SettingsFields, url: str | None) -> Server:
     """The worker that ``--url`` or the settings name."""
     if url:
         return Server(url.rstrip("/"), None, "--url")
@@ -37,7 +37,7 @@ def worker_of(settings: Settings, url: str | None) -> Server:
     return Server(where, settings.web_bind, settings.origin("web_bind", "web_port"))
 
 
-def edge_of(settings: Settings, url: str | None) -> Server:
+def edge_of(settings: SettingsFields, url: str | None) -> Server:
     """The same for an edge.
 
     Raises

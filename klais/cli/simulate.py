@@ -14,7 +14,7 @@ from klais.cli.groups import SuggestingGroup
 from klais.cli.herd import herd
 from klais.cli.options import SEED, SHARE, Finite
 from klais.cli.printing import say_json, say_text
-from klais.config.load import load
+from klais.cli.settings import load
 from klais.system.durations import DURATION
 
 if TYPE_CHECKING:

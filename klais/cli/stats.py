@@ -1,18 +1,24 @@
 """``klais stats``: the statistics of edge and workers, from the stats topic or from an edge's REST API."""
 
 import time
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from klais.cli.printing import say, say_json
 from klais.cli.servers import Server, edge_of, token_fix
+from klais.cli.settings import load
 from klais.cli.waiting import notice_after
-from klais.config.load import Settings, load
+from klais.config.quick import load_quick
+from klais.config.settings import SettingsFields
 from klais.errors import EdgeUnavailable
-from klais.system import shallow_json
+from klais.system import small_json
 from klais.system.connect import reason_of
 from klais.text import quote
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 _BACKLOG = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
 _REST_TIMEOUT_S = 5.0
@@ -34,10 +40,10 @@ def stats(use_rest: bool, url: str | None, watch: bool, as_json: bool) -> None:
       klais stats --watch
       klais stats --rest --json | jq .edge.dam
     """
-    settings = load()
+    ask = partial(_from_edge, load_quick(), url) if use_rest or url else partial(from_topic, load())
     try:
         while True:
-            found = _from_edge(settings, url) if use_rest or url else from_topic(settings)
+            found = ask()
             if as_json:
                 say_json(found)
             else:
@@ -49,7 +55,7 @@ def stats(use_rest: bool, url: str | None, watch: bool, as_json: bool) -> None:
         return
 
 
-def from_topic(settings: Settings) -> dict[str, Any]:
+def from_topic(settings: "Settings") -> dict[str, Any]:
     """The newest record of each sender on the stats topic, with its age."""
     from klais.cli.decode import decode
     from klais.cli.tail import TopicReader
@@ -72,9 +78,9 @@ def from_topic(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _from_edge(settings: Settings, url: str | None) -> dict[str, Any]:
+def _from_edge(settings: SettingsFields, url: str | None) -> dict[str, Any]:
     """The named edge or the local one; only the local one gets the token of the state folder."""
-    from klais.http.access import token_to_read
+    from klais.http.tokens import token_to_read
 
     edge = edge_of(settings, url)
     return from_rest(edge, token_to_read(settings, edge.own))
@@ -100,7 +106,7 @@ def from_rest(edge: Server, token: str | None = None) -> dict[str, Any]:
             f"no edge answers at {where}: {reason_of(error, edge.url.startswith('https:'))}. To mend it, {fix}"
         ) from None
     try:
-        body = shallow_json.loads(data)
+        body = small_json.loads(data)
     except ValueError:
         body = None
     reason = body.get("error") if isinstance(body, dict) else None

@@ -5,16 +5,19 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from klais.cli.decode import Record, about_device, decode, lines, resolve
 from klais.cli.options import PARTITION
 from klais.cli.printing import say, say_json
+from klais.cli.settings import load
 from klais.cli.waiting import notice_after
-from klais.config.load import Settings, load
 from klais.errors import KafkaUnavailable, TopicMismatch
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 _MAX_BACKLOG = 1 << 22  # records of a partition that --device searches at most
 _TIMEOUT_S = 10.0
@@ -96,7 +99,7 @@ class TopicReader:
         The topic, or the partition, does not exist.
     """
 
-    def __init__(self, settings: Settings, topic: str, partition: int | None = None) -> None:
+    def __init__(self, settings: "Settings", topic: str, partition: int | None = None) -> None:
         from klais.kafka.probe import need_kafka, no_kafka
 
         self.topic = topic

@@ -19,6 +19,10 @@ VERDICTS = ("passed", "queued", "released", "dropped", "malformed", "flagged")
 REASONS = ("duplicate", "blocked", "device_rate", "queue_full", "device_limit", "replayed", "unsigned", "too_short",
            "bad_magic", "bad_device_id", "bad_utf8", "bad_json", "not_object", "too_deep", "not_strict",
            "corrupt_batch", "poison")  # fmt: skip
+EDGE_VERDICTS = ("passed", "dropped", "malformed")
+EDGE_REASONS = ("too_short", "bad_magic", "bad_device_id", "too_long", "unsigned", "bad_mac", "bad_epoch",
+                "global_rate")  # fmt: skip
+_ALL_REASONS = tuple(dict.fromkeys(REASONS + EDGE_REASONS))
 KEYS = ("time", "ts", "partition", "device_id", "seq", "verdict", "reason", "flagged", "bytes", "edge", "source",
         "payload")  # fmt: skip
 SHOWN = (
@@ -44,11 +48,14 @@ class Rate(click.ParamType):
 
 
 @click.command()
+@click.option("--stage", type=click.Choice(["lane", "edge"]), default="lane", show_default=True,
+              help="Where to look: frames that lanes decide, or those that an edge receives.")  # fmt: skip
 @click.option("--device", "device_id", metavar="ID", help="Only this device.", shell_complete=complete_device_id)
 @click.option("--prefix", metavar="TEXT", help="Only devices whose id begins so.")
 @click.option("--verdict", type=click.Choice(VERDICTS), help="What became of the frame; dropped includes malformed.")
-@click.option("--reason", type=click.Choice(REASONS), metavar="REASON",
-              help=f"Why it was dropped: {', '.join(REASONS)}.")  # fmt: skip
+@click.option("--reason", type=click.Choice(_ALL_REASONS), metavar="REASON",
+              help=f"Why it was dropped, by a lane: {', '.join(REASONS)}; or by an edge: "
+              f"{', '.join(EDGE_REASONS)}.")  # fmt: skip
 @click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
 @click.option("--for", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
 @click.option("-n", "count", type=click.IntRange(1), help="End after so many frames.")
@@ -59,13 +66,16 @@ class Rate(click.ParamType):
 @URL
 def tap(
     sample: int, for_s: float | None, count: int | None, quiet: bool, form: str, as_json: bool, url: str | None,
-    **wanted: str | None,
+    stage: str, **wanted: str | None,
 ) -> None:  # fmt: skip
-    """Show a live sample of the frames that lanes decide, with what became of each.
+    """Show a live sample of the frames that lanes decide or an edge receives, with what became of each.
 
     It asks a worker, and through it learns of all others. Workers choose an even sample of the frames that match,
     once a second; they read nothing from Kafka for it. Payloads are cut at 1,024 bytes. Where changes need a token,
     so does this: set KLAIS_API_TOKEN.
+
+    With --stage edge it asks the edge of KLAIS_API_BIND (or --url): there you see what never reaches a lane, such as
+    bad_magic, bad_mac or unsigned.
 
     \b
     Examples:
@@ -73,11 +83,12 @@ def tap(
       klais tap --device dev-7 --for 30s
       klais tap --verdict dropped --reason device_rate --sample 100/s
       klais tap --prefix meter- -n 50 -o json | jq .payload
+      klais tap --stage edge --verdict malformed
     """
-    first, form = WorkerViews.of(url), "json" if as_json else form
-    about = first.get("/api/v1/about")
-    others = about.get("workers")
-    workers = [first, *(first.of_worker(str(other)) for other in (others if isinstance(others, list) else ())[:MOST])]
+    _check(stage, wanted)
+    form = "json" if as_json else form
+    workers = _servers(stage, url)
+    first = workers[0]
     params: dict[str, str | int] = {name: text for name, text in wanted.items() if text}
     params["sample"] = max(1, -(-sample // len(workers)))
     follow = Followers(workers, params)
@@ -86,7 +97,7 @@ def tap(
         if not quiet:
             say(f"klais: {line}", err=True)
 
-    notice(f"taps {len(workers)} worker{'s' if len(workers) > 1 else ''}, at most {sample} frames/s")
+    notice(f"taps {len(workers)} {first.kind}{'s' if len(workers) > 1 else ''}, at most {sample} frames/s")
     out = writer("jsonl" if form == "json" else form, SHOWN, KEYS)
     shown = 0
     try:
@@ -101,7 +112,27 @@ def tap(
         pass
     notice(f"{shown:,} of {follow.matched:,} frames that matched were shown")
     if not follow.answered:
-        raise WorkerUnavailable(follow.problem or f"the worker at {first.url} showed nothing in that time")
+        raise WorkerUnavailable(follow.problem or f"the {first.kind} at {first.url} showed nothing in that time")
+
+
+def _check(stage: str, wanted: dict[str, str | None]) -> None:
+    """Refuse what the stage never says of a frame: nothing would be shown."""
+    known = {"verdict": VERDICTS, "reason": REASONS}
+    if stage == "edge":
+        known = {"verdict": EDGE_VERDICTS, "reason": EDGE_REASONS}
+    for name, words in known.items():
+        given = wanted.get(name)
+        if given is not None and given not in words:
+            raise click.UsageError(f"--stage {stage} has no {name} {given}; there are {', '.join(words)}")
+
+
+def _servers(stage: str, url: str | None) -> list[WorkerViews]:
+    """The edge, or the worker and all others that it knows."""
+    if stage == "edge":
+        return [WorkerViews.of(url, kind="edge")]
+    first = WorkerViews.of(url)
+    others = first.get("/api/v1/about").get("workers")
+    return [first, *(first.of_worker(str(other)) for other in (others if isinstance(others, list) else ())[:MOST])]
 
 
 def for_people(row: Row) -> Row:
@@ -181,7 +212,7 @@ class Followers:
                 for number, found in worker.tap(self._params):
                     right = is_sample(found)
                     self._queue.put((worker.url, number, found if right else f"{worker.url} sends no samples of a tap"))
-                self._queue.put((worker.url, 0, f"the worker at {worker.url} ended its tap"))
+                self._queue.put((worker.url, 0, f"the {worker.kind} at {worker.url} ended its tap"))
             except WorkerUnavailable as error:
                 self._queue.put((worker.url, 0, str(error)))
             time.sleep(AGAIN_S)

@@ -8,7 +8,7 @@ import click
 from klais.cli.groups import SuggestingGroup
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json, say_text
-from klais.config.load import load
+from klais.cli.settings import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
 from klais.kafka.probe import need_kafka
@@ -103,7 +103,7 @@ def rights_(role: tuple[Role, ...], principal: str) -> None:
 @click.option("--all", "everything", is_flag=True, help="All topics of the cluster, not only those of KLAIS.")
 @FORM
 def list_(everything: bool, form: str) -> None:
-    """List the topics with partitions, kept records and main settings."""
+    """List the topics with partitions, kept records (by their offsets) and main settings."""
     settings = load()
     need_kafka(settings)
     states = admin.list_topics(settings, everything, admin.wait_for_broker(settings, 0))

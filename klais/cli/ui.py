@@ -9,8 +9,8 @@ import click
 from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say
 from klais.cli.servers import worker_of
+from klais.cli.settings import load
 from klais.cli.views import URL
-from klais.config.load import load
 from klais.errors import KlaisError
 from klais.system.address import split_address, url_of
 from klais.system.durations import DURATION
@@ -81,7 +81,7 @@ def record_(target: Path, url: str | None, for_s: float) -> None:
 
     The recording holds device ids, figures and names of operators: look at it before you pass it on.
     """
-    from klais.http.access import token_to_read
+    from klais.http.tokens import token_to_read
     from klais.system.private_files import write_own
     from klais.ui.recording import record
 

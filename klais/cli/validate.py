@@ -1,7 +1,7 @@
 """``klais validate``: configuration, topics and machine in one go."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,9 +9,12 @@ from klais.cli.doctor.checks import Finding
 from klais.cli.doctor.command import examine, say_findings
 from klais.cli.errors import EXIT_CONFIG, EXIT_ERROR
 from klais.cli.printing import say, say_json, say_text
+from klais.cli.settings import load
 from klais.config.cross_checks import warnings
-from klais.config.load import Settings, load
 from klais.errors import ConfigError, KlaisError
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 
 @click.command()
@@ -43,7 +46,7 @@ def validate(ctx: click.Context, as_json: bool) -> None:
         ctx.exit(EXIT_ERROR if config["ok"] else EXIT_CONFIG)
 
 
-def _config() -> tuple[dict[str, Any], Settings | None]:
+def _config() -> tuple[dict[str, Any], "Settings | None"]:
     try:
         settings = load()
     except ConfigError as error:
@@ -51,7 +54,7 @@ def _config() -> tuple[dict[str, Any], Settings | None]:
     return {"ok": True, "problems": [], "warnings": warnings(settings)}, settings
 
 
-def _topics(settings: Settings) -> dict[str, Any]:
+def _topics(settings: "Settings") -> dict[str, Any]:
     from klais.kafka import admin
     from klais.kafka.probe import listens, need_kafka
 

@@ -4,29 +4,28 @@ import contextlib
 import json
 import re
 import time
-import urllib.error
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import click
 
-from klais.cli.servers import token_fix, worker_of
+from klais.cli.servers import edge_of, token_fix, worker_of
 from klais.cli.waiting import notice_after
-from klais.config.load import Settings, load
+from klais.config.quick import load_quick
+from klais.config.settings import SettingsFields
 from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
-from klais.http.access import digest, token_to_change, token_to_read
-from klais.http.session import COOKIE, sign
-from klais.system import shallow_json
+from klais.http.tokens import token_to_change, token_to_read
+from klais.system import small_json
 from klais.system.connect import reason_of
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
-MOST_ERROR = 64 << 10  # bytes of an error
 TAP_SESSION_S = 300.0  # clocks may differ by as much
 MOST_INCIDENTS = 200  # of one page
 
+_TAPS = {"worker": "/api/v1/tap", "edge": "/tap"}
 COMPLETE_S = 0.3
 WAIT_S, MOST_WAITS = 0.5, 10
 _PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # what no shell takes for something else than a word
@@ -46,7 +45,9 @@ class WorkerViews:
     timeout_s : float
         Patience for one answer.
     origin : str
-        Which option or setting names the worker, for messages.
+        Which option or setting names the server, for messages.
+    kind : "worker" or "edge"
+        What it is, for messages and for where its tap is.
     """
 
     def __init__(
@@ -56,22 +57,30 @@ class WorkerViews:
         change_token: str | None = None,
         timeout_s: float = TIMEOUT_S,
         origin: str = "",
+        kind: Literal["worker", "edge"] = "worker",
     ) -> None:
+        self.kind = kind
         self.url = url.rstrip("/")
         self._where = f"{self.url} ({origin})" if origin else self.url
         self._read_token, self._change_token = read_token, change_token
         self._timeout_s = timeout_s
 
     @classmethod
-    def of(cls, url: str | None, settings: Settings | None = None, timeout_s: float = TIMEOUT_S) -> "WorkerViews":
-        """The worker at ``url``, or the one of the settings.
+    def of(
+        cls,
+        url: str | None,
+        settings: SettingsFields | None = None,
+        timeout_s: float = TIMEOUT_S,
+        kind: Literal["worker", "edge"] = "worker",
+    ) -> "WorkerViews":
+        """The worker (or edge) at ``url``, or the one of the settings.
 
-        Only the worker of the settings gets the token of the state folder.
+        Only the one of the settings gets the token of the state folder.
         """
-        settings = settings or load()
-        worker = worker_of(settings, url)
+        settings = settings or load_quick()
+        worker = worker_of(settings, url) if kind == "worker" else edge_of(settings, url)
         tokens = token_to_read(settings, worker.own), token_to_change(settings, worker.own)
-        return cls(worker.url, *tokens, timeout_s, worker.origin)
+        return cls(worker.url, *tokens, timeout_s, worker.origin, kind)
 
     def get(self, path: str, **params: str | int | None) -> Any:
         """The JSON body of a page; parameters that are None are left out.
@@ -95,10 +104,13 @@ class WorkerViews:
         Other workers than the one of the settings are asked too, so no token goes there: a session that is over within
         minutes does.
         """
+        from klais.http.access import digest
+        from klais.http.session import COOKIE, sign
+
         headers = {}
         if self._change_token is not None:
             headers["Cookie"] = f"{COOKIE}={sign(digest(self._change_token), 'klais tap', for_s=TAP_SESSION_S)}"
-        yield from self._stream("/api/v1/tap?" + urlencode(params), None, headers)
+        yield from self._stream(_TAPS[self.kind] + "?" + urlencode(params), None, headers)
 
     def of_worker(self, url: str) -> "WorkerViews":
         """The same client for another worker of the system."""
@@ -113,15 +125,15 @@ class WorkerViews:
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
-                    event = shallow_json.loads(line[6:])
+                    event = small_json.loads(line[6:])
                     if not isinstance(event, dict):
                         raise ValueError("it sends no KLAIS event")
                     yield number, event
-        except urllib.error.HTTPError as error:
+        except client.Refused as error:
             found = None
-            with error, contextlib.suppress(ValueError):
-                found = shallow_json.loads(error.read(MOST_ERROR))
-            raise WorkerUnavailable(self._refusal(error.code, found)) from None
+            with contextlib.suppress(ValueError):
+                found = small_json.loads(error.body)
+            raise WorkerUnavailable(self._refusal(error.status, found)) from None
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
 
@@ -133,7 +145,7 @@ class WorkerViews:
             yield from lines
 
     def _patience(self) -> str:
-        return f"no answer yet from the worker at {self._where}: waiting up to {self._timeout_s:g} s"
+        return f"no answer yet from the {self.kind} at {self._where}: waiting up to {self._timeout_s:g} s"
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
         """Change something; errors as :meth:`get`."""
@@ -153,7 +165,7 @@ class WorkerViews:
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
         try:
-            found = shallow_json.loads(data)
+            found = small_json.loads(data)
         except ValueError:
             found = None
         if status != 200:
@@ -164,16 +176,15 @@ class WorkerViews:
 
     def unavailable(self, error: Exception) -> WorkerUnavailable:
         """The error for people when nobody answers."""
-        fix = "start one with `klais worker` or `klais up`, or name another one with --url"
-        return WorkerUnavailable(
-            f"no worker answers at {self._where}: {reason_of(error, self.url.startswith('https:'))}. To mend it, {fix}"
-        )
+        fix = f"start one with `klais {self.kind}` or `klais up`, or name another one with --url"
+        why = reason_of(error, self.url.startswith("https:"))
+        return WorkerUnavailable(f"no {self.kind} answers at {self._where}: {why}. To mend it, {fix}")
 
     def _refusal(self, status: int, found: Any) -> str:
         reason = found.get("error") if isinstance(found, dict) else None
         if reason is None:
-            return f"what answers at {self._where} is no KLAIS worker ({status}): name one with --url"
-        return f"the worker at {self._where} answers {status}: {reason}{token_fix(status)}"
+            return f"what answers at {self._where} is no KLAIS {self.kind} ({status}): name one with --url"
+        return f"the {self.kind} at {self._where} answers {status}: {reason}{token_fix(status)}"
 
     def device(self, device_id: str, page: str = "") -> Any:
         """What the worker knows of a device; ``page`` is ``why/`` or empty."""

@@ -10,7 +10,7 @@ import click
 
 from klais.cli.printing import say, say_json, say_part
 from klais.errors import SetupMissing
-from klais.jit.library import NoLibrary, library_folder, open_library
+from klais.jit.library import NoLibrary, library_folder, open_library, shipped_folder
 from klais.jit.machine import X86_LEVELS
 from klais.jit.options import wants_jit
 from klais.jit.sources import kernel_modules, package_folder
@@ -57,7 +57,9 @@ def _make_library(wanted: tuple[str, ...]) -> dict[str, Any]:
     if not wanted:
         with suppress(NoLibrary):
             open_library()
-            return {"library": str(library_folder(package_folder())), "made": False}
+            made_here = library_folder(package_folder())
+            found = made_here if made_here.exists() else shipped_folder(package_folder())
+            return {"library": str(found), "made": False}
     from klais.jit.build import build_library
 
     return {"library": str(build_library(wanted, tell=lambda text: say(text, err=True))), "made": True}

@@ -13,11 +13,14 @@ import click
 from klais.cli.options import PARTITION, Finite
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
-from klais.config.load import Settings, load
+from klais.cli.settings import load
 from klais.errors import ConfigError
 from klais.system.durations import DURATION, format_duration
 from klais.system.moments import MOMENT, Moment
 from klais.text import iso_seconds
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 if TYPE_CHECKING:
     from klais.verify.whatif import Answer, Counts, Question
@@ -109,7 +112,7 @@ def what_if(
         say(*_words(found, question), err=True)
 
 
-def _tried(now: Settings, tried: dict[str, Any], others: tuple[str, ...]) -> Settings:
+def _tried(now: "Settings", tried: dict[str, Any], others: tuple[str, ...]) -> "Settings":
     """The settings to try; names and values are checked as those of the environment."""
     environ = dict(os.environ)
     for text in others:
@@ -124,7 +127,7 @@ def _tried(now: Settings, tried: dict[str, Any], others: tuple[str, ...]) -> Set
     return other
 
 
-def _changed(now: Settings, other: Settings) -> frozenset[str]:
+def _changed(now: "Settings", other: "Settings") -> frozenset[str]:
     return frozenset(name for name in type(now).model_fields if getattr(now, name) != getattr(other, name))
 
 

@@ -10,6 +10,7 @@ import click
 from klais.cli.printing import say, say_json
 from klais.config.load import Settings, environ_of, load
 from klais.errors import SetupMissing
+from klais.system.ports import check_port
 from klais.system.private_files import named_folder, not_ours, own_folder
 from klais.system.processes import python_module
 
@@ -93,6 +94,7 @@ def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dr
         own_folder(data_dir(settings))
     except OSError as error:
         raise SetupMissing(f"cannot make {data_dir(settings)}: {error.strerror}. Set KLAIS_STATE_DIR") from None
+    check_port(settings.web_bind, settings.web_port, "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND")
     settings = leave_folder_of_others(settings)
     sys.stdout.flush()
     os.execve(sys.executable, command, worker_environ(settings))

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
+from klais.config.secret import Secret
 from klais.system.address import HOST_NAME, is_ip, split_address
 from klais.system.paths import from_home
 from klais.text import numbers_of
@@ -75,7 +74,7 @@ def check_networks(text: str) -> str:
     return ",".join(split_list(text))
 
 
-def check_token(token: SecretStr) -> SecretStr:
+def check_token(token: Secret) -> Secret:
     """A bearer token long enough not to be guessed, in the characters of a header."""
     text = token.get_secret_value()
     if len(text) < TOKEN_LENGTH:
@@ -83,6 +82,13 @@ def check_token(token: SecretStr) -> SecretStr:
     if not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError("must be printable ASCII without blanks: make one with `openssl rand -hex 16`")
     return token
+
+
+def check_hash_key(key: Secret) -> Secret:
+    """A secret of at least 16 characters."""
+    if len(key.get_secret_value()) < TOKEN_LENGTH:
+        raise ValueError("is too short")
+    return key
 
 
 MOST_PREFIXES = 64

@@ -1,17 +1,16 @@
 """Which settings must fit together, and which combinations deserve a warning (pure functions)."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
+from klais.config.fields import FIELDS
 from klais.config.settings import EDGE_IDS, SettingsFields
-from klais.config.topic_names import TopicNames
 from klais.system.address import is_loopback, split_address
 
 _SSL_FIELDS = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_keyfile_password")
 _SASL_FIELDS = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong with several settings together; ``fields`` are those it concerns."""
 
     fields: tuple[str, ...]
@@ -95,6 +94,10 @@ def _broker_problems(s: SettingsFields) -> list[Problem]:
 
 
 def _topic_problems(s: SettingsFields) -> list[Problem]:
+    if s.kafka_topic == FIELDS["kafka_topic"].default:
+        return []  # like no other topic, whatever the prefix
+    from klais.config.topic_names import TopicNames
+
     names = TopicNames.of(s)
     others = {names.raw, names.anomalies, names.journal, names.dead_letter, names.stats, names.control}
     if names.telemetry in others | {names.devices_changelog, names.profiles_changelog}:

@@ -44,7 +44,7 @@ def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             info = os.fstat(file.fileno())
             data = file.read(MOST_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # as in klais.toml
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"KLAIS_ENV_FILE={path}: cannot be read: {error}") from None
     if not stat.S_ISREG(info.st_mode) or len(data) > MOST_BYTES:

@@ -1,17 +1,70 @@
-"""What the fields of the settings say of themselves: choices, ranges, secrets."""
+"""What the fields of the settings say of themselves: types, choices, ranges, secrets."""
 
 import os
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import SecretStr
-from pydantic.fields import FieldInfo
-
+from klais.config.secret import Secret
 from klais.config.settings import SettingsFields
 
 PREFIX = "KLAIS_"
-FIELDS: dict[str, FieldInfo] = SettingsFields.model_fields
+
+
+class FieldSpec:
+    """One setting as it is declared.
+
+    Attributes
+    ----------
+    annotation : Any
+        Its type, with the checks of it.
+    default : Any
+        Its value when nobody gives one.
+    description : str
+        What it means.
+    """
+
+    __slots__ = ("_metadata", "annotation", "default", "description")
+
+    def __init__(self, annotation: Any, default: Any, metadata: Mapping[str, Any]) -> None:
+        self.annotation, self.default, self._metadata = annotation, default, metadata
+        self.description: str = metadata["description"]
+
+    @property
+    def low(self) -> float | None:
+        """Least number."""
+        return self._metadata.get("ge")
+
+    @property
+    def high(self) -> float | None:
+        """Largest number."""
+        return self._metadata.get("le")
+
+    @property
+    def unit(self) -> str:
+        """Unit of a number; empty for one without."""
+        return str(self._metadata.get("json_schema_extra", {}).get("unit", ""))
+
+    @property
+    def pattern(self) -> str | None:
+        """Regular expression that a text matches."""
+        return self._metadata.get("pattern")
+
+    @property
+    def note(self) -> str:
+        """What a range does not say."""
+        return str(self._metadata.get("json_schema_extra", {}).get("note", ""))
+
+
+def _declared() -> dict[str, FieldSpec]:
+    held = {name: SettingsFields.__dict__[name] for name in SettingsFields.__annotations__}
+    return {
+        name: FieldSpec(SettingsFields.__annotations__[name], one.default, one.metadata) for name, one in held.items()
+    }
+
+
+FIELDS = _declared()
 
 
 def variable(name: str) -> str:
@@ -26,23 +79,18 @@ def environ_without_settings() -> dict[str, str]:
 
 def is_secret(name: str) -> bool:
     """Whether the field of that name holds a secret; ``<name>_file`` is a setting too then."""
-    return SecretStr in members(FIELDS[name].annotation)
+    return Secret in members(FIELDS[name].annotation)
 
 
-def range_of(field: FieldInfo) -> str:
+def range_of(field: FieldSpec) -> str:
     """Unit and range, or choices, of a field: ``1 to 65535 port``; empty where anything goes."""
-    choices = _choices(field.annotation)
-    if choices:
+    if choices := choices_of(field.annotation):
         return " | ".join(choices)
     if bool in members(field.annotation):
         return "true | false"
-    unit = (field.json_schema_extra or {}).get("unit", "") if isinstance(field.json_schema_extra, dict) else ""
-    low = next((m.ge for m in field.metadata if getattr(m, "ge", None) is not None), None)
-    high = next((m.le for m in field.metadata if getattr(m, "le", None) is not None), None)
-    if low is None and high is None:
-        least = next((m.min_length for m in field.metadata if getattr(m, "min_length", None)), None)
-        return f"at least {least} characters" if least else ""
-    return f"{digits(low)} to {digits(high)} {unit}".rstrip()
+    if field.low is None and field.high is None:
+        return field.note
+    return f"{digits(field.low)} to {digits(field.high)} {field.unit}".rstrip()
 
 
 def digits(value: float | None) -> str:
@@ -59,7 +107,8 @@ def members(annotation: Any) -> tuple[Any, ...]:
     return tuple(part.__origin__ if typing.get_origin(part) is typing.Annotated else part for part in parts)
 
 
-def _choices(annotation: Any) -> list[str]:
+def choices_of(annotation: Any) -> list[str]:
+    """The words that a setting may be; none where it may be anything of its type."""
     literals = [part for part in members(annotation) if typing.get_origin(part) is Literal]
     return [str(choice) for literal in literals for choice in typing.get_args(literal)]
 

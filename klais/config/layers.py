@@ -1,6 +1,5 @@
 """Which place gives each setting: flag > profile > environment > file of settings > default."""
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,14 +12,16 @@ from klais.config.env_file import read_env_lines
 from klais.config.fields import FIELDS, PREFIX, SECRETS, variable
 from klais.config.origins import Given
 from klais.config.profiles import DISPLACED, read_profile
+from klais.config.secret_file import read_secret
 from klais.errors import ConfigError
 from klais.system.paths import from_home
-from klais.text import escape
+from klais.text import escape, near_names
 
 # Read by tests and tools: not settings, but allowed names.
 ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_JIT")
 ENV_EXTRA_PREFIX = "KLAIS_TEST_"
 NO_FILE = "none"
+_FILES = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
 
 
 @dataclass(slots=True)
@@ -66,6 +67,31 @@ class Layers:
                 self.given.pop(secret, None)
                 self.given.pop(f"{secret}_file", None)
         self.given.update(layer)
+
+    def unreadable(self) -> list[str]:
+        """Named files that cannot be read, a line each: said now, not at the first connection."""
+        out = []
+        for name in _FILES:
+            path = from_home(str(self.given[name].value)) if name in self.given else None
+            if path is not None and not (os.path.isfile(path) and os.access(path, os.R_OK)):
+                out.append(f"{self.label(name)}={clip(str(path))}: is not a readable file")
+        return out
+
+    def read_secrets(self, values: dict[str, Any]) -> list[str]:
+        """Put the content of secret files into ``values``; return their problems, a line each."""
+        out = []
+        for name in SECRETS:
+            file = values.get(f"{name}_file")
+            if file is None:
+                continue
+            if name in values:
+                out.append(f"{variable(name)} and {variable(name)}_FILE are both set: choose one of them")
+                continue
+            try:
+                values[name] = read_secret(from_home(str(file)), self.label(f"{name}_file"))
+            except ConfigError as error:
+                out.append(escape(str(error)))
+        return out
 
 
 def gather(environ: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> Layers:
@@ -135,6 +161,12 @@ def _known(name: str) -> bool:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name.removeprefix(PREFIX).upper(), [n.upper() for n in FIELDS], n=1, cutoff=0.6)
+    near = near_names(name.removeprefix(PREFIX).upper(), [n.upper() for n in FIELDS], n=1, cutoff=0.6)
     hint = f": did you mean {PREFIX}{near[0]}?" if near else ": `klais config show` lists them all"
     return f"{escape(name)}: is not a setting of klais{hint}"
+
+
+def clip(value: str) -> str:
+    """A value for a message: escaped, at most 80 characters, in quotes where its ends could not be seen."""
+    text = escape(value)
+    return repr(text if len(text) <= 80 else text[:77] + "...") if text.strip() != text or not text else text[:80]

@@ -4,27 +4,23 @@ Every field states unit and range. :func:`load` reports all problems together an
 ``Settings(topic_prefix="x", ...)`` built directly takes what it is given and the defaults, never the environment.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import ConfigDict, PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from klais.config.cross_checks import cross_problems
-from klais.config.fields import SECRETS, digits, is_secret, range_of, variable
-from klais.config.layers import NO_FILE, Layers, gather
+from klais.config.fields import FIELDS, digits, is_secret, range_of, variable
+from klais.config.layers import NO_FILE, Layers, clip, gather
 from klais.config.origins import Source
-from klais.config.secret_file import read_secret
+from klais.config.secret import Secret
 from klais.config.settings import SettingsFields
 from klais.config.tables import has_table, place_of
 from klais.errors import ConfigError
-from klais.system.paths import from_home
-from klais.text import escape
 
 _MASK = "***"
-_FILES = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
 _WRONG = {
     "int_parsing": "is not a whole number",
     "int_from_float": "is not a whole number",
@@ -51,10 +47,16 @@ class _Labels(dict[str, str]):
     __hash__ = None  # type: ignore[assignment]
 
 
-class Settings(SettingsFields):
-    """The settings in force: fields that are right one by one and fit together."""
+class Settings(SettingsFields, BaseModel):
+    """The settings in force: fields that are right one by one and fit together.
 
-    model_config = ConfigDict(defer_build=False)
+    Raises
+    ------
+    pydantic.ValidationError
+        When built directly with values that do not fit (inputs are left out of its text: they may be secrets).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     _from_file: frozenset[str] = PrivateAttr(default=frozenset())
     _labels: Mapping[str, str] = PrivateAttr(default_factory=_Labels)
@@ -72,17 +74,10 @@ class Settings(SettingsFields):
         """The settings that ``klais.toml`` gives, and nothing that ranks above it: a reload reads them again."""
         return self._from_file
 
-    def origin(self, *names: str) -> str:
-        """Where the value of these settings comes from, for a message: those that are given, or the defaults.
-
-        Examples
-        --------
-        >>> load({"KLAIS_WEB_PORT": "6067"}).origin("web_bind", "web_port"), load({}).origin("web_port")
-        ('KLAIS_WEB_PORT', 'the default of KLAIS_WEB_PORT')
-        """
-        given = [name for name in names if name in self.model_fields_set]
-        labels = " and ".join(self._labels.get(name, variable(name)) for name in given or names)
-        return labels if given else f"the default of {labels}"
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What messages call the settings that somebody gave."""
+        return self._labels
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
@@ -147,7 +142,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     """
     layers = gather(environ, overrides)
     given = layers.values()
-    lines = layers.problems + _unreadable(layers) + _read_secrets(layers, given)
+    lines = layers.problems + layers.unreadable() + layers.read_secrets(given)
     values = dict(given)
     bad: set[str] = set()
     while True:
@@ -187,7 +182,7 @@ def environ_of(settings: Settings, reads_file: bool = False) -> dict[str, str]:
     reads_file = reads_file and settings.config is not None and settings.profile is None
     again = settings.from_file if reads_file else frozenset()
     out = {}
-    for name, field in Settings.model_fields.items():
+    for name, field in FIELDS.items():
         value = getattr(settings, name)
         if name in ("env_file", "config", "profile") or name in again:  # it gets the values; a file could override them
             continue
@@ -195,7 +190,7 @@ def environ_of(settings: Settings, reads_file: bool = False) -> dict[str, str]:
             continue
         # A rate that was set and happens to be the default is not the same as none: it switches the controller off.
         if value is not None and (value != field.default or name in settings.model_fields_set):
-            out[variable(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            out[variable(name)] = value.get_secret_value() if isinstance(value, Secret) else str(value)
     if settings.profile is not None:
         out[variable("profile")] = ""
     return out | {variable("config"): str(settings.config) if reads_file else NO_FILE}
@@ -205,7 +200,7 @@ def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> li
     """All settings in the order of their declaration, each with the place that gives it."""
     given = gather(environ, {}).given
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in FIELDS.items():
         one = given.get(name)
         row = Row(
             name=variable(name),
@@ -213,7 +208,7 @@ def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> li
             value=_shown(getattr(settings, name)),
             default=_shown(field.default),
             range=range_of(field),
-            description=field.description or "",
+            description=field.description,
             source=one.source if one else "default",
             place=one.place if one else "",
         )
@@ -226,8 +221,8 @@ def _lines(detail: ErrorDetails, layers: Layers, bad: set[str]) -> list[str]:
         problems = detail["ctx"]["problems"]
         return [problem.text for problem in problems if not bad.intersection(problem.fields)]
     name = str(detail["loc"][0])
-    field = Settings.model_fields[name]
-    value = _MASK if is_secret(name) else _clip(str(layers.given[name].value))
+    field = FIELDS[name]
+    value = _MASK if is_secret(name) else clip(str(layers.given[name].value))
     kind = detail["type"]
     wrong = str(detail["ctx"]["error"]) if kind == "value_error" else _WRONG.get(kind, detail["msg"])
     pattern = detail.get("ctx", {}).get("pattern") if kind == "string_pattern_mismatch" else None
@@ -235,42 +230,10 @@ def _lines(detail: ErrorDetails, layers: Layers, bad: set[str]) -> list[str]:
     return [f"{layers.label(name)}={value}: {wrong} ({'; '.join(filter(None, (allowed, field.description)))})"]
 
 
-def _unreadable(layers: Layers) -> list[str]:
-    """Named files that cannot be read: report them now, not at the first connection."""
-    out = []
-    for name in _FILES:
-        path = from_home(str(layers.given[name].value)) if name in layers.given else None
-        if path is not None and not (os.path.isfile(path) and os.access(path, os.R_OK)):
-            out.append(f"{layers.label(name)}={_clip(str(path))}: is not a readable file")
-    return out
-
-
-def _read_secrets(layers: Layers, given: dict[str, Any]) -> list[str]:
-    """Put the content of secret files into ``given``; return their problems, a line each."""
-    out = []
-    for name in SECRETS:
-        file = given.get(f"{name}_file")
-        if file is None:
-            continue
-        if name in given:
-            out.append(f"{variable(name)} and {variable(name)}_FILE are both set: choose one of them")
-            continue
-        try:
-            given[name] = read_secret(from_home(str(file)), layers.label(f"{name}_file"))
-        except ConfigError as error:
-            out.append(escape(str(error)))
-    return out
-
-
-def _clip(value: str) -> str:
-    text = escape(value)
-    return repr(text if len(text) <= 80 else text[:77] + "...") if text.strip() != text or not text else text[:80]
-
-
 def _shown(value: Any) -> str | None:
     if value is None:
         return None
-    if isinstance(value, SecretStr):
+    if isinstance(value, Secret):
         return _MASK
     if isinstance(value, bool):
         return str(value).lower()

@@ -1,15 +1,13 @@
 """Where a value comes from, for messages and for ``klais config show``."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from klais.config.fields import variable
 
 Source = Literal["flag", "env", "env_file", "profile", "file", "default"]
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """One value before it is checked.
 
     Attributes

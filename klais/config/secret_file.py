@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -77,6 +76,8 @@ def find_or_make_token(path: Path) -> str:
     ConfigError
         It cannot be made, or others could read it.
     """
+    import secrets
+
     try:
         named_folder(path.parent, "KLAIS_STATE_DIR")
         if not os.path.lexists(path):

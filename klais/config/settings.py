@@ -1,14 +1,21 @@
 """All settings of all processes: name, type, default, unit, range, meaning. :mod:`klais.config.load` reads them."""
 
-from hashlib import blake2b
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from klais.config import checks
+from klais.config.checked import After, Before
+from klais.config.secret import Secret
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel as _Fields  # type checkers know the keywords of a model, and these become one
+else:
+    _Fields = object
 
 _MIB = 1 << 20
+_LONG = {"note": "at least 16 characters"}
 LANDING_MS = 30.0
 """From a batch's way out of the edge until its frames are readable, on a busy host (ms)."""
 EDGE_IDS = 65_520
@@ -17,27 +24,31 @@ EDGE_IDS = 65_520
 
 def _number(default: float | None, unit: str, low: float, high: float, description: str) -> Any:
     """A numeric field with its unit and range (both ends allowed)."""
-    extra: dict[str, Any] = {"unit": unit}
-    return Field(
-        default=default, ge=low, le=high, allow_inf_nan=False, description=description, json_schema_extra=extra
-    )
+    extra = {"unit": unit}
+    return _field(default, description, ge=low, le=high, allow_inf_nan=False, json_schema_extra=extra)
 
 
 def _text(default: str | None, description: str, pattern: str | None = None) -> Any:
-    return Field(default=default, description=description, pattern=pattern)
+    return _field(default, description, pattern=pattern)
 
 
-Address = Annotated[str, AfterValidator(checks.check_address)]
-Host = Annotated[str, AfterValidator(checks.check_host)]
-Hosts = Annotated[str, AfterValidator(checks.check_hosts)]
-Networks = Annotated[str, AfterValidator(checks.check_networks)]
-Token = Annotated[SecretStr, AfterValidator(checks.check_token)]
-Url = Annotated[str, AfterValidator(checks.check_url)]
-Servers = Annotated[str, AfterValidator(checks.check_servers)]
-Folder = Annotated[Path, AfterValidator(checks.check_folder)]
-Prefixes = Annotated[str, AfterValidator(checks.check_prefixes)]
-Queues = Annotated[str, AfterValidator(checks.check_queues)]
-Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(checks.lower)]
+def _field(default: Any, description: str, **more: Any) -> Any:
+    """What pydantic makes a field of, and what commands without pydantic read (:mod:`klais.config.quick`)."""
+    return dataclasses.field(default=default, metadata={"description": description, **more})
+
+
+Address = Annotated[str, After(checks.check_address)]
+Host = Annotated[str, After(checks.check_host)]
+Hosts = Annotated[str, After(checks.check_hosts)]
+Networks = Annotated[str, After(checks.check_networks)]
+Token = Annotated[Secret, After(checks.check_token)]
+Url = Annotated[str, After(checks.check_url)]
+Servers = Annotated[str, After(checks.check_servers)]
+Folder = Annotated[Path, After(checks.check_folder)]
+Prefixes = Annotated[str, After(checks.check_prefixes)]
+Queues = Annotated[str, After(checks.check_queues)]
+HashKey = Annotated[Secret, After(checks.check_hash_key)]
+Level = Annotated[Literal["debug", "info", "warning", "error"], Before(checks.lower)]
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
@@ -53,39 +64,27 @@ def linger_of(latency_ms: float) -> float:
     return max(0.5 * latency_ms, latency_ms - LANDING_MS)
 
 
-class SettingsFields(BaseModel):
+class SettingsFields(_Fields):
     """All settings of all processes; names in the environment are ``KLAIS_`` + the field's name in capitals.
 
-    Raises
-    ------
-    pydantic.ValidationError
-        When built directly with values that do not fit (inputs are left out of its text: they may be secrets).
+    :class:`klais.config.load.Settings` makes a pydantic model of them, :mod:`klais.config.quick` reads them without.
     """
-
-    # Nobody makes one of these, so no schema is built before the one of klais.config.load.Settings.
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, defer_build=True
-    )
 
     # edge
     udp_bind: Address = _text("0.0.0.0:5000", "address and port on which the edge receives frames; [::]:5000 for IPv6")
     udp_rcvbuf_bytes: int = _number(
         64 * _MIB, "bytes", 65_536, 1 << 30, "socket buffer that the edge asks the kernel for"
     )
-    udp_share_port: bool = Field(
-        default=False, description="whether several edge processes of one user share the UDP port"
-    )
-    udp_timestamps: bool = Field(
-        default=False, description="whether `ts` of a frame is when the kernel received it, also from the UDP socket"
+    udp_share_port: bool = _field(False, "whether several edge processes of one user share the UDP port")
+    udp_timestamps: bool = _field(
+        False, "whether `ts` of a frame is when the kernel received it, also from the UDP socket"
     )
     api_bind: Address = _text("127.0.0.1:8080", "address and port of the edge's REST API")
     api_token: Token | None = _text(None, "bearer token for changes over HTTP, 16 characters or more; it may read too")
     api_token_file: Folder | None = _text(None, "file that holds KLAIS_API_TOKEN (0600)")
     api_read_token: Token | None = _text(None, "bearer token for reading over HTTP, 16 characters or more")
     api_read_token_file: Folder | None = _text(None, "file that holds KLAIS_API_READ_TOKEN (0600)")
-    api_open_reads: bool = Field(
-        default=False, description="whether anyone may read on a server that does not listen on loopback"
-    )
+    api_open_reads: bool = _field(False, "whether anyone may read on a server that does not listen on loopback")
     api_hosts: Hosts = _text("", "further host names of the HTTP servers, a,b; .example.org = all names below it")
     api_proxies: Networks = _text("", "proxies whose X-Forwarded-For counts: addresses or networks, a,b")
     api_connections: int = _number(
@@ -93,9 +92,9 @@ class SettingsFields(BaseModel):
     )
     api_url: Url | None = _text(None, "edge that commands ask, as http://host:8080; unset = the one at KLAIS_API_BIND")
     edge_id: int = _number(1, "", 0, EDGE_IDS - 1, "number of this edge, unique in the deployment")
-    edge_id_from: Literal["number", "name", "claim"] = Field(
-        default="number",
-        description="where the number comes from: KLAIS_EDGE_ID, the end of KLAIS_EDGE_NAME, a claim in klais_control",
+    edge_id_from: Literal["number", "name", "claim"] = _field(
+        "number",
+        "where the number comes from: KLAIS_EDGE_ID, the end of KLAIS_EDGE_NAME, a claim in klais_control",
     )
     edge_name: str | None = _text(
         None, "name of this edge, as klais-edge-3; unset = of machine and state folder", r"^[a-zA-Z0-9._-]{1,253}$"
@@ -108,9 +107,7 @@ class SettingsFields(BaseModel):
     batch_linger_ms: float | None = _number(
         None, "ms", 0, 1000, "age at which a batch closes, longer under load; unset = follows KLAIS_LATENCY_MS"
     )
-    batch_sources: bool = Field(
-        default=False, description="whether a frame batch holds the source address of each frame"
-    )
+    batch_sources: bool = _field(False, "whether a frame batch holds the source address of each frame")
     publish_max_inflight_bytes: int = _number(
         64 * _MIB,
         "bytes",
@@ -124,8 +121,8 @@ class SettingsFields(BaseModel):
     )
     kafka_port: int = _number(9092, "port", 1, 65_535, "port of the embedded broker")
     kafka_heap_mb: int = _number(512, "MiB", 128, 65_536, "heap of the embedded broker")
-    kafka_jit: Literal["quick", "full"] = Field(
-        default="quick", description="JIT of the embedded broker's JVM: full needs less CPU after some minutes"
+    kafka_jit: Literal["quick", "full"] = _field(
+        "quick", "JIT of the embedded broker's JVM: full needs less CPU after some minutes"
     )
     kafka_topic: str = _text("iot_telemetry", "topic for clean records", r"^[a-zA-Z0-9._-]{1,180}$")
     topic_prefix: str = _text("", "prefix of every topic, group and transactional id", r"^[a-zA-Z0-9._-]{0,60}$")
@@ -133,34 +130,32 @@ class SettingsFields(BaseModel):
         4, "", 1, 1024, "partitions of every topic that is keyed by device; you cannot change it later"
     )
     replication: int = _number(1, "", 1, 10, "least number of replicas of every topic")
-    kafka_flush: Literal["os", "each"] = Field(
-        default="os",
-        description="when brokers flush klais_raw and klais_journal: `os` = when the kernel does, `each` = before they "
+    kafka_flush: Literal["os", "each"] = _field(
+        "os",
+        "when brokers flush klais_raw and klais_journal: `os` = when the kernel does, `each` = before they "
         "acknowledge; with one broker only `each` survives a power cut",
     )
-    kafka_security_protocol: Protocol = Field(default="PLAINTEXT", description="security protocol of all Kafka clients")
+    kafka_security_protocol: Protocol = _field("PLAINTEXT", "security protocol of all Kafka clients")
     kafka_sasl_mechanism: Mechanism | None = _text(None, "SASL mechanism; unset = PLAIN")
     kafka_sasl_username: str | None = _text(None, "SASL user name")
-    kafka_sasl_password: SecretStr | None = _text(None, "SASL password")
+    kafka_sasl_password: Secret | None = _text(None, "SASL password")
     kafka_sasl_password_file: Folder | None = _text(None, "file that holds KLAIS_KAFKA_SASL_PASSWORD (0600)")
     kafka_ssl_cafile: Folder | None = _text(None, "PEM file with the CA of the brokers' certificates")
     kafka_ssl_certfile: Folder | None = _text(None, "PEM file with the client's certificate")
     kafka_ssl_keyfile: Folder | None = _text(None, "PEM file with the client's private key")
-    kafka_ssl_keyfile_password: SecretStr | None = _text(None, "password of the client's key")
+    kafka_ssl_keyfile_password: Secret | None = _text(None, "password of the client's key")
     kafka_ssl_keyfile_password_file: Folder | None = _text(
         None, "file that holds KLAIS_KAFKA_SSL_KEYFILE_PASSWORD (0600)"
     )
     # kernel side (XDP) and the edge's source
-    source: Literal["auto", "udp", "io_uring", "af_xdp", "ringbuf"] = Field(
-        default="udp", description="how the edge receives frames; auto = the fastest source that works here"
+    source: Literal["auto", "udp", "io_uring", "af_xdp", "ringbuf"] = _field(
+        "udp", "how the edge receives frames; auto = the fastest source that works here"
     )
     iface: str | None = _text(
         None, "network interface of the XDP filter and of the sources af_xdp and ringbuf", r"^[^\s/]{1,15}$"
     )
     xdp_queues: Queues | None = _text(None, "receive queues of the interface for af_xdp, as 0-3,8; unset = all")
-    xdp_pin_dir: Folder = Field(
-        default=Path("/sys/fs/bpf/klais"), description="bpffs folder for the pinned program and maps"
-    )
+    xdp_pin_dir: Folder = _field(Path("/sys/fs/bpf/klais"), "bpffs folder for the pinned program and maps")
     xdp_heartbeat_s: float = _number(
         10.0, "s", 0.1, 3600, "age at which the filter drops the controller's set-points for the limits given at load"
     )
@@ -178,8 +173,8 @@ class SettingsFields(BaseModel):
         None, "folder in which the edge makes its spool-<edge id>; unset = the state folder"
     )
     spool_max_bytes: int = _number(4 << 30, "bytes", 0, 1 << 44, "largest size of the spool; 0 = no spool")
-    spool_sync: Literal["batch", "interval", "none"] = Field(
-        default="interval", description="when the edge syncs the spool: before each poll, at an interval, or never"
+    spool_sync: Literal["batch", "interval", "none"] = _field(
+        "interval", "when the edge syncs the spool: before each poll, at an interval, or never"
     )
     spool_sync_interval_ms: float = _number(100.0, "ms", 1, 60_000, "interval of syncs with KLAIS_SPOOL_SYNC=interval")
     edge_workers: int = _number(1, "processes", 1, 256, "edge processes that `klais edge` starts on one port")
@@ -198,22 +193,20 @@ class SettingsFields(BaseModel):
     pid_cpu_setpoint: float = _number(0.8, "", 0.01, 1, "set-point of the CPU share of the busiest process")
     pid_rate_min: float = _number(1000, "frames/s", 1, 100_000_000, "lowest global rate that the controller sets")
     pid_rate_max: float = _number(1_000_000, "frames/s", 1, 100_000_000, "highest global rate that the controller sets")
-    control_auto: bool | None = Field(
-        default=None,
-        description="whether the controller sets the global rate; unset = yes, unless KLAIS_DAM_MAX_RATE is set",
+    control_auto: bool | None = _field(
+        None,
+        "whether the controller sets the global rate; unset = yes, unless KLAIS_DAM_MAX_RATE is set",
     )
-    control_auto_block: Literal["off", "monitor", "on", "all"] = Field(
-        default="off",
-        description="whether the controller blocks repeat offenders: no, log only, those that the lanes have known for "
+    control_auto_block: Literal["off", "monitor", "on", "all"] = _field(
+        "off",
+        "whether the controller blocks repeat offenders: no, log only, those that the lanes have known for "
         "less than a day, all",
     )
-    forecast: Literal["learned", "trend", "none"] = Field(
-        default="learned", description="forecast of the traffic: a learned model, the trend of the last minute, none"
+    forecast: Literal["learned", "trend", "none"] = _field(
+        "learned", "forecast of the traffic: a learned model, the trend of the last minute, none"
     )
     models_dir: Folder | None = _text(None, "folder of your own models; unset = models in KLAIS_STATE_DIR")
-    llm: str = Field(
-        default="own", description="language model for explanations: own (the small one), none, or a GGUF file's path"
-    )
+    llm: str = _field("own", "language model for explanations: own (the small one), none, or a GGUF file's path")
     # dam
     dam_max_rate: float = _number(10_000, "frames/s", 1, 100_000_000, "global rate, all lanes together")
     dam_burst_size: float = _number(50_000, "frames", 1, 1e9, "global burst, all lanes together")
@@ -225,27 +218,25 @@ class SettingsFields(BaseModel):
     dam_queue_bytes: int = _number(512 * _MIB, "bytes", 0, 1 << 40, "memory of the queues, all lanes together")
     dead_letter_rate: float = _number(1000, "records/s", 0, 1e6, "dead letters of one process; above: only counted")
     dead_letter_bytes: float = _number(1 << 20, "bytes/s", 0, 1e10, "frame bytes in dead letters of one edge process")
-    json_strict: bool = Field(
-        default=False, description="whether lanes refuse duplicate keys, lone surrogates and numbers above 40 bytes"
-    )
+    json_strict: bool = _field(False, "whether lanes refuse duplicate keys, lone surrogates and numbers above 40 bytes")
     # devices and anomalies
     devices_max: int = _number(2_000_000, "devices", 1, 100_000_000, "known at once, all lanes together")
     devices_forget_s: float = _number(2_592_000.0, "s", 60, 1e9, "silence after which a lane forgets a device")
     devices_new_rate: float = _number(10_000.0, "devices/s", 0.001, 1e9, "new devices of one lane; above: dropped")
-    sequence: Literal["on", "off"] = Field(default="on", description="drop duplicates by number and bytes; off = never")
+    sequence: Literal["on", "off"] = _field("on", "drop duplicates by number and bytes; off = never")
     sequence_off: Prefixes = _text("", "first bytes of the ids of devices without a counter, a,b")
     sequence_window_s: float = _number(60.0, "s", 1, 600, "time after which a lane forgets a frame for duplicates")
-    sequence_key: SecretStr | None = Field(
-        default=None, min_length=16, description="secret of the frame hash, the same for all workers; unset = none"
+    sequence_key: HashKey | None = _field(
+        None, "secret of the frame hash, the same for all workers; unset = none", json_schema_extra=_LONG
     )
     sequence_key_file: Folder | None = _text(None, "file that holds KLAIS_SEQUENCE_KEY (0600)")
-    sequence_strict: bool = Field(
-        default=False, description="whether lanes refuse unsigned frames with a number far behind; false = count them"
+    sequence_strict: bool = _field(
+        False, "whether lanes refuse unsigned frames with a number far behind; false = count them"
     )
     # authenticated frames
-    auth: Literal["off", "monitor", "sticky", "require"] = Field(
-        default="off",
-        description="authenticated frames: not known, counted, required of devices that were seen to sign, of all",
+    auth: Literal["off", "monitor", "sticky", "require"] = _field(
+        "off",
+        "authenticated frames: not known, counted, required of devices that were seen to sign, of all",
     )
     auth_key_file: Folder | None = _text(None, "file with the secret of each key generation (0600), see `klais auth`")
     auth_keys_file: Folder | None = _text(None, "JSON file with devices' own keys, device_id: hex or null (0600)")
@@ -254,8 +245,8 @@ class SettingsFields(BaseModel):
         0.0, "s", 0, 1e9, "how far ahead of the edge's clock an epoch in Unix seconds may be; 0 = any epoch"
     )
     auth_xdp_bytes: int = _number(512, "bytes", 64, 512, "longest signed frame that the XDP filter checks itself")
-    anomaly_detector: Literal["two_tier", "zscore"] = Field(
-        default="two_tier", description="what scores frames: see docs/intelligence.md; zscore = the running z-score"
+    anomaly_detector: Literal["two_tier", "zscore"] = _field(
+        "two_tier", "what scores frames: see docs/intelligence.md; zscore = the running z-score"
     )
     anomaly_threshold: float = _number(5.0, "", 1, 1000, "two_tier: score from which on a report is a flag")
     anomaly_period_s: float = _number(10.0, "s", 0.1, 3600, "two_tier: shortest interval of a device's regular scores")
@@ -272,8 +263,8 @@ class SettingsFields(BaseModel):
     incident_devices: int = _number(3, "devices", 2, 100_000, "so many with flags of one feature within the window")
     incident_score: float = _number(10.0, "", 1, 1e6, "score from which on a flag of one device is an incident")
     incident_quiet_s: float = _number(600.0, "s", 1, 86_400, "time without a flag after which an incident is over")
-    fingerprint: Literal["on", "off"] = Field(
-        default="on", description="find the types of devices and flag those that change; off = no fingerprints"
+    fingerprint: Literal["on", "off"] = _field(
+        "on", "find the types of devices and flag those that change; off = no fingerprints"
     )
     fingerprint_train_s: float = _number(
         3600.0, "s", 0, 1e9, "interval at which a worker has the types trained; 0 = never"
@@ -305,9 +296,7 @@ class SettingsFields(BaseModel):
         10.0, "s", 1, 300, "time without heartbeat after which the group replaces a worker"
     )
     # all
-    state_dir: Folder = Field(
-        default=Path(".klais"), description="folder for the embedded broker's data, spools, sockets and logs"
-    )
+    state_dir: Folder = _field(Path(".klais"), "folder for the embedded broker's data, spools, sockets and logs")
     cache_dir: Folder | None = _text(None, "folder for jars and compiled kernels; unset = ~/.cache/klais")
     config: str | None = _text(
         None, "TOML file of settings; none = read none; unset = ./klais.toml, else /etc/klais/klais.toml"
@@ -318,13 +307,31 @@ class SettingsFields(BaseModel):
     env_file: Folder | None = _text(
         None, "file of KLAIS_NAME=value lines, read at start and at SIGHUP; overrides the environment"
     )
-    log_level: Level = Field(default="info", description="lowest severity that is logged")
-    log_format: Literal["text", "json"] = Field(default="text", description="format of log lines")
+    log_level: Level = _field("info", "lowest severity that is logged")
+    log_format: Literal["text", "json"] = _field("text", "format of log lines")
     fault_point: str | None = _text(
         None,
         "for tests: NAME[:N], the process kills itself at its N-th pass of that point",
         r"^[A-Za-z0-9_.-]+(:[1-9][0-9]*)?$",
     )
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What messages call the settings that somebody gave."""
+        return {}
+
+    def origin(self, *names: str) -> str:
+        """Where the value of these settings comes from, for a message: those that are given, or the defaults.
+
+        Examples
+        --------
+        >>> from klais.config.load import load
+        >>> load({"KLAIS_WEB_PORT": "6067"}).origin("web_bind", "web_port"), load({}).origin("web_port")
+        ('KLAIS_WEB_PORT', 'the default of KLAIS_WEB_PORT')
+        """
+        given = [name for name in names if name in self.model_fields_set]
+        labels = " and ".join(self.labels.get(name, f"KLAIS_{name.upper()}") for name in given or names)
+        return labels if given else f"the default of {labels}"
 
     @property
     def bootstrap(self) -> str:
@@ -352,6 +359,8 @@ class SettingsFields(BaseModel):
     @property
     def frame_hash_key(self) -> bytes:
         """Key of the frame hash (16 bytes): BLAKE2b of ``KLAIS_SEQUENCE_KEY``, or of the topic prefix."""
+        from hashlib import blake2b  # OpenSSL, which few commands need
+
         secret = self.sequence_key.get_secret_value() if self.sequence_key is not None else self.topic_prefix
         return blake2b(secret.encode(), digest_size=16, person=b"klais-sequence").digest()
 

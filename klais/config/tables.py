@@ -17,6 +17,7 @@ BEGINNINGS: dict[str, tuple[str, ...]] = {
     "web": ("web",),
     "process": ("state_dir", "cache_dir", "log", "latency"),
 }
+_TABLE_OF = {words: table for table, all_words in BEGINNINGS.items() for words in all_words}
 MEANINGS = {
     "kafka": "the cluster, or the embedded broker; topics",
     "edge": "what receives frames, batches them, and spools them while Kafka is away",
@@ -37,9 +38,7 @@ ENVIRONMENT_ONLY = ("config", "profile", "env_file", "fault_point")
 
 def has_table(name: str) -> bool:
     """Whether a setting can stand in ``klais.toml``."""
-    return name not in ENVIRONMENT_ONLY and any(
-        _begins(name, words) for all_words in BEGINNINGS.values() for words in all_words
-    )
+    return name not in ENVIRONMENT_ONLY and _table(name) is not None
 
 
 def table_of(name: str) -> str:
@@ -50,12 +49,10 @@ def table_of(name: str) -> str:
     KeyError
         No table takes it: add its first word to :data:`BEGINNINGS`.
     """
-    fits = [
-        (len(words), table) for table, all_words in BEGINNINGS.items() for words in all_words if _begins(name, words)
-    ]
-    if not fits:
+    table = _table(name)
+    if table is None:
         raise KeyError(f"no table of klais.toml takes the setting {name!r}: add its first word to BEGINNINGS")
-    return max(fits)[1]
+    return table
 
 
 def key_of(name: str) -> str:
@@ -69,8 +66,10 @@ def place_of(name: str) -> str:
     return f"[{table_of(name)}] {key_of(name)}"
 
 
-def _begins(name: str, words: str) -> bool:
-    return name == words or name.startswith(f"{words}_")
+def _table(name: str) -> str | None:
+    words = name.split("_")
+    found = (_TABLE_OF.get("_".join(words[:k])) for k in range(len(words), 0, -1))
+    return next((table for table in found if table is not None), None)
 
 
 NAMES = {(table_of(name), key_of(name)): name for name in FIELDS if has_table(name)}

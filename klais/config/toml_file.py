@@ -4,7 +4,6 @@ Only root or the user of this process may have write access to such a file: whoe
 goes. A secret does not stand in it, but the name of a file that holds it.
 """
 
-import difflib
 import os
 import re
 import stat
@@ -17,7 +16,7 @@ from klais.config.origins import Given, Source
 from klais.config.tables import BEGINNINGS, NAMES, place_of
 from klais.errors import ConfigError
 from klais.system.private_files import not_ours
-from klais.text import escape
+from klais.text import escape, near_names
 
 SEARCHED = (Path("klais.toml"), Path("/etc/klais/klais.toml"))
 MOST_BYTES = 256 << 10
@@ -69,7 +68,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
     import tomllib  # a hundredth of a second that a start without such a file does not need
 
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
         if _has_long_key(text):
             raise ConfigError(f"{path}: a key has more than {MOST_LEVELS} parts")
         return tomllib.loads(text), text
@@ -131,7 +130,7 @@ def read_keys(path: Path, table: str, names: Mapping[str, str], source: Source) 
     for key, value in content.items():
         at = f"{path}:{lines.get((table, key), lines.get((table, ''), 1))}"
         name = names.get(key)
-        near = difflib.get_close_matches(key, names, n=1)
+        near = near_names(key, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
         if problem := f"is no key of it: {hint}" if name is None else refused(name, value):
             problems.append(escape(f"{at}: [{table}] {key}: {problem}"))
@@ -191,7 +190,7 @@ def _foreign(info: os.stat_result) -> bool:
 
 
 def _unknown_table(table: str) -> str:
-    near = difflib.get_close_matches(table, BEGINNINGS, n=1, cutoff=0.5)
+    near = near_names(table, BEGINNINGS, n=1, cutoff=0.5)
     keys = [name for name in (table, table.lower().removeprefix("klais_")) if name in FIELDS and name in NAMES.values()]
     if keys:
         return f"{table}: a setting stands in a table, this one as {place_of(keys[0])}"
@@ -207,10 +206,10 @@ def _unknown_key(table: str, key: str) -> str:
         if name in NAMES.values():
             return f"is called {place_of(name)}"
     here = [known for known_table, known in NAMES if known_table == table]
-    if near := difflib.get_close_matches(plain, here, n=1, cutoff=0.6):
+    if near := near_names(plain, here, n=1, cutoff=0.6):
         return f"is no setting of klais: did you mean {near[0]}?"
     near = [name for (_, known), name in NAMES.items() if known == plain]
-    near = near or difflib.get_close_matches(plain, list(NAMES.values()), n=1, cutoff=0.6)
+    near = near or near_names(plain, list(NAMES.values()), n=1, cutoff=0.6)
     if near:
         return f"is no setting of klais: did you mean {place_of(near[0])}?"
     return f"is no setting of klais: [{table}] has {', '.join(here)}"

@@ -114,7 +114,7 @@ class ControlFollower(TopicFollower):
             if record is not None:
                 self._records[key] = record
             if key.startswith(DEVICE):
-                self._note_device(key.removeprefix(DEVICE).encode(), record or {})
+                self._note_device(key.removeprefix(DEVICE).encode(), record or {}, appended_ms)
             elif key == GLOBAL and record is not None:
                 self.decisions.append(record)
             self._seen = None
@@ -123,7 +123,7 @@ class ControlFollower(TopicFollower):
             self.version += 1
         self.changed.set()
 
-    def _note_device(self, device_id: bytes, record: dict[str, Any]) -> None:
+    def _note_device(self, device_id: bytes, record: dict[str, Any], appended_ms: int | None) -> None:
         for kept in (self._blocked, self._device_limits, self._to_forget):
             kept.pop(device_id, None)
         rate, burst, forget_ms = record.get("rate"), record.get("burst"), record.get("forget_ms")
@@ -132,7 +132,8 @@ class ControlFollower(TopicFollower):
         if rate is not None or burst is not None:
             self._device_limits[device_id] = DeviceLimit(rate, burst, _until_ns(record.get("limits_until_ms")))
         if forget_ms is not None:
-            self._to_forget[device_id] = forget_ms // 1000
+            # A request from a clock that is ahead would hold for rows that are not made yet: again at each restart.
+            self._to_forget[device_id] = min(forget_ms, appended_ms or forget_ms) // 1000
 
     def _now(self) -> _Seen:
         """The mappings as they stand; the same ones until a record changes something."""

@@ -137,7 +137,7 @@ class Edge:
         if access.generated:
             why = "KLAIS_API_BIND is not loopback and no token is set"
             log.warning("api_token_made", file=str(access.generated), why=why)
-        self.api = api_of(s, self.view, access)
+        self.api = api_of(s, self.view, access, self.spine.taps)
 
     def _open_source(self, udp: UdpSocket) -> Chosen:
         if self._early is not None and self.settings.source == "io_uring":

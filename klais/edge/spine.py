@@ -29,6 +29,7 @@ from klais.edge.shedding import LoadShedder
 from klais.edge.sinks.base import Sink
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.base import Frames, Source
+from klais.edge.tap import EdgeTaps
 
 IDLE_NS = 100_000_000  # a stop is noticed within this time when no frame arrives
 ACK_NS = 2_000_000  # acknowledgements are served this often when nothing else happens
@@ -64,6 +65,8 @@ class Spine:
         Monotonic time when the loop last began a round: a loop that hangs lets it grow old.
     activity : Activity
         Who sends: a sketch of the last second; under the lock too.
+    taps : EdgeTaps
+        Who looks at single frames.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Spine:
         self.source, self.batcher, self.sink, self.dead_letters = source, batcher, sink, dead_letters
         self.counts, self.linger, self.shedder = counts, linger, shedder
         self.lock = threading.Lock()
-        self.activity = Activity()
+        self.activity, self.taps = Activity(), EdgeTaps(batcher.edge_id)
         self._on_tick, self._observe_batch_s = on_tick, observe_batch_s
         self._stopping = self._aborted = False
         self.turned_s = time.monotonic()
@@ -174,6 +177,8 @@ class Spine:
             self.dead_letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
         if (acquired := self.shedder.acquire(n - n_bad, now_ns)) < n - n_bad:
             self.counts.drop(Reason.GLOBAL_RATE, shed(partition, acquired))
+        if self.taps.open:
+            self.taps.look(source, reason, partition, self._ids[:n], self._sequence[:n], id_size)
         sources = source.sources(n) if self.batcher.with_sources else None
         times_ns = source.times(n)
         at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns, epochs)

@@ -4,15 +4,17 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
-from klais.config.load import Settings
+from klais.config.secret import Secret
 from klais.config.secret_file import find_or_make_token, read_secret
+from klais.config.settings import SettingsFields
 from klais.http.session import Session, sign, verify
+from klais.http.tokens import TOKEN_FILE, text_of_secret
 from klais.system.address import is_loopback
 
-TOKEN_FILE = "api.token"
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Access:
     generated: Path | None = None
 
     @classmethod
-    def of(cls, settings: Settings, host: str, changes: bool = True) -> "Access":
+    def of(cls, settings: SettingsFields, host: str, changes: bool = True) -> "Access":
         """For a server that listens on ``host``; ``changes``: whether anything can be changed there.
 
         On loopback a request needs a token where one is set. Elsewhere it always needs one (reading only unless
@@ -47,7 +49,7 @@ class Access:
         klais.errors.ConfigError
             A token is needed, none is set, and none can be made.
         """
-        change, read = _text(settings.api_token), _text(settings.api_read_token)
+        change, read = text_of_secret(settings.api_token), text_of_secret(settings.api_read_token)
         away = not is_loopback(host)
         reads_need = read is not None or (away and not settings.api_open_reads)
         generated = None
@@ -77,34 +79,11 @@ class Access:
         return sign(known[0], name) if known else None
 
 
-def token_to_read(settings: Settings, host: str | None = None) -> str | None:
-    """The token that a client of these settings sends to read, None where there is none.
-
-    With ``host``, the bind address of a server of the same state folder, also the token that this server made for
-    itself.
-
-    Raises
-    ------
-    klais.errors.ConfigError
-        The token's file is there and cannot be used.
-    """
-    return _text(settings.api_read_token) or token_to_change(settings, host)
-
-
-def token_to_change(settings: Settings, host: str | None = None) -> str | None:
-    """The token that a client of these settings sends to change something; ``host`` and errors as above."""
-    token = _text(settings.api_token)
-    if token is None and host is not None and not is_loopback(host):
-        path = settings.state_dir / TOKEN_FILE
-        token = read_secret(path, "token file") if path.exists() else None
-    return token
-
-
-def with_token(settings: Settings, access: Access) -> Settings:
+def with_token(settings: "Settings", access: Access) -> "Settings":
     """The settings with the token that was made for them, for processes that must know it."""
     if access.generated is None:
         return settings
-    return settings.model_copy(update={"api_token": SecretStr(read_secret(access.generated, "token file"))})
+    return settings.model_copy(update={"api_token": Secret(read_secret(access.generated, "token file"))})
 
 
 def digest(token: str) -> bytes:
@@ -119,7 +98,3 @@ def _is_one(authorization: str | None, digests: tuple[bytes, ...]) -> bool:
     given = digest(token.strip())
     found = [hmac.compare_digest(given, known) for known in digests]  # all of them: the time says nothing
     return any(found)
-
-
-def _text(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret is not None else None

@@ -1,14 +1,17 @@
 """Bodies of requests: JSON that a pydantic model takes, or an error that says what is wrong with which field."""
 
+import json
 from typing import Any, ClassVar, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from klais.http.errors import HttpError, shown
+from klais.http.query import may_be
 from klais.system import shallow_json
 
 MOST_PROBLEMS = 10
+MOST_VALUE = 60  # characters of a value that an error repeats
 _CODES = {
     "missing": "missing_field",
     "extra_forbidden": "unknown_field",
@@ -31,6 +34,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     most_bytes: ClassVar[int] = 4096  # a longer body is refused, before it is read to its end
+    secret: ClassVar[frozenset[str]] = frozenset()  # fields whose value no error repeats
 
 
 T = TypeVar("T", bound=Body)
@@ -46,7 +50,12 @@ async def read_body(request: web.Request, model: type[T]) -> T:
         ``details`` lists up to ten problems by field.
     """
     bounded = request.clone(client_max_size=model.most_bytes)  # whatever the application allows: Faust's has its own
-    return parse_body(await bounded.read(), model)
+    try:
+        data = await bounded.read()
+    except web.HTTPRequestEntityTooLarge:
+        text = f"the body is longer than {model.most_bytes} bytes"
+        raise HttpError(413, "request_entity_too_large", text, maximum=model.most_bytes) from None
+    return parse_body(data, model)
 
 
 def parse_body(data: bytes, model: type[T]) -> T:
@@ -64,12 +73,22 @@ def parse_body(data: bytes, model: type[T]) -> T:
 def of_validation(error: ValidationError, model: type[BaseModel]) -> HttpError:
     """422 with the code of the first problem; ``details`` has the fields and their ranges."""
     problems: list[dict[str, Any]] = []
-    for found in error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]:
+    for found in error.errors(include_url=False)[:MOST_PROBLEMS]:
         name = shown(".".join(str(part) for part in found["loc"]))
         code = _CODES.get(found["type"], "invalid")
-        problems.append({"field": name, "code": code, "error": f"{name or 'the body'}: {_words(found, model)}"})
+        problem = {"field": name, "code": code, "error": f"{name or 'the body'}: {_words(found, model)}"}
+        problems.append(problem | _value(found, model) | may_be(model, name))
     first = problems[0]
     return HttpError(422, first["code"], first["error"], problems=problems)
+
+
+def _value(found: Any, model: type[BaseModel]) -> dict[str, str]:
+    """The value that was refused, as JSON and not long, where there is one and it is no secret."""
+    secret = model.secret if issubclass(model, Body) else frozenset()
+    if not found["loc"] or found["type"] in ("missing", "extra_forbidden") or not secret.isdisjoint(found["loc"]):
+        return {}
+    # orjson takes no whole number of more than 64 bits
+    return {"value": shown(json.dumps(found["input"], ensure_ascii=False))[:MOST_VALUE]}
 
 
 def _words(found: Any, model: type[BaseModel]) -> str:
@@ -83,5 +102,6 @@ def _words(found: Any, model: type[BaseModel]) -> str:
         case "int_type" | "int_from_float":
             return "must be a whole number"
         case _:
-            text = str(found["msg"])
-            return text[:1].lower() + text[1:].replace("Input should", "should")
+            text = str(found.get("ctx", {}).get("error", found["msg"])).removeprefix("Input ").rstrip(".")
+            value = _value(found, model).get("value")
+            return text[:1].lower() + text[1:] + (f", not {value}" if value is not None else "")

@@ -1,60 +1,63 @@
-"""A client for our own endpoints: never through a proxy (it would see the token), never redirected, bounded in size."""
+"""A client for our own endpoints: never through a proxy (it would see the token), never redirected, bounded in size.
 
-import http.client
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from email.message import Message
-from typing import IO, Any
+HTTP/1.1 with one request a connection. ``http.client`` imports an e-mail parser and OpenSSL, which is longer than a
+command needs for all the rest.
+"""
 
+import contextlib
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from klais.system.address import split_port
 from klais.system.connect import CONNECT_S, connect
 
 MOST_BYTES = 64 << 20
+MOST_REFUSAL = 64 << 10
+_MOST_HEAD = 64 << 10
+_BLOCK = 64 << 10
+_PORTS = {"http": 80, "https": 443}
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """A redirect is an answer: what we ask does not lead elsewhere, a token least of all."""
+class Refused(OSError):
+    """An answer other than 200 where lines were expected.
 
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
-    ) -> None:
-        """Nowhere."""
-        return None
+    Attributes
+    ----------
+    status : int
+        Its status.
+    body : bytes
+        What it says, at most 64 KiB.
+    """
 
-
-class _Plain(http.client.HTTPConnection):
-    """Connects within two seconds, however long an answer may take."""
-
-    def connect(self) -> None:
-        """See the class."""
-        limit_s = self.timeout if isinstance(self.timeout, int | float) else CONNECT_S
-        self.sock = connect(self.host, self.port, min(limit_s, CONNECT_S))
-        self._secure()
-        self.sock.settimeout(limit_s)
-
-    def _secure(self) -> None:
-        """Nothing to do without TLS."""
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(f"the answer is {status}")
+        self.status, self.body = status, body
 
 
-class _Tls(_Plain):
-    default_port = http.client.HTTPS_PORT
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a request goes."""
 
-    def _secure(self) -> None:
-        self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+    tls: bool
+    host: str
+    port: int
+    named: str
+    path: str
 
-
-class _Http(urllib.request.HTTPHandler):
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Plain, req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Tls, req)
-
-
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay, _Http, _Https)
+    @classmethod
+    def of(cls, url: str) -> "_Target":
+        scheme, _, rest = url.partition("://")
+        if scheme not in _PORTS or not rest:
+            raise ValueError(f"{url!r} is not an http address")
+        if not (url.isascii() and url.isprintable()) or " " in url:
+            raise ValueError(f"{url!r} has characters that an address has not")
+        named, slash, path = rest.partition("/")
+        host, port = split_port(named)
+        if not host or (port or "0").strip("0123456789") or int(port or 0) > 65_535:
+            raise ValueError(f"{url!r} names no host and port")
+        return cls(scheme == "https", host, int(port or _PORTS[scheme]), named, slash + path or "/")
 
 
 def request(
@@ -62,7 +65,7 @@ def request(
     timeout_s: float,
     body: bytes | None = None,
     token: str | None = None,
-    headers: dict[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
     method: str | None = None,
 ) -> tuple[int, bytes]:
     """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST unless ``method`` says
@@ -71,51 +74,151 @@ def request(
     Raises
     ------
     OSError
-        Nobody answers, or not in time.
+        Nobody answers, or not in time, or not in HTTP.
     ValueError
         ``url`` is none, or the answer is larger than 64 MiB.
     """
-    sent = dict(headers or {})
-    if body is not None:
-        sent["Content-Type"] = "application/json"
-    if token is not None:
-        sent["Authorization"] = f"Bearer {token}"
-    asked = urllib.request.Request(url, body, sent, method=method)
-    if asked.type not in ("http", "https"):
-        raise ValueError(f"{url!r} is not an http address")
-    try:
-        with _OPENER.open(asked, timeout=timeout_s) as answer:
-            return answer.status, _read(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, _read(error)
-    except http.client.HTTPException:
-        raise OSError("what answers does not speak HTTP") from None
+    with _asked(url, timeout_s, body, token, headers, method) as (status, blocks):
+        data = _at_most(blocks, MOST_BYTES)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"the answer is larger than {MOST_BYTES} bytes")
+        return status, data
 
 
 def lines(
-    url: str, timeout_s: float, token: str | None = None, headers: dict[str, str] | None = None
+    url: str, timeout_s: float, token: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Iterator[bytes]:
     """The lines of an answer that may have no end, without their line breaks; ``timeout_s`` is for each.
 
     Raises
     ------
+    Refused
+        An answer other than 200.
     OSError
-        Nobody answers, or not in time, or not with 200; or a line is longer than 64 MiB.
+        Nobody answers, or not in time; or a line is longer than 64 MiB.
+    ValueError
+        ``url`` is none.
     """
-    sent = dict(headers or {}) | ({"Authorization": f"Bearer {token}"} if token is not None else {})
+    with _asked(url, timeout_s, None, token, headers, None) as (status, blocks):
+        if status != 200:
+            raise Refused(status, _at_most(blocks, MOST_REFUSAL)[:MOST_REFUSAL])
+        left = bytearray()
+        for block in blocks:
+            left += block
+            if b"\n" in block:
+                *whole, last = bytes(left).split(b"\n")
+                left = bytearray(last)
+                for line in whole:
+                    yield line.rstrip(b"\r")
+            if len(left) > MOST_BYTES:
+                raise OSError(f"a line of the answer is longer than {MOST_BYTES} bytes")
+
+
+@contextlib.contextmanager
+def _asked(
+    url: str,
+    timeout_s: float,
+    body: bytes | None,
+    token: str | None,
+    headers: Mapping[str, str] | None,
+    method: str | None,
+) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """Status and blocks of the body of an answer."""
+    target = _Target.of(url)
+    sent = {"Host": target.named, "Connection": "close", "Accept-Encoding": "identity", **(headers or {})}
+    if body is not None:
+        sent |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
+    if token is not None:
+        sent["Authorization"] = f"Bearer {token}"
+    rows = [f"{method or ('GET' if body is None else 'POST')} {target.path} HTTP/1.1"]
+    rows += [f"{name}: {value}" for name, value in sent.items()]
+    if any("\r" in row or "\n" in row for row in rows):
+        raise ValueError("a header has a line break")
+    sock = connect(target.host, target.port, min(timeout_s, CONNECT_S))
     try:
-        with _OPENER.open(urllib.request.Request(url, headers=sent), timeout=timeout_s) as answer:
-            while line := answer.readline(MOST_BYTES + 1):
-                if len(line) > MOST_BYTES:
-                    raise OSError(f"a line of the answer is longer than {MOST_BYTES} bytes")
-                yield line.rstrip(b"\r\n")
-    except http.client.HTTPException:
+        if target.tls:
+            sock = _secured(sock, target.host)
+        sock.settimeout(timeout_s)
+        sock.sendall("\r\n".join([*rows, "", ""]).encode("latin-1") + (body or b""))
+        with sock.makefile("rb") as file:
+            status, fields = _head(file)
+            while 100 <= status < 200:
+                status, fields = _head(file)
+            yield status, _blocks(file, fields)
+    finally:
+        sock.close()
+
+
+def _secured(sock: socket.socket, host: str) -> socket.socket:
+    import ssl  # a hundredth of a second
+
+    try:
+        return ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _head(file: IO[bytes]) -> tuple[int, dict[str, str]]:
+    """Status and headers, their names in lower case."""
+    first = file.readline(_MOST_HEAD)
+    if not first:
+        raise ConnectionResetError("the connection ended without an answer")
+    version, _, rest = first.partition(b" ")
+    if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
+        raise OSError("what answers does not speak HTTP")
+    fields: dict[str, str] = {}
+    size = 0
+    while (line := file.readline(_MOST_HEAD)) not in (b"\r\n", b"\n"):
+        size += len(line)
+        if not line.endswith(b"\n") or size > _MOST_HEAD:
+            raise OSError("what answers does not speak HTTP")
+        name, _, value = line.decode("latin-1").partition(":")
+        fields[name.strip().lower()] = value.strip()
+    return int(rest[:3]), fields
+
+
+def _blocks(file: IO[bytes], fields: Mapping[str, str]) -> Iterator[bytes]:
+    """The body, block by block (RFC 9112, section 6)."""
+    if fields.get("transfer-encoding", "").lower() == "chunked":
+        while size := _number(file.readline(_MOST_HEAD).partition(b";")[0].strip(), 16):
+            yield from _exactly(file, size)
+            file.readline(_MOST_HEAD)
+    elif "content-length" in fields:
+        yield from _exactly(file, _number(fields["content-length"].encode(), 10))
+    else:
+        while block := _some(file, _BLOCK):
+            yield block
+
+
+def _number(digits: bytes, base: int) -> int:
+    if not digits.isalnum() or len(digits) > 18:
+        raise OSError("what answers does not speak HTTP")
+    try:
+        return int(digits, base)
+    except ValueError:
         raise OSError("what answers does not speak HTTP") from None
 
 
-def _read(answer: Any) -> bytes:
-    data: bytes = answer.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"the answer is larger than {MOST_BYTES} bytes")
+def _exactly(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size:
+        block = _some(file, min(size, _BLOCK))
+        if not block:
+            raise OSError("the answer ends early")
+        size -= len(block)
+        yield block
+
+
+def _some(file: IO[bytes], most: int) -> bytes:
+    data: bytes = file.read1(most)  # type: ignore[attr-defined]
     return data
+
+
+def _at_most(blocks: Iterator[bytes], most: int) -> bytes:
+    """The body; cut where it is longer than ``most``, by less than a block."""
+    out = bytearray()
+    for block in blocks:
+        out += block
+        if len(out) > most:
+            break
+    return bytes(out)

@@ -22,6 +22,7 @@ log = logs.get("klais.http.connections")
 
 # asyncio accepts as many connections at once as may wait: few, as they have descriptors before they can be refused.
 BACKLOG = 16
+SPARE_S = 1.0  # a connection that waits so long for its next request gives way to a new one of its client
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Connections:
         self.limits = limits
         self.refused = 0
         self.transports: set[asyncio.Transport] = set()  # all that are open, those that are refused too
+        self.idle: dict[Connection, str] = {}  # between two requests, with their clients, the longest first
         self._by_client: Counter[str] = Counter()
         self._total = 0
 
@@ -79,13 +81,19 @@ class Connections:
         return self._total
 
     def admit(self, remote: str | None, fd: int) -> str | None:
-        """The client that a new connection counts for, or None when it is one too many."""
+        """The client that a new connection counts for, or None when it is one too many.
+
+        A browser keeps six connections open for the case that it asks again. Where there is no room, the client's one
+        that has been idle longest is closed.
+        """
         limits, ip = self.limits, parse_ip(remote)
         client = bucket_of(ip)
         proxy = ip is not None and any(ip in network for network in limits.proxies)
         # the kernel gives the lowest free number, so the number says how full the table is
         table = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         why = ""
+        if not proxy and (self._by_client[client] >= limits.per_client or self._total >= limits.total):
+            self._make_room(client)
         if self._total >= limits.total:
             why = f"there are {self._total} connections"
         elif not proxy and self._by_client[client] >= limits.per_client:
@@ -101,6 +109,12 @@ class Connections:
         self._by_client[client] += 1
         return client
 
+    def _make_room(self, client: str) -> None:
+        for connection, its_client in self.idle.items():
+            if its_client == client and connection.is_spare():
+                connection.give_way()
+                return
+
     def leave(self, client: str) -> None:
         """A connection that was admitted has ended."""
         self._total -= 1
@@ -112,7 +126,7 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection: aiohttp's, with a deadline for whatever it does next."""
 
-    __slots__ = ("_between", "_bounds", "_client", "_clock", "_deadline_s", "_real", "_timer")
+    __slots__ = ("_between", "_bounds", "_client", "_clock", "_deadline_s", "_made", "_real", "_timer")
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, bounds: Connections) -> None:
         idle_s = bounds.limits.idle_s
@@ -127,7 +141,8 @@ class Connection(web.RequestHandler):
         self._bounds = bounds
         self._clock = loop
         self._deadline_s = 0.0
-        self._client: str | None = None
+        self._client: str | None = None  # that it counts for
+        self._made = False  # aiohttp has it
         self._real: asyncio.Transport | None = None  # also while aiohttp has let go of its own
         self._between = False  # an answer is done and nothing of a next request is here
         self._timer: asyncio.TimerHandle | None = None
@@ -142,6 +157,7 @@ class Connection(web.RequestHandler):
             real.write(_REFUSAL)
             real.close()
             return
+        self._made = True
         super().connection_made(transport)
         self._wait(self._bounds.limits.header_s)
         self._timer = self._clock.call_at(self._deadline_s, self._check_deadline)
@@ -151,25 +167,35 @@ class Connection(web.RequestHandler):
         if self._client is None:
             return
         if self._between:
-            self._between = False
-            self._wait(self._bounds.limits.header_s)
+            self._go_on(self._bounds.limits.header_s)
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Make room for another."""
         if self._real is not None:
             self._bounds.transports.discard(self._real)
-        if self._client is None:
+        self._leave()
+        if not self._made:
             return
-        self._bounds.leave(self._client)
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
+    def is_spare(self) -> bool:
+        """Nothing is under way on it: its answer is sent, and no next request came for a while."""
+        since_s = self._deadline_s - self._bounds.limits.idle_s
+        unsent = self._real.get_write_buffer_size() if self._real is not None else 0
+        return self._between and not unsent and self._clock.time() >= since_s + SPARE_S
+
+    def give_way(self) -> None:
+        """Close it and count it no more."""
+        self._leave()
+        if self._real is not None:
+            self._real.abort()
+
     def begin(self) -> None:
         """The headers of a request are here, its handler starts."""
-        self._between = False
-        self._wait(self._bounds.limits.request_s)
+        self._go_on(self._bounds.limits.request_s)
 
     def stay(self, seconds: float) -> None:
         """A stream is being written: the connection may stay so much longer."""
@@ -179,6 +205,8 @@ class Connection(web.RequestHandler):
         """The handler is done; its answer is about to be written."""
         self._between = True
         self._wait(self._bounds.limits.idle_s)
+        if self._client is not None:
+            self._bounds.idle[self] = self._client
 
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -203,6 +231,17 @@ class Connection(web.RequestHandler):
         if self._real is not None and not self._real.is_closing():
             self._real.write(_whole_answer(error))
             self._real.close()
+
+    def _go_on(self, seconds: float) -> None:
+        self._between = False
+        self._bounds.idle.pop(self, None)
+        self._wait(seconds)
+
+    def _leave(self) -> None:
+        self._bounds.idle.pop(self, None)
+        if self._client is not None:
+            self._bounds.leave(self._client)
+            self._client = None
 
     def _wait(self, seconds: float) -> None:
         self._deadline_s = self._clock.time() + seconds

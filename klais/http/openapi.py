@@ -14,6 +14,7 @@ _ERRORS = {
     "401": "The request needs a token and does not carry the right one.",
     "403": "A web page of another origin made a browser send this.",
     "404": "There is no such thing.",
+    "409": "Another process has it; the error says which.",
     "413": "The body is too large.",
     "415": "The body is not declared as application/json.",
     "421": "The Host header names somebody else: see KLAIS_API_HOSTS.",

@@ -53,7 +53,8 @@ def read_query(given: Mapping[str, str], model: type[Q]) -> Q:
     name = str(found["loc"][0]) if found["loc"] else "query"
     if found["type"] == "extra_forbidden":
         raise _bad(name, given, f"is no parameter of this page; there are: {', '.join(model.model_fields) or 'none'}")
-    raise _bad(name, given, _words(found), **_may_be(model, name))
+    allowed = may_be(model, name)
+    raise _bad(name, given, _words(found, allowed), **allowed)
 
 
 def parameters(model: type[Query]) -> list[dict[str, Any]]:
@@ -72,11 +73,12 @@ def _bad(name: str, given: Mapping[str, str], says: str, **details: Any) -> Http
     return HttpError(400, "bad_parameter", text, parameter=shown(name), value=shown(given.get(name, "")), **details)
 
 
-def _words(found: Any) -> str:
+def _words(found: Any, allowed: Mapping[str, Any]) -> str:
     context = found.get("ctx", {})
     match found["type"]:
         case "greater_than_equal" | "less_than_equal" | "whole_number":
-            return "must be a whole number in its range"
+            highest = f" to {allowed['maximum']}" if "maximum" in allowed else ""
+            return f"must be a whole number from {allowed.get('minimum', 0)}{highest}"
         case "literal_error":
             return f"must be one of {context['expected']}".replace("'", "").replace(" or ", ", ")
         case "value_error":
@@ -85,9 +87,10 @@ def _words(found: Any) -> str:
             return str(found["msg"])
 
 
-def _may_be(model: type[Query], name: str) -> dict[str, Any]:
-    """Range or choices of a parameter, as the schema has them."""
+def may_be(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """Range or choices of a parameter or field, as the schema has them."""
     schema = model.model_json_schema()["properties"].get(name, {})
-    names = {"minimum": "minimum", "maximum": "maximum", "enum": "choices"}
+    names = {"minimum": "minimum", "exclusiveMinimum": "above", "maximum": "maximum", "enum": "choices"}
+    names |= {"minLength": "min_length", "maxLength": "max_length", "minItems": "min_items", "maxItems": "max_items"}
     parts = [schema, *schema.get("anyOf", [])]
     return {ours: part[theirs] for part in parts for theirs, ours in names.items() if theirs in part}

@@ -27,6 +27,7 @@ from klais.system.paths import cache_root
 from klais.system.private_files import check_tree, not_ours
 
 LIBRARY, MANIFEST = "kernels.so", "manifest.json"
+SHIPPED = Path("jit", "compiled")  # below the package
 
 
 class NoLibrary(KlaisError):
@@ -34,13 +35,23 @@ class NoLibrary(KlaisError):
 
 
 def library_folder(package: Path) -> Path:
-    """Where the libraries of these very sources lie; another Python, numpy or machine has others."""
+    """Where ``klais warm`` puts the libraries of these very sources; another Python, numpy or machine has others."""
+    return cache_root() / "kernels" / sources_digest(package)
+
+
+def shipped_folder(package: Path) -> Path:
+    """Where a wheel has the libraries of these very sources."""
+    return package / SHIPPED / sources_digest(package)
+
+
+def sources_digest(package: Path) -> str:
+    """What names the libraries of these sources, this Python, this major version of numpy and this machine."""
     digest = hashlib.sha256()
     for name, text in sorted(sources_of_kernels(package).items()):
         digest.update(f"{name} {len(text)}\n".encode() + text)
     python = f"{sys.implementation.cache_tag}{sys.abiflags}"
     digest.update(f"{python} {platform.machine()} numpy {np.__version__.split('.')[0]}".encode())
-    return cache_root() / "kernels" / digest.hexdigest()[:32]
+    return digest.hexdigest()[:32]
 
 
 class Library:
@@ -113,8 +124,14 @@ def _raise(pickled: bytes) -> NoReturn:
     raise kind(*arguments)
 
 
+def _not_ours(info: os.stat_result, shipped: bool) -> str:
+    if not stat.S_ISREG(info.st_mode):
+        return "it is not a regular file"
+    return "" if shipped else not_ours(info)
+
+
 def open_library(package: Path | None = None) -> Library:
-    """The library that ``klais warm`` made of these very sources, for this machine.
+    """The library that ``klais warm`` made of these very sources, for this machine, or that a wheel brought.
 
     Raises
     ------
@@ -123,25 +140,33 @@ def open_library(package: Path | None = None) -> Library:
     NotPrivate
         Somebody else can have written it.
     """
-    folder = library_folder(package or package_folder())
+    package = package or package_folder()
+    folders = library_folder(package), shipped_folder(package)
     for level in levels():
-        if (folder / level).exists():
-            return load_library(folder / level)
+        if (folders[0] / level).exists():
+            return load_library(folders[0] / level)
+        if (folders[1] / level).exists():
+            return load_library(folders[1] / level, shipped=True)
     raise NoLibrary("no library of these sources for this CPU was made")
 
 
-def _read_manifest(folder: Path) -> tuple[str, frozenset[str]]:
+def _read_manifest(folder: Path, shipped: bool) -> tuple[str, frozenset[str]]:
     try:
-        check_tree(folder, cache_root())
+        if not shipped:
+            check_tree(folder, cache_root())
         manifest = json.loads((folder / MANIFEST).read_bytes())
         return str(manifest["sha256"]), frozenset(manifest["kernels"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise NoLibrary(f"{folder / MANIFEST} cannot be read: {error}") from error
 
 
-def load_library(folder: Path) -> Library:
-    """The library of one CPU level, after all checks. See :func:`open_library`."""
-    digest, names = _read_manifest(folder)
+def load_library(folder: Path, shipped: bool = False) -> Library:
+    """The library of one CPU level, after all checks. See :func:`open_library`.
+
+    Who could change a ``shipped`` library could change the Python files beside it, which run already: of it only the
+    hash is checked.
+    """
+    digest, names = _read_manifest(folder, shipped)
     path = folder / LIBRARY
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -149,7 +174,7 @@ def load_library(folder: Path) -> Library:
         raise NoLibrary(f"{path} cannot be opened: {error.strerror}") from error
     try:
         info = os.fstat(fd)
-        if problem := not_ours(info) if stat.S_ISREG(info.st_mode) else "it is not a regular file":
+        if problem := _not_ours(info, shipped):
             raise NotPrivate(f"{path} holds code that this process would run, and {problem}. Remove it")
         with open(fd, "rb", closefd=False) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:

@@ -4,6 +4,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from klais.telemetry.log import every, get
+
+log = get("klais.kafka.buffered_records")
+
+LOG_EVERY_S = 5.0  # between two lines about damaged batches of one partition
+WRONG_CRC = "wrong CRC: the broker's disk or memory is damaged"
+
 
 class CorruptBatch:
     """Stands for a record batch whose CRC is wrong: without records, up to ``next_offset``.
@@ -37,6 +44,13 @@ def damaged_span(batches: Sequence[Any], at: int, position: int) -> tuple[int, i
         return None
     begin = max(batches[at].base_offset, position)
     return begin, max(begin + 1, following or 0)
+
+
+def report_damaged(topic: str, partition: int, start: int, end: int, why: str = WRONG_CRC) -> None:
+    """Log that the records from offset ``start`` to ``end`` (included) cannot be read; one line in some seconds."""
+    if calls := every(LOG_EVERY_S, f"record_batch_corrupt {topic}/{partition}"):
+        place = {"topic": topic, "partition": partition, "start": start, "end": end}
+        log.error("record_batch_corrupt", **place, why=why, calls=calls)
 
 
 class BufferedRecords:

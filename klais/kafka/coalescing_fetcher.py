@@ -9,17 +9,14 @@ Tied to aiokafka 0.14 (``aiokafka.consumer.fetcher.Fetcher``).
 
 import copy
 import time
+from functools import partial
 from typing import Any
 
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.structs import TopicPartition
 
-from klais.kafka.buffered_records import BufferedRecords
+from klais.kafka.buffered_records import BufferedRecords, report_damaged
 from klais.kafka.fetch_coalescing import LATE_WAIT_MS, FetchCoalescing
-from klais.telemetry.log import every, get
-
-LOG_EVERY_S = 5.0
-log = get("klais.kafka.coalescing_fetcher")
 
 
 class CoalescingFetcher:
@@ -64,13 +61,7 @@ class CoalescingFetcher:
 
     def _buffered(self, tp: TopicPartition, found: Any) -> BufferedRecords:
         """The batches, with their CRCs checked: aiokafka must not, because its error would end the worker."""
-
-        def on_corrupt(start: int, end: int) -> None:
-            if calls := every(LOG_EVERY_S, f"klais.kafka.coalescing_fetcher {tp}"):
-                why = "wrong CRC: the broker's disk or memory is damaged"
-                log.error("record_batch_corrupt", topic=tp.topic, partition=tp.partition, start=start, end=end, why=why,
-                          calls=calls)  # fmt: skip
-
+        on_corrupt = partial(report_damaged, tp.topic, tp.partition)
         found._check_crcs = False
         found._records = batches = BufferedRecords(found._records, found.next_fetch_offset, on_corrupt)
         return batches

@@ -189,7 +189,7 @@ class FencedSender:
                     raise LaneFailed(f"send to {self.topic}/{self.partition} failed for good: {error!r}") from error
                 self._log_retry(error, time.monotonic() - started)
             except (AssertionError, TypeError) as error:  # aiokafka's errors for an unknown partition
-                raise LaneFailed(f"there is no {self.topic}/{self.partition}") from error
+                raise LaneFailed(f"there is no {self.topic}/{self.partition}: see `klais topics check`") from error
             else:
                 if self._failure is not None:
                     raise self._failure

@@ -19,7 +19,7 @@ from aiokafka.structs import TopicPartition
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
-from klais.kafka.buffered_records import damaged_span
+from klais.kafka.buffered_records import damaged_span, report_damaged
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.log_filter import filter_aiokafka
 from klais.kafka.record_batch import Mark, read_mark
@@ -163,8 +163,7 @@ class PartitionReader:
                     await deadline.wait(error)
                     continue
                 position = error.next_offset
-                log.error("record_batch_corrupt", topic=topic, partition=partition, start=error.start, end=position - 1,
-                          why="wrong CRC: the broker's disk or memory is damaged")  # fmt: skip
+                report_damaged(topic, partition, error.start, position - 1)
                 deadline.renew()
                 continue
             corrupt_since = None
@@ -360,6 +359,16 @@ async def last_own_mark(
         if found is not None:
             return found
         high, stride = low, stride * TAIL_STRIDE
+    return None
+
+
+async def first_own_mark(
+    reader: PartitionReader, topic: str, partition: int, start: int, end: int, lineage: int
+) -> tuple[Mark, int] | None:
+    """The first mark between two offsets and its offset; None where there is none, or another lineage wrote it."""
+    async for record in reader.read(topic, partition, start, end):
+        if (seen := read_mark(record.headers)) is not None:
+            return (seen, record.offset) if seen.lineage == lineage else None
     return None
 
 

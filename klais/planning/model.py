@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from klais.config.settings import SettingsFields, linger_of
+from klais.config.fields import FIELDS
+from klais.config.settings import linger_of
 from klais.core.wire.constants import HEADER_SIZE
 from klais.planning.costs import Cost
 
@@ -23,9 +24,9 @@ MANY_CORES, LEAST_SHARE = 4, 0.2  # from so many cores on, frames themselves sho
 MOST_EDGES = 4096  # edge numbers are 16 bits, and each edge process writes klais_stats once a second
 BROKER_CORES = 4  # of one broker that one counts on
 BITS = 8
-CHECKPOINT_S: float = SettingsFields.model_fields["checkpoint_interval_s"].default
+CHECKPOINT_S: float = FIELDS["checkpoint_interval_s"].default
 MOST_CHANGELOG = 50e6  # bytes/s that a broker's disk and replication carry beside everything else
-MOST_DEVICE_RATE = 10_000.0  # frames/s of one device, in one lane
+MOST_DEVICE_RATE = 100_000.0  # frames/s of one device, in one lane: what a lane surely decides (docs/scaling.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,10 @@ def _warnings(
     if edges > MOST_EDGES:
         out.append(f"{edges} edge processes: klais_stats and the page are tried up to {MOST_EDGES}")
     if q.devices and q.rate / q.devices > MOST_DEVICE_RATE:
-        out.append("one device sends more than a lane carries: a device is always in one partition")
+        out.append(
+            f"one device sends {q.rate / q.devices:,.0f} frames/s, and one lane decides all of them: from "
+            f"{MOST_DEVICE_RATE:,.0f} on that may be more than it carries"
+        )
     if value["Kafka", "changelog"] * 1e6 > MOST_CHANGELOG:
         out.append("the changelog writes more than 50 MB/s: raise KLAIS_CHECKPOINT_INTERVAL_S")
     if value["workers", "memory each"] > 8000:

@@ -5,11 +5,11 @@ import errno
 import ipaddress
 import random
 import socket
+from collections.abc import Sequence
 from typing import Literal
 
-import psutil
-
 from klais.errors import ConfigError, KlaisError, PortInUse
+from klais.text import escape
 
 Kind = Literal["tcp", "udp"]
 _TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -83,6 +83,8 @@ def holder(port: int, kind: Kind = "tcp", host: str = "0.0.0.0") -> str | None:
     None where no process does, or where this user may not read which one. The same number on another address of this
     machine, or of the other protocol, is another port.
     """
+    import psutil  # here: a start that finds its port free does not need it
+
     try:
         connections = psutil.net_connections(kind)
     except psutil.Error:
@@ -91,7 +93,8 @@ def holder(port: int, kind: Kind = "tcp", host: str = "0.0.0.0") -> str | None:
         listens = kind == "udp" or entry.status == psutil.CONN_LISTEN
         if entry.laddr and entry.laddr.port == port and listens and entry.pid and _overlap(entry.laddr.ip, host):
             try:
-                return f"{_title(psutil.Process(entry.pid))} (pid {entry.pid})"
+                process = psutil.Process(entry.pid)
+                return f"{_title(process.name(), process.cmdline())} (pid {entry.pid})"
             except psutil.Error:
                 return f"pid {entry.pid}"
     return None
@@ -113,10 +116,11 @@ def free_port(host: str = "127.0.0.1", kind: Kind = "tcp", among: range = SERVER
     raise PortInUse(f"none of 100 ports from {among.start} to {among.stop - 1} on {host} is free")
 
 
-def _title(process: psutil.Process) -> str:
-    """The program's name; for interpreters also what they run, because ``python3`` alone names no program."""
-    name = str(process.name())
-    words = [word for word in process.cmdline()[1:] if not word.startswith("-")]
+def _title(name: str, command: Sequence[str]) -> str:
+    """The program's name; for interpreters also what they run, because ``python3`` alone names no program. In one line:
+    whoever starts a program chooses its words."""
+    words = [escape(word) for word in command[1:] if not word.startswith("-")]
+    name = escape(name)
     if name.startswith("python") and words:
         return f"{name} {' '.join(words[:3])}"[:80]
     if name == "java" and words:

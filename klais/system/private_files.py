@@ -7,7 +7,6 @@ that KLAIS itself makes below them are for this user alone (0700, 0600).
 """
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -184,6 +183,8 @@ def write_own(path: Path, data: bytes) -> None:
     OSError
         It cannot be written.
     """
+    import secrets
+
     new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o600)
     try:

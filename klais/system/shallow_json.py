@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-MOST_LEVELS = 64  # payloads of devices have up to 32, and lie in records
+from klais.system.small_json import MOST_LEVELS, is_deep
 
 
 def loads(data: bytes | str) -> Any:
@@ -33,14 +33,3 @@ def loads(data: bytes | str) -> Any:
     if opened > MOST_LEVELS and is_deep(found):
         raise ValueError(f"JSON of more than {MOST_LEVELS} levels")
     return found
-
-
-def is_deep(value: Any) -> bool:
-    """Whether a parsed value is nested deeper than ``MOST_LEVELS``; looks at each part once."""
-    level = [value]
-    for _ in range(MOST_LEVELS + 1):
-        inner = [one for one in level if isinstance(one, dict | list)]
-        if not inner:
-            return False
-        level = [part for one in inner for part in (one.values() if isinstance(one, dict) else one)]
-    return True

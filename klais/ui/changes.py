@@ -7,9 +7,10 @@ reason and, where it ends by itself, its end.
 import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
+from unicodedata import category
 
 from confluent_kafka import KafkaException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from klais.control.incidents import ack_scope, mute_scope
 from klais.control.overrides import Writer, apply, device_scope, until
@@ -32,6 +33,16 @@ def _fits_an_id(text: str) -> str:
     return text
 
 
+def one_line(text: str) -> str:
+    """Text that people read in a list: the same, or ValueError."""
+    if text and not text.strip():
+        raise ValueError("must not be blank")
+    if any(category(c) in ("Cc", "Zl", "Zp") for c in text):
+        raise ValueError("must be one line without control characters")
+    return text
+
+
+Line = Annotated[str, AfterValidator(one_line)]
 DeviceId = Annotated[str, AfterValidator(_fits_an_id)]
 Seconds = Annotated[
     float | None, Field(default=None, gt=0, le=YEAR_S, description="Ends by itself after so long (s); null = never.")
@@ -42,8 +53,8 @@ Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 class Reason(Body):
     """Why, and who where nobody is logged in."""
 
-    reason: str = Field(min_length=1, max_length=200, description="Shown wherever the change is.")
-    author: str = Field(default="", max_length=64, description="Who asks; a session's name takes its place.")
+    reason: Line = Field(min_length=1, max_length=200, description="Shown wherever the change is.")
+    author: Line = Field(default="", max_length=64, description="Who asks; a session's name takes its place.")
 
 
 class Block(Reason):
@@ -84,6 +95,11 @@ class Mute(Unmute):
     """Open no new incident for it; its flags are counted."""
 
     for_s: Seconds = None
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_met(cls, name: str, info: ValidationInfo) -> str:
+        return name if info.data.get("what") == "feature" else _fits_an_id(name)
 
 
 class Override(Reason):
@@ -142,8 +158,16 @@ class Changes:
         )
 
     async def block_all(self, asked: Blocks, who: Who) -> list[Changed]:
-        """Block several devices, in the order given; each is a record of its own."""
-        return [await self.block(device_id, asked, who) for device_id in dict.fromkeys(asked.device_ids)]
+        """Block several devices, in the order given; each is a record of its own. An error names those blocked."""
+        wanted, made = dict.fromkeys(asked.device_ids), []
+        for device_id in wanted:
+            try:
+                made.append(await self.block(device_id, asked, who))
+            except HttpError as error:
+                text = f"{error}; {len(made)} of {len(wanted)} devices are blocked"
+                blocked = list(wanted)[: len(made)]
+                raise HttpError(error.status, error.code, text, **error.details, blocked=blocked) from None
+        return made
 
     async def limit(self, device_id: str, asked: DeviceLimits, who: Who) -> Changed:
         """Give a device its own rate and burst."""

@@ -20,13 +20,26 @@ from klais.http.errors import HttpError, json_response, reply, to_json
 from klais.http.guard import Guard
 from klais.http.query import Query, Whole, read_query
 from klais.http.session import COOKIE, Session, cookie_header
+from klais.http.stream import Hub
 from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
-from klais.ui.changes import Ack, Block, Blocks, Changed, Changes, DeviceLimits, Mute, Override, Reason, Unmute, Who
+from klais.ui.changes import (
+    Ack,
+    Block,
+    Blocks,
+    Changed,
+    Changes,
+    DeviceLimits,
+    Line,
+    Mute,
+    Override,
+    Reason,
+    Unmute,
+    Who,
+)
 from klais.ui.history import SECONDS
 from klais.ui.incidents import IncidentsQuery, incident_of_path
 from klais.ui.logins import FailedLogins
-from klais.ui.stream import Hub
 
 log = get("klais.ui.routes")
 
@@ -51,8 +64,9 @@ class AuditQuery(Query):
 class Login(Body):
     """What ``POST /ui/login`` takes."""
 
+    secret = frozenset({"token"})
     token: str = Field(min_length=1, max_length=4096, description="KLAIS_API_TOKEN, or the one to read.")
-    name: str = Field(min_length=1, max_length=64, description="Shown as the author of changes.")
+    name: Line = Field(min_length=1, max_length=64, description="Shown as the author of changes.")
 
 
 class HistorySource(Protocol):

@@ -37,6 +37,10 @@ def _ignore(_seconds: float) -> None:
     """Does nothing."""
 
 
+def _nothing() -> None:
+    """Does nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaneContext:
     """What the lanes of a worker share.
@@ -52,6 +56,10 @@ class LaneContext:
         Called with the seconds from handing a batch to Kafka to its acknowledgement.
     on_landed : callable
         Called once a batch with the seconds from its arrival at the edge until its frames are on the clean topic.
+    on_ending : callable
+        Called when a session ends, while its figures can still be read.
+    on_failure : callable
+        Called when a session has failed.
     new_detector : callable
         Makes the detector of a lane, which knows nothing yet.
     profile_bytes : TokenBucket
@@ -77,6 +85,8 @@ class LaneContext:
     new_detector: Callable[[], Detector]
     profile_bytes: TokenBucket
     on_landed: Callable[[float], None] = _ignore
+    on_ending: Callable[[], None] = _nothing
+    on_failure: Callable[[], None] = _nothing
     taps: Taps = field(default_factory=Taps)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -26,6 +26,7 @@ log = get("klais.worker.controller")
 
 POLL_INTERVAL_S = 0.1  # between two looks at who leads
 RETRY_S = 1.0
+LEADERLESS_S = 30.0  # an election takes a session timeout at most, a fence some seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class ControllerStatistics:
         Steps of the forecast's chain that were left out.
     incidents : IncidentSnapshot
         Of the present term; zeros while this worker is not the leader.
+    clock_offset_s : float or None
+        By how much this host's clock is ahead of the broker's; None = unknown.
     """
 
     epoch: int = -1
@@ -56,6 +59,7 @@ class ControllerStatistics:
     warnings: tuple[str, ...] = ()
     falls: int = 0
     incidents: IncidentSnapshot = field(default_factory=IncidentSnapshot)
+    clock_offset_s: float | None = None
 
     @property
     def is_leader(self) -> bool:
@@ -125,7 +129,9 @@ class Controller:
         self._settings, self._name = settings, f"{PREFIX}{worker_id}"
         self._predictor = predictor or predictor_of(settings, observe)
         self.stats = StatsFollower(settings)
+        self._worker_id = worker_id
         self._listening = False
+        self._led_s: float | None = None  # when a leader was heard last, or nobody at all
         self._election = Election(worker_id, settings.session_timeout_s)
         self._term: Term | None = None
         self._before = ControllerStatistics()  # up to the end of the newest finished term
@@ -135,12 +141,29 @@ class Controller:
     def statistics(self) -> ControllerStatistics:
         """What it did up to now."""
         before, term = self._before, self._term
-        forecast = self._forecast_state()
+        problems, warnings, falls = self._forecast_state()
+        problems = (*self._leaderless(), *problems)
+        clock = self.stats.clock_offset_s(self._worker_id)
+        rest = (problems, warnings, falls)
         if term is None or term.epoch is None:
-            return ControllerStatistics(before.epoch, before.decisions, before.terms, None, *forecast)
+            return ControllerStatistics(before.epoch, before.decisions, before.terms, None, *rest, clock_offset_s=clock)
         decisions, terms = before.decisions + term.decisions, before.terms + 1
+        incidents = term.incidents.snapshot()
         return ControllerStatistics(
-            term.epoch, decisions, terms, term.newest, *forecast, incidents=term.incidents.snapshot()
+            term.epoch, decisions, terms, term.newest, *rest, incidents=incidents, clock_offset_s=clock
+        )
+
+    def _leaderless(self) -> tuple[str, ...]:
+        """What to say where no controller leads, although processes are heard; empty while one does."""
+        now_s = time.monotonic()
+        leads = any(gauges.epoch is not None for _, gauges in heard(self.stats, "controller", FRESH_S).values())
+        if leads or not self.stats.newest("worker"):  # where nobody is heard, Kafka is away, which others say
+            self._led_s = now_s
+        if self._led_s is None or now_s - self._led_s < LEADERLESS_S:
+            return ()
+        return (
+            f"no controller has led for {now_s - self._led_s:.0f} s: limits stay as they are, no incident is found; "
+            "look for term_failed in the logs of the workers",
         )
 
     def _forecast_state(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
@@ -190,12 +213,14 @@ class Controller:
         if not self._listening:
             self.stats.start()
             self._listening = True
+            self._led_s = time.monotonic()
             if isinstance(self._predictor, ForecastChain):
                 self._predictor.start()
         self._election.begin(time.monotonic())
-        while not self._election.may_lead(  # noqa: ASYNC110 (silence is no event)
+        while not self._election.may_lead(
             time.monotonic(), heard(self.stats, "worker", FRESH_S), heard(self.stats, "controller")
         ):
+            self._leaderless()  # notes who leads
             await asyncio.sleep(POLL_INTERVAL_S)
         while await self._lead(producer):
             pass

@@ -41,7 +41,8 @@ class Violation(Enum):
 class OutputSeen:
     """One output topic: ``floor`` as the marker names it, first and end offset before our fence, the newest own mark.
 
-    ``controls``: control records of earlier fences between a lower end and the floor.
+    ``controls``: control records of earlier fences between a lower end and the floor. ``missed``: where the topic is
+    another one than the marker knew, frames of journalled steps that the old one had alone; None where it is the same.
     """
 
     floor: int
@@ -49,6 +50,7 @@ class OutputSeen:
     end: int
     mark: Mark | None = None
     controls: int = 0
+    missed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,12 @@ def judge(seen: Seen) -> Plan:
 
 
 def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Finding]:
+    if output.missed is not None:
+        text = (
+            f"the topic of {name} was deleted and created again: its records up to {output.floor} were deleted with "
+            f"it, and {output.missed} of steps after the checkpoint"
+        )
+        return [Finding(Violation.OUTPUT_RECREATED, text, lost=output.missed)]
     if output.end < output.floor and not output.end:
         text = f"the topic of {name} is empty, its records up to {output.floor} were deleted with it"
         return [Finding(Violation.OUTPUT_RECREATED, text)]

@@ -119,6 +119,7 @@ class Lane:
                     session.journal.put(step)
                     await session.pending.room()
         finally:
+            context.on_ending()
             self.live.clear()
             self.intake.close()
             self.session = self.checkpointer = self.watch = None  # the next session needs the memory
@@ -177,6 +178,10 @@ class Lane:
         await self._reader.stop()
         self.session = self.checkpointer = self.watch = None
 
+    def last_figures(self) -> None:
+        """Have the figures of all lanes read: this one is about to be stopped."""
+        self._context.on_ending()
+
     async def drain(self, timeout_s: float) -> bool:
         """Put out what is decided and checkpoint, for a clean end; whether it was done in time."""
         if not self.live.is_set() or self.checkpointer is None:
@@ -233,6 +238,7 @@ class Lane:
             log.info("epoch_renewed", partition=self.partition)
             return 0.0
         self.restarts += 1
+        self._context.on_failure()
         self.failure = f"{type(cause).__name__}: {cause}"
         self.fenced = isinstance(cause, LaneFenced)
         if self.fenced:

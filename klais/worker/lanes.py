@@ -1,6 +1,7 @@
 """The lanes of this worker: started for the partitions it is assigned, dropped when they are revoked."""
 
 import asyncio
+import time
 from collections.abc import Iterable
 
 from klais.telemetry.log import get
@@ -15,6 +16,14 @@ class Lanes:
 
     def __init__(self) -> None:
         self.by_partition: dict[int, Lane] = {}
+        self._had_s = time.monotonic()
+
+    @property
+    def empty_s(self) -> float:
+        """For how long there has been no lane; 0 while there is one."""
+        if self.by_partition:
+            self._had_s = time.monotonic()
+        return time.monotonic() - self._had_s
 
     async def start(self, context: LaneContext, partitions: Iterable[int]) -> None:
         """Drop the lanes there are and start one for each partition."""
@@ -27,6 +36,9 @@ class Lanes:
 
     async def stop(self) -> None:
         """Drop all lanes at once, without flushing."""
+        for lane in list(self.by_partition.values())[:1]:
+            self._had_s = time.monotonic()
+            lane.last_figures()
         lanes, self.by_partition = list(self.by_partition.values()), {}
         await asyncio.gather(*(lane.stop() for lane in lanes))
 

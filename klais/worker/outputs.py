@@ -13,7 +13,7 @@ from klais import fault
 from klais.core.lane.journal import NEEDS_RAW, Kind, encode_step
 from klais.core.lane.render import Rendered
 from klais.core.lane.step import Step
-from klais.errors import OutputRefused
+from klais.errors import LaneFailed, OutputRefused
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark, RecordBatchWriter
 from klais.telemetry.log import every, get
@@ -166,9 +166,11 @@ class Output(Sending):
         name: str,
         left_out: LeftOut,
         on_landed: Callable[[float], None] | None = None,
+        least_offset: int | None = None,
     ) -> None:
         super().__init__(sender, on_sent, lineage)
         self._name, self._left_out = name, left_out
+        self._least_offset = least_offset  # where the topic ended before this session; None = its losses do not count
         self._on_landed = on_landed  # called with the seconds since the edge received each batch of a step
         self._from = (position.step, position.done) if position else (0, 0)
         self._done: Callable[[], None] | None = done
@@ -224,6 +226,10 @@ class Output(Sending):
             if base is None:
                 return
             fault.at("output_acked")
+            if self._least_offset is not None and 0 <= base < (least := max(self._least_offset, self.offset)):
+                where = f"{self._sender.topic}/{self._sender.partition}"
+                why = f"had records up to {least}, now a batch lies at {base}: it was cut, or deleted and created again"
+                raise LaneFailed(f"{where} {why}")  # recovery finds out what is gone
             self.records += count
             if base < 0:  # the answer was lost, and the second try was a repeat
                 base = self.offset

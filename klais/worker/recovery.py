@@ -18,8 +18,9 @@ from klais.core.lane.journal_steps import JournalSteps
 from klais.core.lane.state import LaneState
 from klais.core.wire.constants import Reason
 from klais.errors import TopicMismatch
+from klais.kafka.buffered_records import report_damaged
 from klais.kafka.fenced import FencedSender, fence
-from klais.kafka.reader import CorruptRecords, PartitionReader, last_own_mark
+from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
@@ -33,6 +34,7 @@ log = get("klais.worker.recovery")
 
 # A broker that has just become the leader may name a lower end offset for a moment, until its followers have asked it.
 NEW_LEADER_S = 5.0
+FIRST_RECORDS = 50_000  # more than a batch of the clean topic holds: among them is a mark, or they are not ours
 CONTROL_RECORDS = 2  # that a fence leaves in an output
 # Violations that lose nothing and need nobody.
 HARMLESS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
@@ -80,7 +82,8 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     journal = await _read_journal(reader, topics.journal, partition, marker)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
     floor, epoch = _floor(marker, journal.steps)
-    clean = await _look_at_clean(reader, topics.telemetry, partition, bounds["telemetry"], lineage, (floor, epoch))
+    where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
+    clean = await _look_at_new(*where, floor, marker, journal) or await _look_at_clean(*where, (floor, epoch))
     seen_outputs = {"telemetry": clean}
     for name in ("anomalies", "dead_letter"):
         wanted = marker.outputs.get(name, 0) if marker else 0
@@ -129,8 +132,34 @@ async def _look_at(
     """How far one output has got; ``bounds`` are its first and end offset before our fence."""
     start, end = bounds[0], await _settled_end(reader, topic, partition, bounds[1], floor)
     # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
-    mark = await last_own_mark(reader, topic, partition, max(0, min(floor, end) - 1), lineage)
+    mark = await last_own_mark(reader, topic, partition, max(0, floor - 1) if end >= floor else 0, lineage)
     return OutputSeen(floor, start, end, mark)
+
+
+async def _look_at_new(
+    reader: PartitionReader,
+    topic: str,
+    partition: int,
+    bounds: tuple[int, int],
+    lineage: int,
+    floor: int,
+    marker: Marker | None,
+    journal: JournalSeen,
+) -> OutputSeen | None:
+    """As :func:`_look_at`, where the clean topic was deleted, created again, and written to; else None.
+
+    Below the floor lie records of steps that the marker covers. In a new topic a later step's lie there.
+    """
+    start, end = bounds
+    if marker is None or start >= min(floor, end):
+        return None
+    first = await first_own_mark(reader, topic, partition, start, min(floor, end, start + FIRST_RECORDS), lineage)
+    if first is None or first[0].step <= marker.step:
+        return None
+    mark, offset = first
+    before = sum(passed_by(step) for step in journal.steps if step.step < mark.step)
+    missed = max(0, before + mark.done - (offset + 1 - start))
+    return OutputSeen(floor, start, end, await last_own_mark(reader, topic, partition, start, lineage), missed=missed)
 
 
 async def _look_at_clean(
@@ -270,7 +299,7 @@ async def _seen(
             try:
                 found = await reader.record_at(topics.raw, partition, offset) if offset < raw_end else None
             except CorruptRecords as error:  # it says nothing about the log; there are others
-                log.error("record_batch_corrupt", topic=topics.raw, partition=partition, start=offset, why=str(error))
+                report_damaged(topics.raw, partition, offset, error.next_offset - 1)
             else:
                 landmarks.append((offset, found is not None and fingerprint(found.value or b"") == wanted))
     return Seen(

@@ -113,6 +113,7 @@ class WorkerRuntime:
     async def start_lanes(self, partitions: Iterable[int]) -> None:
         """Start a lane for each partition, in the place of those there are."""
         await self.lanes.start(await self._lane_context(), self._ours & frozenset(partitions))
+        self.topics_watch.ask()  # with other partitions than before, other lanes come
         if not self.lanes.by_partition:
             do = "nothing on a standby (see /readyz); else create the topic with `klais topics create`"
             log.warning("no_partitions_assigned", topic=self.topics.raw, do=do)
@@ -139,6 +140,8 @@ class WorkerRuntime:
                 on_step=self.report.on_step,
                 on_sent=self.report.on_sent,
                 on_landed=self.report.on_landed,
+                on_ending=lambda: self.report.sample(time.monotonic()),
+                on_failure=self.topics_watch.ask,
                 new_detector=detector_maker(self.settings, self.scoring, self.types_in_use),
                 profile_bytes=profile_allowance(self.settings),
                 taps=self.taps,

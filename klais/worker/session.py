@@ -6,13 +6,14 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from klais import fault
 from klais.core.lane.checkpoint import Marker
 from klais.core.lane.counters import passed
 from klais.core.lane.journal import Aside, Resumed, StepRecord
 from klais.core.lane.render import anomaly_records, dead_letter_records
-from klais.core.lane.state import TALLIES, LaneState
+from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.lane.step import NO_LIMIT, Step, forget, note_lost, release, resume, take_poison, take_raw
 from klais.core.wire.batch import received_at_of
 from klais.kafka.fenced import FencedSender
@@ -120,6 +121,26 @@ class Pending:
             await self._room.wait()
 
 
+def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64]) -> list[str]:
+    """What a session has lost, or set aside, since its tally stood at ``before``, and what to do about it."""
+    grown = tally.astype(np.int64) - before.astype(np.int64)
+    texts = (
+        (
+            Tally.LOST_RECORDS,
+            "records of klais_raw were gone before the lane took them: see raw_records_lost in the log",
+        ),
+        (
+            Tally.MISSING_BATCHES,
+            "batches never arrived, by their edges' numbers: an edge gave them up, or klais_raw was cut",
+        ),
+        (
+            Tally.POISON_FRAMES,
+            "frames of records on which the lane failed are set aside: see klais_dead_letter (poison)",
+        ),
+    )
+    return [f"{int(grown[at]):,} {text}" for at, text in texts if grown[at] > 0]
+
+
 class LaneSession:
     """State, journal and outputs of one session. The steps of a session go through four hands, always in this order:
 
@@ -149,8 +170,9 @@ class LaneSession:
         self._asides: list[Aside] = []  # of a replay, which must be journalled behind it
         self._replayed, self.set_aside = False, 0
         self.telemetry = Telemetry(
-            found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out, on_landed=context.on_landed
-        )
+            found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out,
+            on_landed=context.on_landed, least_offset=found.floors["telemetry"],
+        )  # fmt: skip
         self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, "anomalies", out, anomaly_records)
         self.dead_letter = Records(
             found.senders.dead_letter, at.get("dead_letter"), *rest, "dead_letter", out, dead_letter_records
@@ -245,6 +267,7 @@ class LaneSession:
                 f"since then {at.output_lost} frames that passed and {at.queue_lost} that waited are lost, "
                 f"{at.doubled} records come twice ({at.why})"
             )
+        texts += lost_while_live(self.state.tally, self.live_tally)
         if self.set_aside:
             texts.append(f"Kafka refuses {self.set_aside} records for their content: see klais_dead_letter (poison)")
         return tuple(texts)

@@ -4,16 +4,13 @@ A lane asks once a step whether a tap is open. With one open it compares columns
 what enters the sample, so the loop in here runs over sampled frames. All of it runs on the lanes' event loop.
 """
 
-import heapq
-import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from klais.core.dam.overrides import PREFIX, begin_with
 from klais.core.devices.layout import id_words
@@ -23,13 +20,10 @@ from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
 from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
 from klais.telemetry import log as logs
+from klais.telemetry.sample import OpenTaps, Reservoir, text_of
 
 log = logs.get("klais.worker.tap")
 
-MOST_TAPS = 8
-MOST_SAMPLE = 200  # frames of a second
-KEPT_S = 30.0  # a tap that nobody views for so long is gone
-MOST_PAYLOAD = 1024  # bytes of a payload that are shown
 VERDICT_NAMES = ("passed", "queued", "released", "dropped", "malformed", "flagged")
 WHOLE = {"corrupt_batch": Kind.CORRUPT, "poison": Kind.POISON}
 REASON_NAMES = (*(r.label for r in Reason if Reason.DUPLICATE <= r < VERDICTS), *WHOLE)
@@ -74,35 +68,35 @@ class Filter:
 
 
 class Tap:
-    """One open tap: an even sample of the frames of this second (reservoir sampling, Vitter 1985)."""
+    """One open tap."""
 
     def __init__(self, wanted: Filter) -> None:
         self.wanted = wanted
         self.viewed_s = time.monotonic()
-        self._seconds = 0
-        self._random = np.random.default_rng()
-        self._order = itertools.count()
-        self._begin()
-
-    def _begin(self) -> None:
-        self._kept: list[tuple[float, int, dict[str, Any]]] = []  # a heap: the least random number first
-        self._matched = 0
+        self._sample = Reservoir(wanted.sample)
 
     def look(self, partition: int, step: Step) -> None:
         """Note what matches of a step."""
         wanted, record = self.wanted, step.record
         if step.columns is not None and record.kind == Kind.RAW and wanted.verdict != RELEASED:
-            flagged = record.flags["frame"]
-            found = np.flatnonzero(wanted.mask(step.columns, record.verdict, flagged))
-            for key, i in self._chosen(found):
-                reason = Reason(int(record.verdict[i]))
-                self._keep(key, frame_of(partition, step.columns, i, reason, bool((flagged == i).any())))
+            self._decided(partition, step, step.columns)
         if record.kind == Kind.RELEASE and wanted.verdict in ("", RELEASED) and not wanted.reason:
             for columns, index in step.passed:
-                for key, i in self._chosen(index[wanted.ids(columns)[index]]):
-                    self._keep(key, frame_of(partition, columns, i, None, False))
+                self._sample.add(
+                    index[wanted.ids(columns)[index]],
+                    partial(frame_of, partition, columns, verdict=None, flagged=False),
+                )
         if record.kind in WHOLE.values():
             self._whole(partition, step)
+
+    def _decided(self, partition: int, step: Step, columns: Columns) -> None:
+        record = step.record
+        flagged = record.flags["frame"]
+
+        def shown(i: int) -> dict[str, Any]:
+            return frame_of(partition, columns, i, Reason(int(record.verdict[i])), bool((flagged == i).any()))
+
+        self._sample.add(np.flatnonzero(self.wanted.mask(columns, record.verdict, flagged)), shown)
 
     def _whole(self, partition: int, step: Step) -> None:
         """A raw record that a lane set aside: it has no frames of devices."""
@@ -111,51 +105,27 @@ class Tap:
         other = wanted.verdict not in ("", "dropped") or wanted.reason not in ("", reason)
         if other or wanted.device_id or wanted.prefix:
             return
-        value = step.corrupt or b""
-        for key, _ in self._chosen(np.zeros(1, np.int64)):
-            self._keep(
-                key,
-                {
-                    "ts": step.record.now_ns // 1_000_000, "partition": partition, "device_id": None, "seq": None,
-                    "verdict": "dropped", "reason": reason, "flagged": False, "bytes": step.bytes,
-                    "payload": text_of(value), "edge": None, "source": None,
-                },
-            )  # fmt: skip
 
-    def _chosen(self, found: npt.NDArray[Any]) -> Iterator[tuple[float, int]]:
-        """Those of the frames that enter the sample, each with its random number."""
-        self._matched += len(found)
-        keys = self._random.random(len(found))
-        most = self.wanted.sample
-        which = np.arange(len(found))
-        if len(self._kept) == most:
-            which = np.flatnonzero(keys > self._kept[0][0])
-        if len(which) > most:
-            which = which[np.sort(np.argpartition(keys[which], -most)[-most:])]
-        yield from zip(keys[which].tolist(), found[which].tolist(), strict=True)
+        def shown(_: int) -> dict[str, Any]:
+            return {
+                "ts": step.record.now_ns // 1_000_000, "partition": partition, "device_id": None, "seq": None,
+                "verdict": "dropped", "reason": reason, "flagged": False, "bytes": step.bytes,
+                "payload": text_of(step.corrupt or b""), "edge": None, "source": None,
+            }  # fmt: skip
 
-    def _keep(self, key: float, frame: dict[str, Any]) -> None:
-        entry = (key, next(self._order), frame)
-        if len(self._kept) < self.wanted.sample:
-            heapq.heappush(self._kept, entry)
-        else:
-            heapq.heappushpop(self._kept, entry)
+        self._sample.add(np.zeros(1, np.int64), shown)
 
     def event(self) -> tuple[int, bytes]:
-        """The seconds so far, and JSON of this second's sample: ``matched`` frames, of which ``frames`` are shown."""
+        """The next event; see :meth:`klais.telemetry.sample.Reservoir.event`."""
         self.viewed_s = time.monotonic()
-        self._seconds += 1
-        frames = [frame for _, _, frame in sorted(self._kept, key=lambda entry: entry[1])]
-        body = {"matched": self._matched, "frames": frames}
-        self._begin()
-        return self._seconds, orjson.dumps(body)
+        return self._sample.event()
 
 
-class Taps:
+class Taps(OpenTaps[Filter, Tap]):
     """The open taps of a worker."""
 
     def __init__(self) -> None:
-        self.open: dict[Filter, Tap] = {}
+        super().__init__(Tap)
 
     def look(self, partition: int, step: Step) -> None:
         """Show a step to all taps; called while one is open. Whatever fails here is no failure of the lane."""
@@ -167,20 +137,6 @@ class Taps:
             self.open.clear()
             if logs.every(60, "klais.worker.tap"):
                 log.exception("tap_failed")
-
-    def get(self, wanted: Filter) -> Tap | None:
-        """The tap with that filter, opened where there is none; None when ``MOST_TAPS`` are open."""
-        self.prune()
-        tap = self.open.get(wanted)
-        if tap is None and len(self.open) < MOST_TAPS:
-            tap = self.open[wanted] = Tap(wanted)
-        return tap
-
-    def prune(self) -> None:
-        """Close what nobody views."""
-        now_s = time.monotonic()
-        for wanted in [wanted for wanted, tap in self.open.items() if now_s - tap.viewed_s > KEPT_S]:
-            del self.open[wanted]
 
 
 def frame_of(partition: int, columns: Columns, i: int, verdict: Reason | None, flagged: bool) -> dict[str, Any]:
@@ -202,9 +158,3 @@ def frame_of(partition: int, columns: Columns, i: int, verdict: Reason | None, f
         "edge": int(columns.batch.edge),
         "source": read_source(columns.batch, i),
     }
-
-
-def text_of(data: bytes) -> str:
-    """The beginning of bytes as text; what is no UTF-8 is escaped."""
-    cut = data[:MOST_PAYLOAD].decode("utf-8", "backslashreplace")
-    return cut if len(data) <= MOST_PAYLOAD else cut + "..."

@@ -15,6 +15,7 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.verify.audit import audit_lane, read_table
+from klais.worker import watch
 from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
 
 FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
@@ -145,6 +146,35 @@ async def test_the_clean_topic_lost_what_a_checkpoint_covers(system):
     assert set(there.values()) == {1}
     assert len(there) == edge.sent - 10 * 5  # what the checkpoint covered went with the topic that was deleted
     assert any("deleted" in text for text in report.alarms)
+
+
+async def test_the_clean_topic_recreated_between_two_batches_of_a_live_lane(system, monkeypatch):
+    """Only the offset of the next batch shows it: no send fails, and no check of the watch falls between them."""
+    monkeypatch.setattr(watch, "cut_while_live", lambda *_: None)
+    settings, topics, edge = system(**RARE)
+    async with lanes(settings) as found:
+        lane = found[0]
+        await live(lane)
+        edge.send(10, "old")
+        await until(lambda: lane.session.acked_step >= 10, "all put out")
+        assert await lane.drain(30)
+        edge.send(4, "old")
+        await until(lambda: lane.session.acked_step >= 14, "all put out, no checkpoint since")
+        recreate(settings, topics.telemetry)
+        edge.send(6, "new")
+        await until(lambda: lane.restarts == 1 and lane.live.is_set(), "the loss is noticed")
+        edge.send(3, "new")
+        await caught_up_with_drain(settings, lane)
+        report = figures(lane)
+    there = landed(settings)
+    assert set(there.values()) == {1} and len(there) == 9 * 5
+    assert report.conservation.holds and report.doubled == 0
+    # Of steps after the checkpoint the figures are exact; what it covered went with the topic, which is named.
+    assert (report.output_lost, report.passed) == (4 * 5, edge.sent - 4 * 5)
+    assert any("deleted and created again" in text for text in report.alarms)
+    again = await after(settings, edge)
+    assert (again.output_lost, again.passed) == (report.output_lost, edge.sent - report.output_lost)
+    assert set(landed(settings).values()) == {1} and again.alarms == ()
 
 
 async def test_raw_recreated_and_grown_beyond_what_was_taken(system):

@@ -52,6 +52,19 @@ def test_every_change_is_named_while_it_lasts_and_one_command_mends_all(settings
     assert check_topics(settings) == []
 
 
+def test_a_watch_that_is_asked_looks_at_once(settings_for, topics_of):
+    settings = settings_for(partitions=1)
+    topics = topics_of(settings)
+    watch = TopicsWatch(settings, period_s=86_400)
+    watch.start()
+    try:
+        alter(settings, topics.raw, "retention.ms", "60000")
+        watch.ask()  # as lanes do that fail
+        wait_for(lambda: len(watch.problems) == 1, 60, "the change to be named", 0.1)
+    finally:
+        watch.stop()
+
+
 @pytest.mark.parametrize("name", ["raw", "control"])
 def test_partitions_that_somebody_added_are_named_with_what_to_do(settings_for, topics_of, name):
     settings = settings_for(partitions=2)

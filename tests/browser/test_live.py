@@ -1,6 +1,7 @@
 """The page of real workers on a real broker: changes by keyboard, who may change, lost workers, open tabs at a stop."""
 
 import json
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -32,11 +33,12 @@ class Pair(NamedTuple):
     edge: EdgeProcess
     workers: list[Worker]
     folder: Path
+    deaf: list[socket.socket]
 
     def start(self, k: int, port: int = 0) -> Worker:
         """Worker ``k``."""
         log = self.folder / f"w{k}.log"
-        return Worker(self.settings, log, port, worker_id=f"w{k}", api_token=TOKEN)
+        return Worker(self.settings, log, port, worker_id=f"w{k}", api_token=TOKEN, api_connections=1000)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def pair(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]
     settings = Settings(topic_prefix=prefix, kafka_bootstrap=kafka, partitions=2, state_dir=folder)
     ensure_topics(settings)
     with edge_process(settings, folder / "edge.log") as edge:
-        pair = Pair(settings, edge, [], folder)
+        pair = Pair(settings, edge, [], folder, [])
         pair.workers.extend(pair.start(k) for k in range(2))
         try:
             edge.wait_status(200)
@@ -54,10 +56,13 @@ def pair(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]
             for worker in pair.workers:
                 worker.wait_ready()
             wait_for(lambda: known(pair) == DEVICES, 30, "all devices known")
+            pair.deaf.append(stream(pair.workers[1])[1])
             yield pair
         finally:
             for worker in pair.workers:
                 worker.kill()
+            for sock in pair.deaf:
+                sock.close()
 
 
 def known(pair: Pair) -> int:
@@ -147,9 +152,6 @@ def test_a_block_by_keyboard_is_seen_everywhere_and_undone(pair: Pair, tab: Tab)
     assert one.page.get_by_role("button", name="Block…").is_disabled()
     press(one, "Log in")
     fill(one, name="Ada", token=TOKEN)
-    one.page.locator("h1", has_text="Overview").wait_for()
-    one.page.go_back()
-    one.page.go_back()
     one.page.locator("h1", has_text="Device dev-3").wait_for()
     press(one, "Block…")
     fill(one, reason="floods")
@@ -208,10 +210,64 @@ def history(worker: Worker) -> list[int]:
     return found
 
 
+def stream(worker: Worker) -> tuple[bytes, socket.socket]:
+    """The head of the answer to who asks for the stream and reads nothing more, and its connection."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(HTTP_S)
+    sock.connect(("127.0.0.1", worker.port))
+    sock.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = sock.recv(256)
+        assert data, head
+        head += data
+    return head, sock
+
+
+def resident_kib(worker: Worker) -> int:
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+def received(worker: Worker) -> int:
+    """Frames of the device that its lane has taken; 0 while no worker says so."""
+    return int(ask(worker, "/devices/dev-1/")[1].get("counters", {}).get("received", 0))
+
+
+def test_two_hundred_streams_that_nobody_reads_hold_up_nothing(pair: Pair) -> None:
+    worker = pair.workers[1]
+    taken = wait_for(lambda: received(worker), 60, "the lane after the worker before it was killed")
+    held_kib = resident_kib(worker)
+    answers = []
+    while len(answers) < 200:
+        head, sock = stream(worker)
+        pair.deaf.append(sock)
+        if b" 429 " in head:
+            time.sleep(0.1)  # more than 100 requests a second
+        else:
+            answers.append(head)
+    good = [head for head in answers if head.startswith(b"HTTP/1.1 200 ")]
+    refused = [head for head in answers if head.startswith(b"HTTP/1.1 503 ") and b"Retry-After: 1\r\n" in head]
+    assert 16 <= len(good) <= 32 and len(good) + len(refused) == 200
+    pair.edge.send([encode_frame("dev-1", 100 + n, b"{}") for n in range(50)])
+    wait_for(lambda: received(worker) == taken + 50, 60, "the lane to go on")
+    assert resident_kib(worker) - held_kib < 128 << 10
+
+
+def is_kept(worker: Worker, sock: socket.socket) -> bool:
+    """Whether the worker's end of the connection is open. Who does not read does not see its end."""
+    wanted = [f"{worker.port:04X}", f"{sock.getsockname()[1]:04X}", "01"]
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any([line[1][-4:], line[2][-4:], line[3]] == wanted for line in lines)
+
+
 def test_workers_with_five_open_tabs_stop_in_the_usual_time(pair: Pair, tab: Tab) -> None:
     for worker in pair.workers:
         context = tab().page.context  # tabs of one browser share six connections to a server
         for name in ("overview", "devices", "topics", "device/dev-1", "control"):
             opened(Watched(context.new_page()), worker, name).page.wait_for_selector("main table, main dl")
+        # A viewer that has read nothing since the tests began is closed meanwhile; later ones are still there.
+        wait_for(lambda at=worker: at is not pair.workers[1] or not is_kept(at, pair.deaf[0]), 300, "its end")
         assert worker.stop() == 0
         assert "exit_forced" not in worker.log.read_text()

@@ -106,6 +106,57 @@ def test_hostile_ids_and_texts_are_shown_and_run_nothing(tab: Tab, recording: Re
         served.stop()
 
 
+WHERE_IDS_STAND = ("overview", "devices", "control", "anomalies", "incidents", "topics", "edges", "audit", "about")
+
+
+def hostile_everywhere(value: object, text: str, name: str = "") -> object:
+    """A body in which every text that somebody else chose says ``text``."""
+    if isinstance(value, dict):
+        return {key: hostile_everywhere(part, text, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [hostile_everywhere(part, text, name) for part in value]
+    chosen = isinstance(value, str) and name in CHOSEN
+    return ("device/" if name == "scope" else "") + text if chosen else value
+
+
+CHOSEN = {
+    *("device_id", "id", "host", "author", "reason", "address", "feature", "explanation", "sentence", "text", "says"),
+    *("worker", "workers", "leader", "group", "first", "device", "members", "scope", "limits_by", "why", "name"),
+}
+LOOSE = """() => {
+  const at = performance.getEntriesByType("resource").map((entry) => new URL(entry.name).origin);
+  const raw = document.body.innerText.split("\\n").filter((line) => /[\\u202e\\u001b]/.test(line));
+  const bred = document.querySelectorAll("main img, main svg, main iframe, main [onload], main [onerror]").length;
+  return [window.hacked === undefined, raw, bred, at.every((origin) => origin === location.origin)];
+}"""
+
+
+def test_hostile_texts_of_every_page_run_nothing(tab: Tab, recording: Recording) -> None:
+    text = '"><img src=//x.example onerror=hacked=1>\u202e\x1b[31m'
+    hostile = copy.copy(recording)
+    hostile.pages = {path: hostile_everywhere(body, text) for path, body in recording.pages.items()}
+    shown = tab()
+    served = Served.demo(hostile)
+    try:
+        shown.page.goto(f"{served.url}/ui/#/about")
+        shown.page.wait_for_selector("main h1")
+        event = shown.page.evaluate(
+            "import('/ui/store.js').then(({store}) => new Promise((done) => { const look = () =>"
+            " store.now ? (store.close(), done(store.now)) : setTimeout(look, 20); look(); }))"
+        )
+        bad = hostile_everywhere(event, text)
+        for name in WHERE_IDS_STAND:
+            shown.page.evaluate("name => { location.hash = `/${name}`; }", name)
+            shown.page.evaluate("event => import('/ui/store.js').then(({store}) => store.receive(event))", bad)
+            shown.page.locator("main table, main dl").first.wait_for()
+            if name != "about":
+                shown.page.locator("main", has_text="\\u202e\\u001b[31m").wait_for()
+            assert shown.page.evaluate(LOOSE) == [True, [], 0, True], name
+        assert shown.errors == [] and shown.hosts() == {served.url}
+    finally:
+        served.stop()
+
+
 def test_the_policy_of_the_page_stops_what_is_not_its_own(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "about")
     blocked = shown.page.evaluate(

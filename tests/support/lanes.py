@@ -1,4 +1,5 @@
 """Whole lanes on a real Kafka, in this process and without Faust. Lanes detect changes of topics within a second.
+
 ``stop`` of a lane drops everything immediately, without flushing: for Kafka it is like kill -9.
 """
 
@@ -34,8 +35,9 @@ WAIT_S = 90.0
 
 
 class Consumers:
-    """Replacement of the group's consumer: it delivers no records, so lanes use their own readers. It records the
-    lanes' calls.
+    """Replacement of the group's consumer: it delivers no records, so lanes use their own readers.
+
+    It records the lanes' calls.
     """
 
     def __init__(self) -> None:

@@ -15,9 +15,10 @@ _held: list[int] = []  # open lock files; the kernel releases them when this pro
 
 
 def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
-    """A port that is free now and that no other test process gets while this one runs. `klais.system.ports.free_port`
-    only knows that a port was free a moment ago. Tests run side by side, and a test that restarts a server needs its
-    port for longer than a moment.
+    """A port that is free now and that no other test process gets while this one runs.
+
+    `klais.system.ports.free_port` only knows that a port was free a moment ago. Tests run side by side, and a test that
+    restarts a server needs its port for longer than a moment.
     """
     _FOLDER.mkdir(mode=0o700, exist_ok=True)
     for _ in range(1000):

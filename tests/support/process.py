@@ -12,7 +12,7 @@ from klais.system.waiting import poll_until
 
 T = TypeVar("T")
 
-# Tests state their deadlines for an idle machine. A deadline matters only in a failure, so a long one costs # nothing,
+# Tests state their deadlines for an idle machine. A deadline matters only in a failure, so a long one costs nothing,
 # while a short one fails on a slow or busy machine.
 PATIENCE = float(os.environ.get("KLAIS_TEST_PATIENCE", "10"))
 # Timeout of a request to a running process, in seconds: long for the same reason.

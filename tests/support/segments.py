@@ -35,9 +35,10 @@ def batches(segment: Path) -> list[tuple[int, int, int]]:
 
 
 def cut(settings: Settings, topic: str, offset: int, partition: int = 0, torn: bool = False) -> int:
-    """Truncate the newest segment at the batch that holds ``offset``; return the partition's new end offset. ``torn``
-    leaves half of that batch, like a disk that had written some of its pages. The index files and the producers'
-    snapshots are removed too: a power loss may destroy them, and the broker rebuilds them from the segment.
+    """Truncate the newest segment at the batch that holds ``offset``; return the partition's new end offset.
+
+    ``torn`` leaves half of that batch, like a disk that had written some of its pages. The index files and the
+    producers' snapshots are removed too: a power loss may destroy them, and the broker rebuilds them from the segment.
     """
     folder = folder_of(settings, topic, partition)
     segment = newest_segment(folder)
@@ -54,7 +55,9 @@ def cut(settings: Settings, topic: str, offset: int, partition: int = 0, torn: b
 
 def damage(settings: Settings, topic: str, offset: int, partition: int = 0) -> tuple[int, int]:
     """Flip a byte of the batch that holds ``offset``, in place; return the batch's first offset and the next one after
-    it. The broker may run: it sends the bytes of the file, and checks no CRC when it reads.
+    it.
+
+    The broker may run: it sends the bytes of the file, and checks no CRC when it reads.
     """
     segment = newest_segment(folder_of(settings, topic, partition))
     found = batches(segment)

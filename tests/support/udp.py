@@ -16,8 +16,10 @@ _SMALLEST = 64  # minimum charge of a frame
 
 
 def frames_that_fit(granted_bytes: int, frame_bytes: int = 60) -> int:
-    """Number of frames that fit into a receive buffer of that granted size (``UdpSocket.granted_bytes``). Linux doubles
-    the granted size, and charges each frame with its bookkeeping: less than 1 KiB above the frame's own pages.
+    """Number of frames that fit into a receive buffer of that granted size (``UdpSocket.granted_bytes``).
+
+    Linux doubles the granted size, and charges each frame with its bookkeeping: less than 1 KiB above the frame's own
+    pages.
     """
     return 2 * granted_bytes // (1024 + (frame_bytes // 4096 + 1) * 4096 if frame_bytes > 512 else 1024)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from klais.http.hosts import AllowedHosts
 from klais.kafka.topics import Topics
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane_statistics import LaneStatistics
+from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.readiness import Readiness
 from klais.worker.report import Report
@@ -36,13 +38,14 @@ class FakeLane:
         self.closed = self.fenced = False
         self.failure: str | None = None
         self.restarts = 0
+        self.seen: dict = {}  # of the statistics, instead of what is below
         self.live_tally = np.zeros(len(state.tally), np.uint64)
         if live:
             self.live.set()
 
     def statistics(self) -> LaneStatistics:
         """Statistics of a lane without output and with a fresh checkpoint."""
-        return LaneStatistics(
+        of_lane = LaneStatistics(
             partition=0,
             live=self.live.is_set() and not self.closed,
             fenced=self.fenced,
@@ -57,6 +60,7 @@ class FakeLane:
             checkpoint_age_s=0.0,
             live_tally=self.live_tally,
         )
+        return replace(of_lane, **self.seen)
 
 
 fake_lane = FakeLane
@@ -123,7 +127,8 @@ class FakeOffsets:
 def make_views(lanes: dict, control=None, **overrides) -> Views:
     """The views of all pages, without Kafka."""
     settings = Settings(partitions=PARTITIONS, **overrides)
-    holder = SimpleNamespace(by_partition=lanes, context=object())
+    holder = Lanes()
+    holder.by_partition = lanes
     lane_limits = LaneLimits(settings, control)
     offsets = FakeOffsets()
     return Views(

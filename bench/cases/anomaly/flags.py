@@ -4,7 +4,8 @@
 fault; timestamps are seconds since the epoch or ISO 8601. Every file is one device with one field: its value and its
 rhythm (the times between rows) are scored; values that equal those times are scored as rhythm only. A flag is a hit
 from the fault's first row until 30 minutes after its last. ``--generate`` first writes such files to DIR, from kinds
-and faults of this package with a fixed seed; ``--kinds second`` uses normal kinds that were not used in development.
+and faults of this package with a fixed seed; ``--kinds second`` and ``third`` use normal kinds that were not used in
+development.
 """
 
 import argparse
@@ -19,12 +20,13 @@ import numpy as np
 from bench.cases.anomaly.faults import all_faults
 from bench.cases.anomaly.kinds import DAY_S, normal
 from bench.cases.anomaly.second_kinds import second
+from bench.cases.anomaly.third_kinds import third
 from klais.core.anomaly.record import Cause
 from klais.core.anomaly.samples import Samples, read_samples
 from klais.core.anomaly.series import Tier, rhythm_flags, score_series
 
 SEED = 1
-KINDS = {"first": normal, "second": second}
+KINDS = {"first": normal, "second": second, "third": third}
 HIT_AFTER_S = 1800.0
 SIZES = ("payload_bytes",)  # kinds whose lengths are in rows, such as payload sizes
 

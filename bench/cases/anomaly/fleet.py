@@ -1,7 +1,8 @@
-"""``python -m bench fleet [--seconds S] [--devices N] [--json]``: flags and incidents of a fleet with events. The
-simulator's devices send at the rate of NASA's launch day; lanes decide their frames like a worker, in process. In the
-first run all devices are normal, so every flag is false. In the second, 20 of them send only every third frame from 60
-% of the time on; a device that is flagged for its interval after that counts as found. The recording itself pauses a
+"""``python -m bench fleet [--seconds S] [--devices N] [--json]``: flags and incidents of a fleet with events.
+
+The simulator's devices send at the rate of NASA's launch day; lanes decide their frames like a worker, in process. In
+the first run all devices are normal, so every flag is false. In the second, 20 of them send only every third frame from
+60 % of the time on; a device that is flagged for its interval after that counts as found. The recording itself pauses a
 few times, which is an incident of the fleet. Then, at a steady rate: the whole fleet pauses for a tenth of the time,
 all devices switch to Fahrenheit, and a third of them pauses. Each of these has one cause, so is one incident.
 """
@@ -41,8 +42,9 @@ OPEN = Limits(1e12, 1e12, 1e9, 1e9, 0, 100_000, 1e9, 60.0)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Change of the first ``devices`` devices from ``begin`` to ``end`` (shares of the time). They send one frame in
-    ``every`` (0: none), or all frames with ``fahrenheit`` temperatures.
+    """Change of the first ``devices`` devices from ``begin`` to ``end`` (shares of the time).
+
+    They send one frame in ``every`` (0: none), or all frames with ``fahrenheit`` temperatures.
     """
 
     name: str

@@ -1,5 +1,7 @@
-"""Synthetic telemetry: kinds of normal series, in which every flag is false. Each kind is a function of a random
-generator and the times of its rows; :func:`normal` generates all of them for one device. The caller chooses seeds.
+"""Synthetic telemetry: kinds of normal series, in which every flag is false.
+
+Each kind is a function of a random generator and the times of its rows; :func:`normal` generates all of them for one
+device. The caller chooses seeds.
 """
 
 from collections.abc import Iterator

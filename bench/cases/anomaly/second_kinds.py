@@ -1,6 +1,7 @@
-"""A second set of normal series that was not used in development: ``--generate --kinds second``. They are harsher than
-the first set: heavy tails, patterns that begin after days, values that stay at an end of their range, hours that shift,
-counters that restart.
+"""A second set of normal series that was not used in development: ``--generate --kinds second``.
+
+They are harsher than the first set: heavy tails, patterns that begin after days, values that stay at an end of their
+range, hours that shift, counters that restart.
 """
 
 from collections.abc import Iterator

@@ -33,7 +33,7 @@ def create_topic(settings: Settings, name: str) -> str:
     return topic
 
 
-def _preload(settings: Settings, topic: str, frames: int) -> None:
+def preload(settings: Settings, topic: str, frames: int) -> None:
     """Write one record a frame, keyed by its device, like the plain edge."""
     stream = FrameStream(StreamOptions(devices=DEVICES, seed=1))
     producer = Producer(
@@ -72,7 +72,7 @@ def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
     """The plain agent on a backlog of ``frames``."""
     settings = bench.settings()
     raw, clean = create_topic(settings, "frames"), create_topic(settings, "clean")
-    _preload(settings, raw, frames)
+    preload(settings, raw, frames)
     ends = Ends(settings, clean)
     child = start_worker(bench, settings)
     try:
@@ -85,8 +85,9 @@ def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
 
 
 def plain_edge(bench: Bench) -> dict[str, float]:
-    """Measure the plain edge: frames a second in overload, and CPU a frame at most of that rate (without drops). Frames
-    done are frames in Kafka.
+    """Measure the plain edge: frames a second in overload, and CPU a frame at most of that rate (without drops).
+
+    Frames done are frames in Kafka.
     """
     settings = bench.settings()
     topic = create_topic(settings, "frames")

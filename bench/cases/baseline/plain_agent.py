@@ -1,7 +1,8 @@
-"""A plain implementation of the worker: a Faust agent that handles one frame an event, for comparison only. It follows
-Faust's guide: a topic with a stream, ``json.loads``, a table keyed by the stream's key that is set for each event,
-``topic.send`` of the result, without settings that slow Faust down. It does less than KLAIS: no journal, no rates, no
-scores, and a crash may duplicate its output.
+"""A plain implementation of the worker: a Faust agent that handles one frame an event, for comparison only.
+
+It follows Faust's guide: a topic with a stream, ``json.loads``, a table keyed by the stream's key that is set for each
+event, ``topic.send`` of the result, without settings that slow Faust down. It does less than KLAIS: no journal, no
+rates, no scores, and a crash may duplicate its output.
 
     PLAIN_BROKER=kafka://127.0.0.1:9092 PLAIN_PREFIX=x- faust -A bench.cases.baseline.plain_agent worker
 """

@@ -1,7 +1,9 @@
 """A plain implementation of the edge: an asyncio datagram endpoint and aiokafka's ``send`` for each frame, for
-comparison only. It follows the documentation of both: ``datagram_received`` puts frames on a bounded queue, a few tasks
-read it and ``await producer.send(...)`` (which batches by itself); lz4, acks=all, idempotent, like the edge. Frames are
-dropped and counted when the queue is full. It makes the same checks as the edge.
+comparison only.
+
+It follows the documentation of both: ``datagram_received`` puts frames on a bounded queue, a few tasks read it and
+``await producer.send(...)`` (which batches by itself); lz4, acks=all, idempotent, like the edge. Frames are dropped and
+counted when the queue is full. It makes the same checks as the edge.
 
     python -m bench.cases.baseline.plain_edge HOST:PORT BOOTSTRAP TOPIC
 """

@@ -1,6 +1,7 @@
-"""Types of simulated devices: payloads like those of Zigbee2MQTT, Tasmota, Shelly, OwnTracks, LoRa. Each value is a
-range from which a device draws its level, with its noise; ``optional`` fields are in some frames. ``DEVELOPMENT`` was
-used to build the detector, ``HELD_OUT`` only to evaluate it.
+"""Types of simulated devices: payloads like those of Zigbee2MQTT, Tasmota, Shelly, OwnTracks, LoRa.
+
+Each value is a range from which a device draws its level, with its noise; ``optional`` fields are in some frames.
+``DEVELOPMENT`` was used to build the detector, ``HELD_OUT`` only to evaluate it.
 """
 
 import json

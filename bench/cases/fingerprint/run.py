@@ -1,5 +1,6 @@
-"""``python -m bench fingerprint [--devices N] [--days D] [--seed S] [--json]``: changes of type and impersonations. A
-fleet of at least 12 types trains a model as a worker does. Then, for types and seeds not used in development: normal
+"""``python -m bench fingerprint [--devices N] [--days D] [--seed S] [--json]``: changes of type and impersonations.
+
+A fleet of at least 12 types trains a model as a worker does. Then, for types and seeds not used in development: normal
 days measure false flags; recall and delay are measured with a device whose frames come from a device of another type
 from some time on (change), or whose own frames continue in between (impersonation). The delay counts frames under its
 id from the first foreign one. Both types of an impersonation send about equally often; one that sends far less is not
@@ -143,8 +144,9 @@ def changed(
 
 
 def cost(types: DeviceTypes, devices: Sequence[Device], rng: np.random.Generator) -> dict[str, float]:
-    """Time of a frame in addition to a lane's scorer (ns): median of pairs with and without, and their quartiles. All
-    devices send once a second, a rate that was not in the training, and already have their types.
+    """Time of a frame in addition to a lane's scorer (ns): median of pairs with and without, and their quartiles.
+
+    All devices send once a second, a rate that was not in the training, and already have their types.
     """
     fast = [Device(d.kind, 1.0, d.sizes, d.paths, d.values) for d in devices]
     trace = Trace.of(fast, rng, [(k, k, 0.0, 150.0) for k in range(len(fast))])

@@ -1,13 +1,16 @@
-"""Steady overload: 1.4 and 2 times the worker's capacity for 60 s. Measures goodput, and the times to settle and to
-recover. A control group (needs root) gives the worker a fixed share of a CPU. So the worker is the bottleneck, its
-capacity does not depend on the CPU use of sender, edge and broker, and the rest of the machine can offer twice the
-capacity. Capacity is the rate that lands while more arrives than the worker can process, without limits, and klais_raw
-fills up. It is probed in the same group before and after each step (``capacity.py``): the step offers a multiple of the
-probe before it, and goodput is relative to the mean of both. If the probes differ by more than 15 %, or the sender's
-CPU time a frame changes by as much within the step, the machine has changed its speed, and the step is repeated, at
-most three times. All attempts are in the rows. The figures are those of the first attempt with a steady machine, else
-of the steadiest, with a note. The share is 0.2 of a CPU, or half of that if the machine cannot offer twice the
-capacity. ``KLAIS_TEST_OVERLOAD_S=10`` makes the steps shorter, ``KLAIS_TEST_OVERLOAD_CPU`` sets the share.
+"""Steady overload: 1.4 and 2 times the worker's capacity for 60 s.
+
+Measures goodput, and the times to settle and to recover. A control group (needs root) gives the worker a fixed share of
+a CPU. So the worker is the bottleneck, its capacity does not depend on the CPU use of sender, edge and broker, and the
+rest of the machine can offer twice the capacity. Capacity is the rate that lands while more arrives than the worker can
+process, without limits, and klais_raw fills up. It is probed in the same group before and after each step
+(``capacity.py``): the step offers a multiple of the probe before it, and goodput is relative to the mean of both. If
+the probes differ by more than 15 %, or the sender's CPU time a frame changes by as much within the step, the machine
+has changed its speed, and the step is repeated, at most three times. All attempts are in the rows. The figures are
+those of the first attempt with a steady machine, else of the steadiest, with a note. The share is 0.2 of a CPU, or half
+of that if the machine cannot offer twice the capacity. ``KLAIS_TEST_OVERLOAD_S=10`` makes the steps shorter,
+``KLAIS_TEST_OVERLOAD_CPU`` sets the share.
+
 KLAIS_DAM_QUEUE_LIMIT is the capacity of 1.5 s, the choice of an operator who wants the backlog gone within seconds: a
 queue takes its size / spare capacity to drain. KLAIS_ANOMALY_RATE is scaled with the share, because shedding makes
 intervals uneven, and the flags for that would take a third of a fifth of a CPU.
@@ -64,8 +67,9 @@ def settled_after(rows: Floats, begin_s: float, end_s: float, least_per_s: float
 
 
 def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, most: float) -> float:
-    """Seconds from the start of the step until the worker is never idle and at most ``most`` frames wait. The
-    controller's part, independent of the machine's speed: a worker with its whole share (``cpus``) in use.
+    """Seconds from the start of the step until the worker is never idle and at most ``most`` frames wait.
+
+    The controller's part, independent of the machine's speed: a worker with its whole share (``cpus``) in use.
     """
     step = [second for second in series if 0 <= second["at_s"] < seconds - END_S]
     bad = [s["at_s"] for s in step if s["cpu_worker"] < WHOLE_SHARE * cpus - CLOCK_S or s["waiting"] > most]
@@ -74,8 +78,9 @@ def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, m
 
 def swing_of(series: list[dict[str, Any]], seconds: float) -> float:
     """Factor by which the machine's speed changed within the step: the sender's CPU time a frame, maximum over minimum
-    of ``SPAN_S``. The sender always does the same work, independent of the worker, so its CPU time shows the speed of
-    the machine.
+    of ``SPAN_S``.
+
+    The sender always does the same work, independent of the worker, so its CPU time shows the speed of the machine.
     """
     step = [s for s in series if SKIPPED_S <= s["at_s"] < seconds - END_S and s["received_per_s"] > 0]
     costs = np.array([s["cpu_sender"] / s["received_per_s"] for s in step])
@@ -132,8 +137,10 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Observation of one step up and down again. ``samples`` as in :meth:`Watched.table`; ``marks`` are the start times
-    of calm load, step and second calm load, and the end (s); ``sent`` are the frames of the three.
+    """Observation of one step up and down again.
+
+    ``samples`` as in :meth:`Watched.table`; ``marks`` are the start times of calm load, step and second calm load, and
+    the end (s); ``sent`` are the frames of the three.
     """
 
     samples: Floats
@@ -236,8 +243,15 @@ class Experiment:
 def until_still(
     capacity: float, seconds: float, step: Callable[[float], Step], probe: Callable[[float], float]
 ) -> list[tuple[Around, Step]]:
-    """Run a step, and repeat it while the machine's speed changes, at most ``TRIES`` times. Parameters ----------
-    capacity : float Capacity just probed, frames/s. seconds : float Length of a step. step : Callable
+    """Run a step, and repeat it while the machine's speed changes, at most ``TRIES`` times.
+
+    Parameters
+    ----------
+    capacity : float
+        Capacity just probed, frames/s.
+    seconds : float
+        Length of a step.
+    step : Callable
         One step; takes the capacity probed before it.
     probe : Callable
         The capacity now, frames/s; takes the one before. The probe after a try is the one before the next.

@@ -1,7 +1,8 @@
-"""The present capacity of the limited worker, and whether the machine's speed was steady between two probes. A virtual
-machine with neighbours changes its speed within minutes, by up to a factor of two. Goodput in an overload is meaningful
-only relative to a capacity from the same minutes. So capacity is probed before and after each step, and a step whose
-two probes differ by more than ``STILL`` is repeated.
+"""The present capacity of the limited worker, and whether the machine's speed was steady between two probes.
+
+A virtual machine with neighbours changes its speed within minutes, by up to a factor of two. Goodput in an overload is
+meaningful only relative to a capacity from the same minutes. So capacity is probed before and after each step, and a
+step whose two probes differ by more than ``STILL`` is repeated.
 """
 
 import time
@@ -75,8 +76,10 @@ def chosen(tries: Sequence[Around]) -> int:
 
 def search(probe: Callable[[float, float], tuple[float, float]], first_rate: float) -> float:
     """The capacity (frames/s): the rate that lands in a long probe with overload, after short probes have found the
-    range. After a probe without overload follows a higher one, after one with overload one slightly above its landed
-    rate: far above it sender, edge and broker would take CPU from the worker.
+    range.
+
+    After a probe without overload follows a higher one, after one with overload one slightly above its landed rate: far
+    above it sender, edge and broker would take CPU from the worker.
 
     Parameters
     ----------
@@ -108,9 +111,10 @@ def _offerable(rate: float) -> float:
 
 
 def capacity_of(bench: Bench, group: Path, anomaly_rate: float, known: float | None = None) -> float:
-    """Frames/s that land while the worker is overloaded, with an open dam and without a controller. Edge, worker and
-    topics are separate, the control group is that of the steps. A capacity ``known`` from minutes ago makes the search
-    shorter.
+    """Frames/s that land while the worker is overloaded, with an open dam and without a controller.
+
+    Edge, worker and topics are separate, the control group is that of the steps. A capacity ``known`` from minutes ago
+    makes the search shorter.
     """
     with bench.topics(anomaly_rate=anomaly_rate) as settings, bench.edge(settings), bench.worker(settings) as worker:
         enter(group, worker.pid)

@@ -1,7 +1,8 @@
-"""Observe an overload from outside: four samples a second, and series by second derived from them. Totals (landed,
-received, shed, CPU times, checkpoints) become rates, other values are those at the end of each second. So each dip can
-be matched with its cause: a checkpoint, a cut, a lower intake, a worker that waited for its share of the CPU, or other
-programs on the machine.
+"""Observe an overload from outside: four samples a second, and series by second derived from them.
+
+Totals (landed, received, shed, CPU times, checkpoints) become rates, other values are those at the end of each second.
+So each dip can be matched with its cause: a checkpoint, a cut, a lower intake, a worker that waited for its share of
+the CPU, or other programs on the machine.
 """
 
 import contextlib
@@ -182,8 +183,9 @@ def landed_per_s(rows: Floats, begin_s: float, end_s: float) -> float:
 
 
 def waiting(rows: Floats) -> Floats:
-    """Frames that the edge admitted and that have not landed, less those before the first sample: float64 [n]. Counted,
-    not reported by workers: their lag in frames is an estimate from records.
+    """Frames that the edge admitted and that have not landed, less those before the first sample: float64 [n].
+
+    Counted, not reported by workers: their lag in frames is an estimate from records.
     """
     waits = column(rows, "received") - column(rows, "shed") - column(rows, "dropped") - column(rows, "landed")
     return np.asarray(waits - waits[0], np.float64)

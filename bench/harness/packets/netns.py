@@ -64,8 +64,12 @@ def run(*command: str) -> str:
 
 @contextmanager
 def veth_pair(queues: int = 1, mtu: int = 1500) -> Iterator[Pair]:
-    """Create the namespaces and the pair; removed at the end. Raises ------ OSError Without the rights, or without
-    ``ip``.
+    """Create the namespaces and the pair; removed at the end.
+
+    Raises
+    ------
+    OSError
+        Without the rights, or without ``ip``.
     """
     number = f"{os.getpid()}-{next(_numbers)}"
     pair = Pair(f"klais-edge-{number}", f"klais-dev-{number}", "in0")

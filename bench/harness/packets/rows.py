@@ -1,5 +1,6 @@
-"""Packet fixtures: name, bytes, contents of the maps, expected verdict; for tests and benchmark. Each row uses a
-separate device, so rows do not spend each other's tokens.
+"""Packet fixtures: name, bytes, contents of the maps, expected verdict; for tests and benchmark.
+
+Each row uses a separate device, so rows do not spend each other's tokens.
 """
 
 import math

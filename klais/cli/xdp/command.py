@@ -10,14 +10,14 @@ import click
 
 from klais.cli.groups import SuggestingGroup
 from klais.cli.options import ENDS
+from klais.cli.settings import load
 from klais.cli.xdp.params import BURST, RATE, as_json, default_burst, device_id, pinned, source_prefix
-from klais.config.load import Settings, load
+from klais.config.settings import SettingsFields
 from klais.system.address import split_address
 from klais.system.durations import DURATION
 
 if TYPE_CHECKING:
     from klais.xdp.maps import XdpMaps
-
 RULES = ("headers", "source_list", "magic", "source_rate", "auth", "block", "device_rate", "global_rate")
 
 
@@ -33,7 +33,7 @@ def with_maps(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def open_maps(settings: Settings, pin_dir: Path | None) -> "XdpMaps":
+def open_maps(settings: SettingsFields, pin_dir: Path | None) -> "XdpMaps":
     """The maps of the filter that ``--pin-dir`` or the settings name."""
     from klais.xdp.maps import XdpMaps
 

@@ -1,7 +1,7 @@
 """The state of one scored series (a *channel*: one device, one field), in two tiers, and what both tiers share.
 
 ``LIGHT`` (256 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of what
-it reported; ``FULL`` (1,416 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
+it reported; ``FULL`` (1,448 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
 Scoring takes constant time and looks at no later value. Kernels hand intermediate results to each other in ``now``
 (float64 [NOW]), whose places are named here.
 
@@ -20,6 +20,7 @@ HOURS, HOURS_LIGHT = 24, 16  # parts of the day of each tier
 LEVELS = 8  # levels of the running range
 BLOCKS = 12  # of the ring of reports, full tier
 VIEWS, VIEWS_LIGHT = 9, 6  # views of the series, see full.py and light.py
+DAYS = 8  # whose changes the full tier remembers, today included
 STORED_LIGHT = 16  # floats that the light views keep
 
 _COMMON = [
@@ -67,7 +68,7 @@ FULL = np.dtype(
     [
         *_COMMON,
         ("known", "u1", (HOURS,)),  # visits of each part of the day
-        ("latch", "u1"),  # parts of the day until a drift is told again
+        ("latch", "u1"),  # parts of the day until a drift or noise is told again
         ("pad", "u1"),
         ("levels", "<u2", (2, LEVELS)),
         ("low", "<f4", (2,)),
@@ -82,7 +83,8 @@ FULL = np.dtype(
         ("usual", "<f4", (VIEWS,)),  # w of each view
         ("usual_by_hour", "<f4", (VIEWS, HOURS)),
         ("day_ago", "<f4", (HOURS,)),  # w of the slow residual when this part of the day began last
-        ("spare", "u1", (4,)),
+        ("change", "<f4"),  # mean root of the steps in this part of the day so far
+        ("changes", "<f4", (DAYS,)),  # the largest such mean of each day, the day's number modulo 8; 0 = none
     ],
     align=True,
 )
@@ -91,15 +93,16 @@ Channels = npt.NDArray[np.void]
 
 # Places in ``now``: of the row that is being scored, then what came out.
 ELAPSED, SPACING, GAP, LENGTHS, STEP, QUANTUM, INPUT, BEFORE, ROW, LEVEL, USUAL_NOW, HOUR, NEW_HOUR = range(13)
-SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST = range(13, 21)
-NOW = 21
+SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST = range(13, 23)
+NOW = 23
 
 WARM_ROWS = 50.0  # rows before the first surprise
 LEARN_ROWS = 300.0  # usual sizes count as larger while a series has few rows: the 4th power by 1 + 300 / rows
 MEMORY_ROWS = 5000.0  # rows (of 300 s) that usual sizes remember
 DAY_MEMORY_S = 15_000.0  # seconds within a part of the day that its usual sizes remember
-FLOOR_SHARE = 1e-3  # a usual size is at least so much of the mean size of the value
+FLOOR_SHARE = 2e-5  # a usual size is at least so much of the mean size of the value (float32 has 6e-8 of it)
 FLOOR_QUANTA = 2.5  # and so many quanta: a constant that moves by one step is no event
+FLOOR_LEAST = 1e-36  # and its square so much: with 0 as a usual size nothing could be compared
 CLIP = 20.0  # usual sizes: the furthest that a row is learned at
 RARE = 2.4  # surprise of a level never seen before
 STUCK_FACTOR = 12.0  # a run so many times longer than usual (4th moment) is a stuck sensor

@@ -27,7 +27,7 @@ from klais.core.anomaly.rhythm import INTERVAL_S, SCORE, USUAL_S, USUAL_SIZE
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 BAND = 4.0  # half the width of a band, in usual sizes: what is inside can wait
-_ABSENT, _STUCK = int(Cause.ABSENT), int(Cause.STUCK)
+_ABSENT, _STUCK, _NOISE = int(Cause.ABSENT), int(Cause.STUCK), int(Cause.NOISE)
 
 
 @kernel(void(GATES, int64, int64, float64, float64, float64, F64), borrows=True)
@@ -103,6 +103,8 @@ def tell(
     cause = np.int64(now[CAUSE])
     stuck = cause & 31 == _STUCK
     value = x if cause < 32 or stuck else now[INPUT]
+    if cause & 31 == _NOISE:
+        value = now[SCALE]
     score = now[REPORT] if not stuck else run * spacing / max(now[SCALE], 1e-9)
     put_flag(flags, at, frame, nth, value, now[EXPECTED], score, now[SCALE])
     flags["cause"][at], flags["before"][at] = np.uint8(cause), told

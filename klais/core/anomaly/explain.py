@@ -12,7 +12,6 @@ _EXPECTED_BECAUSE = {
     Cause.HOUR: "usual at this time of the day",
     Cause.JUMP: "the value before",
     Cause.RARE: "its mean; it was hardly ever at this level",
-    Cause.DRIFT: "where it was at this time of the last days",
 }
 _KEYS = ("cause", "value", "expected", "score", "scale", "since", "before")
 _OF_TYPE = {Cause.TYPE: "type", Cause.IMPERSONATION: "type", Cause.ODD: "fingerprint"}
@@ -113,10 +112,16 @@ def _what(flag: FlagFacts) -> str:
         z = flag.score if flag.value >= flag.expected else -flag.score
         return f"{name} was {flag.value:.6g}, expected about {flag.expected:.6g} ({z:+.1f} standard deviations)"
     rate = " a second" if flag.cause & COUNTER else ""
-    rare = min(flag.score**4, 1e12)
+    if kind == Cause.NOISE:
+        most = f"in the wildest hour of the last days it was {flag.expected:.3g}"
+        return f"{name} changed by about {flag.value:.3g}{rate} from row to row for an hour; {most}"
     because = _EXPECTED_BECAUSE.get(kind, "its usual level")
     seen = f"{name} {'grew by' if rate else 'was'} {flag.value:.6g}{rate}"
     expected = f"expected about {flag.expected:.6g} ± {flag.scale:.3g} ({because})"
+    if kind == Cause.DRIFT:
+        usual = f"where it was at this time of the last days, {flag.expected:.6g} ± {flag.scale:.3g}"
+        return f"{seen} and has been leaving for hours {usual}"
+    rare = min(flag.score**4, 1e12)
     return f"{seen}, {expected}: surprise {flag.score:.3g}, rarer than 1 row in {rare:,.0f}"
 
 

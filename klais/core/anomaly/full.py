@@ -1,9 +1,10 @@
-"""The full tier: nine views of a series in 1,416 bytes, with a usual size for each view and each hour of the day."""
+"""The full tier: nine views of a series in 1,448 bytes, with a usual size for each view and each hour of the day."""
 
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.channel import (
+    BEFORE,
     BEST,
     BLOCKS,
     CAUSE,
@@ -11,10 +12,12 @@ from klais.core.anomaly.channel import (
     CLIP,
     DAY_MEMORY_S,
     DAY_S,
+    DAYS,
     DEVIATION,
     DRIFT,
     ELAPSED,
     EXPECTED,
+    FLOOR_LEAST,
     FLOOR_QUANTA,
     FLOOR_SHARE,
     FULLS,
@@ -29,6 +32,7 @@ from klais.core.anomaly.channel import (
     MAX_VALUE,
     MEMORY_ROWS,
     NEW_HOUR,
+    NOISE,
     QUANTUM,
     RARE,
     REPORT,
@@ -41,6 +45,7 @@ from klais.core.anomaly.channel import (
     VALUE,
     VIEWS,
     WARM_ROWS,
+    WILDEST,
     Channels,
     begin_row,
     choose_input,
@@ -65,7 +70,10 @@ SLOW_RESIDUAL = 5  # the view whose drift is judged
 _REPORT_ROWS, _RAMP, _LEAST_ROWS = 96.0, 32.0, 12.0  # memory of what was reported
 _VISIT_WEIGHT = 0.05
 DRIFT_FACTOR = 6.0  # a slow residual so many times its usual size of a day ago is a drift
-_RARE, _DRIFT = float(Cause.RARE), float(Cause.DRIFT)
+SLOW_LATCH = 2 * HOURS  # parts of the day after any flag until a drift or noise is told: it may have the same cause
+NOISE_FACTOR = 1.35  # times the mean root of the steps: 1.8 times the steps, and more where an hour has few rows
+NOISE_DAYS, NOISE_ROWS = 3, 4.0  # days to compare an hour with, rows that it needs
+_RARE, _DRIFT, _NOISE = float(Cause.RARE), float(Cause.DRIFT), float(Cause.NOISE)
 
 
 @kernel(void(FULLS, int64), borrows=True)
@@ -77,6 +85,9 @@ def forget_full(state: Channels, r: int) -> None:
         state["levels"][r, 0, b] = state["levels"][r, 1, b] = np.uint16(0)
     for b in range(BLOCKS):
         state["ring"][r, b] = np.float32(0.0)
+    state["change"][r] = np.float32(0.0)
+    for b in range(DAYS):
+        state["changes"][r, b] = np.float32(0.0)
     for b in range(HOURS):
         state["expected"][r, b], state["known"][r, b] = np.float32(0.0), np.uint8(0)
     for j in range(VIEWS):
@@ -117,6 +128,40 @@ def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> Non
         state["days"][r] += np.float32(min(now[ELAPSED], 4.0 * now[SPACING] + 1e-9) / DAY_S)
 
 
+@kernel(void(FULLS, int64, F64), borrows=True)
+def judge_noise(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """NOISE where the steps of the hour that has ended exceed those of each hour of the last seven days; learns them.
+
+    The mean is that of roots, so that a single spike or switch hardly counts. To be called before the new hour begins.
+    """
+    now[NOISE] = 0.0
+    t = state["t"][r]
+    b = min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S)))
+    rows: float = np.float64(state["visits"][r])
+    mean: float = np.float64(state["change"][r])
+    if b != np.int64(state["hour"][r]):
+        before = t - max(0.0, now[ELAPSED])
+        today, day = np.int64(before // DAY_S), np.int64(t // DAY_S)
+        if rows >= NOISE_ROWS:
+            largest, days = 0.0, 0
+            for d in range(DAYS):
+                if d != today % DAYS and state["changes"][r, d] > np.float32(0.0):
+                    days += 1
+                largest = max(largest, np.float64(state["changes"][r, d]))
+            floor = np.sqrt(max(FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]))
+            wildest = max(largest, floor)
+            if days >= NOISE_DAYS and mean > NOISE_FACTOR * (1.0 + 1.0 / rows) * wildest:
+                now[NOISE], now[WILDEST] = mean * mean, wildest * wildest
+            mean = max(mean, 1e-12)  # 0 is a day without rows
+            state["changes"][r, today % DAYS] = np.float32(max(np.float64(state["changes"][r, today % DAYS]), mean))
+        for d in range(max(today + 1, day - DAYS + 1), day + 1):
+            state["changes"][r, d % DAYS] = np.float32(0.0)
+        mean = rows = 0.0
+    if now[GAP] == 0.0:
+        mean += (np.sqrt(abs(now[INPUT] - now[BEFORE])) - mean) / (rows + 1.0)
+    state["change"][r] = np.float32(mean)
+
+
 @kernel(float64(FULLS, int64, int64, float64, F64), borrows=True)
 def distance(state: Channels, r: int, j: int, u: float, now: npt.NDArray[np.float64]) -> float:
     """Distance of a view, smoothed, from its slow or its long-run mean; learns the smoothed input and the slow mean."""
@@ -155,8 +200,8 @@ def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Compare each view with its usual size, in all and at this hour, and learn it; SURPRISE and its cause."""
     row, b = now[ROW], int(now[HOUR])
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
-    floor_row = max(share, quanta) ** 2 + 1e-18
-    floor_smooth = max(share, 0.5 * quanta) ** 2 + 1e-18
+    floor_row = max(share, quanta) ** 2 + FLOOR_LEAST
+    floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_LEAST
     memory = max(300.0, MEMORY_ROWS * now[LENGTHS])
     by_hour = min(0.5, now[SPACING] / DAY_MEMORY_S)
     best = 0.0
@@ -222,16 +267,20 @@ def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 
 @kernel(void(FULLS, int64, F64), borrows=True)
-def tell_drift(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """A drift is told once a day, unless the row is a flag of another cause."""
-    if state["latch"][r] > np.uint8(0):
+def tell_slow(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """A drift or noise is told unless another flag of the last two days may have the same cause."""
+    if now[CAUSE] > 0.0:
+        state["latch"][r] = np.uint8(SLOW_LATCH)
+    elif state["latch"][r] > np.uint8(0):
         if now[NEW_HOUR] > 0.0:
             state["latch"][r] -= np.uint8(1)
     elif now[DRIFT] > DRIFT_FACTOR:
-        state["latch"][r] = np.uint8(HOURS)
-        if now[CAUSE] == 0.0:
-            now[CAUSE], now[EXPECTED] = _DRIFT, now[USUAL_NOW]
-            now[SCALE] = np.sqrt(np.float64(state["day_ago"][r, int(now[HOUR])]))
+        state["latch"][r] = np.uint8(SLOW_LATCH)
+        now[CAUSE], now[EXPECTED] = _DRIFT, now[USUAL_NOW]
+        now[SCALE] = np.sqrt(np.float64(state["day_ago"][r, int(now[HOUR])]))
+    elif now[NOISE] > 0.0:
+        state["latch"][r] = np.uint8(SLOW_LATCH)
+        now[CAUSE], now[EXPECTED], now[SCALE] = _NOISE, now[WILDEST], now[NOISE]
 
 
 @kernel(void(FULLS, int64, float64, float64, int64, float64, F64), borrows=True)
@@ -246,6 +295,7 @@ def score_full(
         forget_full(state, r)
     if choose_input(state, r, now) == 0:
         return
+    judge_noise(state, r, now)
     expect_by_hour(state, r, now)
     look(state, r, now)
     keep_level(state, r, now)
@@ -256,5 +306,5 @@ def score_full(
         now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
     report_full(state, r, now)
     decide_flag(state, r, threshold, now)
-    tell_drift(state, r, now)
+    tell_slow(state, r, now)
     count_flag(state, r, now)

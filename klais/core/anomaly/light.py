@@ -11,6 +11,7 @@ from klais.core.anomaly.channel import (
     DAY_MEMORY_S,
     DAY_S,
     EXPECTED,
+    FLOOR_LEAST,
     FLOOR_QUANTA,
     FLOOR_SHARE,
     GAP,
@@ -119,8 +120,8 @@ def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
     """Compare each view with its usual size and learn it; SURPRISE, its cause, and the mean of e^4 / E e^4."""
     stored, row, lengths = state["stored"], now[ROW], now[LENGTHS]
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
-    floor_row = max(share, quanta) ** 2 + 1e-18
-    floor_smooth = max(share, 0.5 * quanta) ** 2 + 1e-18
+    floor_row = max(share, quanta) ** 2 + FLOOR_LEAST
+    floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_LEAST
     memory = max(300.0, MEMORY_ROWS * lengths)
     by_hour = 2.0 ** (np.float64(state["factor"][r, int(now[HOUR])]) * 0.125)
     best = ratios = judged = 0.0

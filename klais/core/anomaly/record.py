@@ -49,6 +49,7 @@ class Cause(IntEnum):
     TYPE = 11  # the device behaves like one of another type (value, expected: codes of the types' names)
     IMPERSONATION = 12  # frames of another type of device come between its own
     ODD = 13  # it sends what neither it nor any type sends
+    NOISE = 14  # for an hour it changed more than in any hour of the last days (value, expected: size of the steps)
 
 
 @dataclass(frozen=True, slots=True)

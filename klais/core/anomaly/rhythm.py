@@ -29,6 +29,7 @@ MEMORY_BUCKETS, SPREAD_BUCKETS = 300.0, 500.0
 FLOOR, FLEET_FLOOR = 0.15, 0.1  # log: a change by 15 % is worth 1; beside a fleet the common part of it is known
 GAP4 = 6.0**4  # a silence is so many times the usual large interval, to the 4th power
 GAP_MEMORY = 0.002
+YOUNG_S, NIGHT_S = 86_400.0, 4 * 3600.0  # in the first day so long a silence may be the first night: it is learned only
 CLIP = 3.0  # usual sizes: the furthest that a bucket is learned at, so that a change is told before it is learned
 SETTLED_BUCKETS = 30.0  # the spread learns as if it had seen so many buckets more
 THRESHOLD, GUARD, HALF_S = 5.0, 1.2, 3 * 86_400.0
@@ -53,8 +54,8 @@ def advance_clock(fleet: npt.NDArray[np.float64], t: float, devices: int) -> flo
     return float(fleet[CLOCK_S])
 
 
-@kernel(int64(GATES, int64, float64, F64), borrows=True, inlined=True)
-def judge_silence(gates: Gates, r: int, interval_s: float, seen: npt.NDArray[np.float64]) -> int:
+@kernel(int64(GATES, int64, float64, float64, F64), borrows=True, inlined=True)
+def judge_silence(gates: Gates, r: int, interval_s: float, period_s: float, seen: npt.NDArray[np.float64]) -> int:
     """SILENCE if an interval is far longer than the device's long ones and the longest lately; learns it."""
     fourth = interval_s * interval_s * interval_s * interval_s
     mean, longest = np.float64(gates["gap4"][r]), np.float64(gates["longest_s"][r])
@@ -62,7 +63,8 @@ def judge_silence(gates: Gates, r: int, interval_s: float, seen: npt.NDArray[np.
     cause = 0
     more = 2.0 * (1.0 + np.float64(gates["rhythm_told"][r]))  # what was told before is a habit
     if gates["buckets"][r] >= WARM_BUCKETS and fourth > GAP4 * mean and interval_s > more * longest:
-        cause = _SILENCE
+        seen_s = np.float64(gates["buckets"][r]) * max(period_s, np.exp(np.float64(gates["usual"][r])))
+        cause = _SILENCE if seen_s > YOUNG_S or interval_s < NIGHT_S else 0
         usual_s = np.sqrt(np.sqrt(mean))
         seen[INTERVAL_S], seen[USUAL_S], seen[USUAL_SIZE] = interval_s, usual_s, usual_s
         seen[SCORE] = 5.0 * interval_s / (6.0 * max(usual_s, 1e-3))
@@ -138,7 +140,7 @@ def observe_rhythm(
     if known == 0:
         gates["begin_ms"][r], gates["frames"][r] = clock_ms, np.uint16(0)
         return 0
-    cause: int = judge_silence(gates, r, np.float64(np.uint32(clock_ms - before)) * 1e-3, seen)
+    cause: int = judge_silence(gates, r, np.float64(np.uint32(clock_ms - before)) * 1e-3, period_s, seen)
     gates["frames"][r] += np.uint16(1)
     waited_s = np.float64(np.uint32(clock_ms - begin)) * 1e-3
     if waited_s < 0.99 * period_s and gates["frames"][r] < np.uint16(60_000):

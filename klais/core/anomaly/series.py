@@ -137,6 +137,8 @@ def facts_of_flags(samples: Samples, found: npt.NDArray[np.void]) -> list[tuple[
             run = i - int(np.flatnonzero(samples.x[: i + 1] != samples.x[i]).max(initial=-1)) - 1
             held_s = float(samples.t[i] - samples.t[i - run])
             since, score = age_code_of(held_s), held_s / max(float(row["scale"]), 1e-9)
+        elif cause & (COUNTER - 1) == Cause.NOISE:
+            value = float(row["scale"])
         elif cause & COUNTER and i:
             value = float((samples.x[i] - samples.x[i - 1]) / max(samples.t[i] - samples.t[i - 1], 1e-9))
         facts = FlagFacts("value", cause, value, float(row["expected"]), score, float(row["scale"]), since, told)

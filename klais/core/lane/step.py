@@ -155,7 +155,7 @@ def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | 
     """Let frames out of the queue as the global bucket allows, at most ``most``; None when none may go."""
     if not state.queue.depth:
         return None
-    before = state.tokens, state.new_devices, state.bucket_ns
+    before = state.tokens, state.new_devices, min(state.bucket_ns, now_ns)  # follow a clock that was set back
     refill_buckets(state, limits, now_ns)
     frames = min(state.queue.depth, int(state.tokens), most)
     if frames <= 0:

@@ -4,7 +4,9 @@ from typing import Any
 
 from klais import __version__
 from klais.edge.api.models import ConfigRequest, ConfigResponse, Health, Live, Ready, Stats
+from klais.edge.api.tap import PATH, EdgeTapQuery
 from klais.http.openapi import answer, document, errors, json_body, schemas
+from klais.http.tap import tap_path
 
 _READ = ("400", "401", "403", "421", "429")
 
@@ -52,6 +54,7 @@ DOCUMENT: dict[str, Any] = document(
         "/metrics": _get("metrics", "The same for Prometheus.", {"200": {"description": "Text.", "content": _TEXT}}),
         "/openapi.json": _get("openapi", "This document.", {"200": {"description": "OpenAPI 3.1.", "content": _ANY}}),
         "/config": {"post": _CONFIG},
+        PATH: tap_path(EdgeTapQuery, "received", "409"),
     },
     schemas=schemas(requests=(ConfigRequest,), answers=(ConfigResponse, Live, Ready, Health, Stats)),
 )

@@ -5,6 +5,8 @@ What stands before every request (limits, tokens, names, browsers) and the shape
 
 import asyncio
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -12,18 +14,23 @@ from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.edge.api.models import ConfigRequest, ConfigResponse
+from klais.edge.api.tap import PATH as TAP_PATH
+from klais.edge.api.tap import EdgeTapQuery
+from klais.edge.tap import EdgeTaps
 from klais.errors import EdgeUnavailable
 from klais.http.access import Access
 from klais.http.body import read_body
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.errors import HttpError, reply
 from klais.http.guard import Guard
+from klais.http.tap import TapPage
 from klais.system.address import Bind, bind_error
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.api.server")
 
 BODY_LIMIT_BYTES = 4096
+Taps = EdgeTaps | Callable[[], Sequence[str]]
 
 
 class State(Protocol):
@@ -51,8 +58,9 @@ class State(Protocol):
         """
 
 
-def make_app(state: State, guard: Guard, min_rate: float) -> web.Application:
-    """The application; ``min_rate``: rates below it need ``force``."""
+def make_app(state: State, guard: Guard, min_rate: float, taps: Taps = list) -> web.Application:
+    """The application; ``min_rate``: rates below it need ``force``. ``taps``: those of this process, or says at
+    which URLs the processes are that have the frames."""
 
     async def livez(_request: web.Request) -> web.Response:
         body = state.live()
@@ -108,17 +116,33 @@ def make_app(state: State, guard: Guard, min_rate: float) -> web.Application:
     }.items():
         app.router.add_get(path, handler)
     app.router.add_post("/config", config)
+    _install_tap(app, guard, taps)
     return app
+
+
+def _install_tap(app: web.Application, guard: Guard, taps: Taps) -> None:
+    if isinstance(taps, EdgeTaps):
+        TapPage(taps, guard, EdgeTapQuery).install(app, TAP_PATH)
+    else:
+        app.router.add_get(TAP_PATH, partial(_tap_elsewhere, taps))
+
+
+async def _tap_elsewhere(others: Callable[[], Sequence[str]], _request: web.Request) -> web.Response:
+    urls = ", ".join(others())
+    text = f"several edge processes answer here, and each has frames of its own: ask one of them with --url: {urls}"
+    raise HttpError(409, "several_edges", text)
 
 
 def _unavailable(error: EdgeUnavailable) -> HttpError:
     return HttpError(503, "edge_unavailable", str(error))
 
 
-def api_of(settings: Settings, state: State, access: Access) -> "ApiServer":
+def api_of(settings: Settings, state: State, access: Access, taps: Taps = list) -> "ApiServer":
     """The server as the settings want it."""
     guard = Guard.of(settings, Bind.parse(settings.api_bind).host, access)
-    return ApiServer(make_app(state, guard, settings.pid_rate_min), settings.api_bind, ConnectionLimits.of(settings))
+    return ApiServer(
+        make_app(state, guard, settings.pid_rate_min, taps), settings.api_bind, ConnectionLimits.of(settings)
+    )
 
 
 class ApiServer:

@@ -151,10 +151,14 @@ class EdgeView:
         out = self._problems() + self._forwarder.problems()
         out += [text for follower in (self._control, self._system) if (text := follower.problem())]
         if self._refuses():
-            out.append("frames were dropped in the last 5 s: neither Kafka nor the spool takes more")
+            out.append(
+                "frames were dropped in the last 5 s: neither Kafka nor the spool takes more; `/stats` has the reasons"
+            )
+        if astray := self.statistics().unaccounted:
+            out.append(f"{abs(astray)} frames are in no counter: a defect of KLAIS, report it with `/stats`")
         depth = self._dam()["queue_depth"]
         if depth >= self._settings.dam_queue_limit > 0:
-            out.append(f"the dam's queue is full ({depth} frames)")
+            out.append(f"the dam's queue is full ({depth} frames): raise the rate, or KLAIS_DAM_QUEUE_LIMIT")
         return out
 
     def _refuses(self) -> bool:

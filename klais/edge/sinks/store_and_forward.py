@@ -220,7 +220,10 @@ class Forwarder:
         if not breaker.closed:
             where = f"{counts.spooled:,} frames wait on disk ({self.backlog.bytes:,} bytes)"
             where += f", {counts.held:,} in memory" if counts.held else ""
-            out.append(f"the breaker is {breaker.state.value.replace('_', '-')}: {breaker.why}; {where}")
+            what = f"the breaker is {breaker.state.value.replace('_', '-')}: {breaker.why}; {where}"
+            out.append(f"{what}; the edge tries again by itself: see to Kafka, or to the way there")
+            if why := self.backlog.no_room:
+                out.append(f"{why}: frames are dropped; see to Kafka, or raise {self.backlog.bound}")
         return out + self.backlog.problems()
 
     @property

@@ -27,7 +27,8 @@ from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.edge.supervisor.upgrade import RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable
 from klais.http import client
-from klais.http.access import Access, token_to_read, with_token
+from klais.http.access import Access, with_token
+from klais.http.tokens import token_to_read
 from klais.system.activation import HeldSocket, inherited_sockets
 from klais.system.address import Bind, join_group, open_udp_socket
 from klais.system.child import OwnedChild
@@ -232,7 +233,7 @@ class Fleet:
         klais.errors.PortInUse
             The API's port is taken.
         """
-        api = api_of(self.settings, self, self._access)
+        api = api_of(self.settings, self, self._access, lambda: [f"http://{m.api}" for m in self.members])
         api.start()
         log.info(
             "fleet_started", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port

@@ -36,7 +36,7 @@ export function About({ about }) {
     }`;
 }
 
-export function Login({ about, onChange }) {
+export function Login({ about, query, onChange }) {
   const [error, setError] = useState(null);
   async function submit(event) {
     event.preventDefault();
@@ -45,7 +45,7 @@ export function Login({ about, onChange }) {
       await post("/ui/login", { token: form.get("token"), name: form.get("name") });
       setError(null);
       onChange();
-      location.hash = "/overview";
+      location.hash = query.to ?? "/overview";
     } catch (failure) {
       setError(failure);
     }

@@ -1,12 +1,13 @@
 // Devices that were flagged, the newest flag first.
 import { html } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { DeviceLink, Failure, State, Table } from "./parts.js";
-import { ago, count, printable, short } from "./format.js";
+import { store } from "./store.js";
+import { DeviceLink, Failure, noRows, State, Table } from "./parts.js";
+import { ago, count, counted, printable, short } from "./format.js";
 
 export function Anomalies({ paused }) {
   const { data, error } = usePoll("/anomalies/?scope=all&size=100", 5000, paused);
-  const now = Date.now();
+  const now = store.clock();
   const columns = [
     { label: "device", cell: (row) => html`<${DeviceLink} id=${row.device_id} />` },
     { label: "state", cell: (row) => html`<${State} value=${row.state} />` },
@@ -21,7 +22,7 @@ export function Anomalies({ paused }) {
   return html`<p>A flag says that a value is unusual for its device. It drops nothing.
       ${data && ` ${count(data.flags.written)} flags were written, ${count(data.flags.suppressed)} held back.`}</p>
     <${Failure} error=${error} />
-    <${Table} caption=${`${count(data?.total)} devices were flagged`} columns=${columns}
+    <${Table} caption=${`${counted(data?.total, "device was", "devices were")} flagged`} columns=${columns}
       rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}
-        empty="No device was ever flagged." />`;
+      empty=${noRows(data, error, "No device was ever flagged.")} />`;
 }

@@ -1,9 +1,9 @@
 // The frame of all pages: navigation, theme, pause, connection.
 import { html, render, useEffect, useRef, useState } from "./lib.js";
-import { useRoute, useStore } from "./hooks.js";
+import { toLogin, useRoute, useStore } from "./hooks.js";
 import { store } from "./store.js";
 import { get } from "./api.js";
-import { printable } from "./format.js";
+import { clock, printable } from "./format.js";
 import { Overview } from "./overview.js";
 import { Devices } from "./devices.js";
 import { Device } from "./device.js";
@@ -49,15 +49,39 @@ function useTheme() {
   return [theme, setTheme];
 }
 
+// What a canvas has to be drawn again for: it does not know the colours of the page by itself.
+const LOOKS = ["(prefers-color-scheme: dark)", "(forced-colors: active)"].map((query) => matchMedia(query));
+
+function useLook(theme) {
+  const [, changed] = useState(0);
+  useEffect(() => {
+    const draw = () => changed((n) => n + 1);
+    for (const look of LOOKS) look.addEventListener("change", draw);
+    return () => LOOKS.forEach((look) => look.removeEventListener("change", draw));
+  }, []);
+  return [theme, ...LOOKS.map((look) => look.matches)].join(" ");
+}
+
+function Banner({ live }) {
+  if (live.error?.status === 401)
+    return html`<p class="banner" role="alert">Reading needs a token: <a href=${toLogin()}>log in</a>.</p>`;
+  if (live.connected) return null;
+  const refused = live.error?.status && ` (${printable(live.error.message)})`;
+  return html`<p class="banner" role="alert">No connection to the worker${refused}: ${
+    live.now ? `these are the figures of ${clock(live.now.at_ms)}` : "there are no figures yet"
+  }. The page tries again by itself.</p>`;
+}
+
 function App() {
   const live = useStore();
   const route = useRoute();
   const [about, reload] = useAbout();
   const [theme, setTheme] = useTheme();
+  const look = useLook(theme);
   const [paused, setPaused] = useState(false);
   const heading = useRef(null);
   const first = useRef(true);
-  const isDevice = route.page === "device";
+  const isDevice = route.page === "device" && route.id !== "";
   const isLogin = route.page === "login";
   const [title, Body] = isDevice
     ? [`Device ${printable(route.id)}`, Device]
@@ -70,6 +94,16 @@ function App() {
     if (!first.current) heading.current?.focus();
     first.current = false;
   }, [title]);
+  useEffect(() => {
+    // A jump to #main would leave the page: what stands behind the # is the route.
+    const skip = (event) => {
+      event.preventDefault();
+      heading.current?.focus();
+    };
+    const link = document.querySelector(".skip");
+    link.addEventListener("click", skip);
+    return () => link.removeEventListener("click", skip);
+  }, []);
   const status = live.connected ? (live.now?.status ?? "waiting") : "lost";
   const pause = () => {
     store.paused = !paused;
@@ -89,21 +123,14 @@ function App() {
         ${
           about?.session
             ? html`<a href="#/login">${printable(about.session.name)}</a>`
-            : about?.login_needed && html`<a href="#/login">Log in</a>`
+            : about?.login_needed && html`<a href=${toLogin()}>Log in</a>`
         }</div></header>
     <p class="hidden" role="status">${`Status: ${status}`}</p>
-    ${
-      !live.connected &&
-      html`<p class="banner" role="alert">No connection to the worker: these are the figures of
-      ${live.now ? ` ${new Date(live.now.at_ms).toLocaleTimeString("en-GB")}` : " no time yet"}.
-      The page tries again by itself.</p>`
-    }
-    ${live.error && live.error.status === 401 && html`<p class="banner">Reading needs a token: <a
-      href="#/login">log in</a>.</p>`}
+    <${Banner} live=${live} />
     <main id="main"><h1 tabindex="-1" ref=${heading}>${title}</h1>
       <${Body} key=${isDevice ? route.id : route.page} store=${live} query=${route.query} id=${route.id}
         about=${about}
-        paused=${paused} theme=${theme} onChange=${reload} /></main>`;
+        paused=${paused} theme=${look} onChange=${reload} /></main>`;
 }
 
 store.start();

@@ -1,7 +1,7 @@
 // Who changed what, when and why.
 import { html } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { Failure, Scope, Table } from "./parts.js";
+import { Failure, noRows, Scope, Table } from "./parts.js";
 import { overrideText } from "./control.js";
 import { printable } from "./format.js";
 
@@ -20,5 +20,5 @@ export function Audit({ paused }) {
   return html`<${Failure} error=${error} />
     <${Table} caption="Changes by people, the newest first (kept for 30 days)" columns=${columns}
       rows=${(data?.changes ?? []).map((row) => ({ ...row, key: row.offset }))}
-        empty=${data ? "Nobody has changed anything." : error ? "Unknown." : "Asking Kafka…"} />`;
+        empty=${noRows(data, error, "Nobody has changed anything.")} />`;
 }

@@ -10,9 +10,11 @@ const TICKS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
 const DAY_S = 86400; // uPlot's own range where there is no sample lies before that
 
 // A canvas does not know light-dark(): an element resolves the token.
-function color(name) {
+export function color(name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
+  // The lines keep their colours where others are forced, as their keys do.
+  if (!["--quiet", "--line"].includes(name)) probe.style.forcedColorAdjust = "none";
   document.body.append(probe);
   const found = getComputedStyle(probe).color;
   probe.remove();

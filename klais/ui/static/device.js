@@ -1,6 +1,7 @@
 // One device: which rule acts on its frames, its figures, its profile, and what an operator can do.
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { usePoll } from "./hooks.js";
+import { store } from "./store.js";
 import { ChangeDialog, DeviceLink, Failure, Figure, State, Table, WhyNot } from "./parts.js";
 import { Chart } from "./chart.js";
 import { ofDevice, put, remove } from "./api.js";
@@ -118,7 +119,11 @@ function Known({ id, about, paused, theme }) {
       <button disabled=${!can} onClick=${() => setDialog("unlimit")}>Default limits…</button>
       <${WhyNot} about=${about} />
     </div>
-    ${dialog && html`<${Dialogs} which=${dialog} id=${id} about=${about} onClose=${() => setDialog("")} />`}
+    ${dialog && html`<${Dialogs} which=${dialog} id=${id} about=${about} onClose=${() => {
+      setDialog("");
+      detail.again();
+      why.again();
+    }} />`}
     ${
       w &&
       html`<h2>Why</h2><ol class="rules">${rules.map(
@@ -130,11 +135,11 @@ function Known({ id, about, paused, theme }) {
     ${
       d &&
       html`<dl class="figures">
-        <${Figure} label="first seen" value=${ago(d.first_seen, Date.now())} />
-        <${Figure} label="last seen" value=${ago(d.last_seen, Date.now())} />
+        <${Figure} label="first seen" value=${ago(d.first_seen, store.clock())} />
+        <${Figure} label="last seen" value=${ago(d.last_seen, store.clock())} />
         <${Figure} label="partition" value=${d.partition} />
         ${d.type && html`<${Figure} label="type" value=${printable(d.type.name ?? "not known yet")} />`}
-        <${Figure} label="anomaly score" value=${short(d.score)} />
+        <${Figure} label="anomaly score" value=${short(d.flag?.score)} />
       </dl>
       <p><${Gauge} bucket=${d.bucket} /></p>
       <h2>Sequence window</h2><${Window} window=${d.window} />
@@ -150,7 +155,7 @@ function Known({ id, about, paused, theme }) {
         rows=${d.profile.map((row) => ({ ...row, key: row.feature }))} empty="Nothing yet." />
       ${
         d.flag &&
-        html`<p>Last flag ${ago(d.flag.at, Date.now())}: ${printable(d.flag.explanation)} Flags drop nothing.</p>`
+        html`<p>Last flag ${ago(d.flag.at, store.clock())}: ${printable(d.flag.explanation)} Flags drop nothing.</p>`
       }
       <${Table} caption="Counters since the device was first seen" columns=${counters}
         rows=${Object.entries(d.counters).map(([key, value]) => ({ key, value }))} />`

@@ -1,7 +1,8 @@
 // The table of devices, over all workers.
 import { html, useEffect, useState } from "./lib.js";
 import { go, usePoll } from "./hooks.js";
-import { DeviceLink, Failure, State, Table } from "./parts.js";
+import { store } from "./store.js";
+import { DeviceLink, Failure, noRows, State, Table } from "./parts.js";
 import { ago, count, counted, printable } from "./format.js";
 
 const STATES = ["normal", "silent", "flagged", "limited", "blocked"];
@@ -18,6 +19,41 @@ function csv(rows) {
     .join("\n");
 }
 
+// The cursor of the page before, by what was asked and its cursor; kept while the window is open, so that it holds
+// whichever way the browser went, back and forward.
+const trail = new Map();
+const placeOf = ({ after, ...asked }) => JSON.stringify([Object.entries(asked).sort(), after ?? ""]);
+
+// Under the pointer, and under the focus on a row, no row changes its place.
+function useStill() {
+  const [pointed, setPointed] = useState(false);
+  const [focused, setFocused] = useState(false);
+  const inRows = (element) => Boolean(element?.closest?.("tbody"));
+  return [
+    pointed || focused,
+    {
+      onMouseEnter: () => setPointed(true),
+      onMouseLeave: () => setPointed(false),
+      onFocusIn: (event) => setFocused(inRows(event.target)),
+      onFocusOut: (event) => inRows(event.relatedTarget) || setFocused(false),
+    },
+  ];
+}
+
+// Copies the rows, and says so: a page that is neither encrypted nor local has no clipboard.
+function useCopy() {
+  const [said, setSaid] = useState("");
+  const copy = async (rows) => {
+    try {
+      await navigator.clipboard.writeText(csv(rows));
+      setSaid(`Copied ${counted(rows.length, "row", "rows")}.`);
+    } catch {
+      setSaid("The browser has no clipboard here: it needs HTTPS or this computer. Use klais devices list -o csv.");
+    }
+  };
+  return [said, copy];
+}
+
 function pathOf(query) {
   const asked = new URLSearchParams({ scope: "all", size: query.size ?? "50", sort: query.sort ?? "last_seen" });
   for (const name of ["order", "state", "q", "after", "dropped", "silent_s"])
@@ -26,16 +62,15 @@ function pathOf(query) {
 }
 
 export function Devices({ query, paused }) {
-  const [over, setOver] = useState(false);
+  const [still, under] = useStill();
   const [typed, setTyped] = useState(query.q ?? "");
-  const [trail, setTrail] = useState([]); // cursors of the pages before this one
-  const { data, error } = usePoll(pathOf(query), 2000, over || paused);
-  const change = (more) => {
-    setTrail([]);
-    go("devices", { ...query, after: "", ...more });
-  };
+  const [said, copy] = useCopy();
+  const { data, error } = usePoll(pathOf(query), 2000, still || paused);
+  const change = (more) => go("devices", { ...query, after: "", ...more });
+  const size = query.size ?? "50";
+  const back = trail.get(placeOf(query));
   useEffect(() => setTyped(query.q ?? ""), [query.q]);
-  const now = Date.now();
+  const now = store.clock();
   const sort = query.sort ?? "last_seen";
   const order = data?.order ?? "desc";
   const sortBy = (key) => change({ sort: key, order: key === sort ? (order === "asc" ? "desc" : "asc") : "" });
@@ -55,7 +90,7 @@ export function Devices({ query, paused }) {
     number("score", "anomaly score"),
   ];
   const states = data?.devices_by_state ?? {};
-  const still = over ? " (the table stands still under the pointer)" : "";
+  const held = still ? " (the rows stand still while you point at one)" : "";
   return html`
     <form class="filters" role="search" onSubmit=${(e) => {
       e.preventDefault();
@@ -64,11 +99,12 @@ export function Devices({ query, paused }) {
       <label>Part of the id <input type="search" value=${typed} maxlength="16"
         onInput=${(e) => setTyped(e.target.value)} /></label>
       <button type="submit">Search</button>
-      <label>Page size <select value=${query.size ?? "50"} onChange=${(e) => change({ size: e.target.value })}>
-        ${SIZES.map((size) => html`<option value=${size}>${size}</option>`)}</select></label>
+      <label>Page size <select value=${size} onChange=${(e) => change({ size: e.target.value })}>
+        ${[...new Set([...SIZES, size])].map((each) => html`<option value=${each}>${each}</option>`)}</select></label>
       <label class="check"><input type="checkbox" checked=${query.dropped === "true"}
         onChange=${(e) => change({ dropped: e.target.checked ? "true" : "" })} /> with drops only</label>
-      <button type="button" onClick=${() => navigator.clipboard?.writeText(csv(data?.items ?? []))}>Copy as CSV</button>
+      <button type="button" disabled=${!data?.items?.length} onClick=${() => copy(data.items)}>Copy as CSV</button>
+      <span role="status">${said}</span>
     </form>
     ${
       data?.recorded &&
@@ -88,19 +124,17 @@ export function Devices({ query, paused }) {
       html`<p class="failure">These workers did not answer, their devices are
       missing here: ${data.workers_missing.map(printable).join(", ")}</p>`
     }
-    <div onMouseEnter=${() => setOver(true)} onMouseLeave=${() => setOver(false)}
-      onFocusIn=${() => setOver(true)} onFocusOut=${() => setOver(false)}>
-      <${Table} caption=${counted(data?.total, "device", "devices") + still}
+    <div ...${under}>
+      <${Table} caption=${counted(data?.total, "device", "devices") + held}
         columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}
-        sort=${sort} order=${order} onSort=${sortBy} empty=${data ? "No device matches." : "Asking the workers…"} />
+        sort=${sort} order=${order} onSort=${sortBy} empty=${noRows(data, error, "No device matches.")} />
     </div>
     <nav class="pages" aria-label="Pages of the table">
       <button disabled=${!query.after} onClick=${() => {
-        go("devices", { ...query, after: trail.at(-1) ?? "" });
-        setTrail(trail.slice(0, -1));
-      }}>Previous page</button>
+        go("devices", { ...query, after: back ?? "" });
+      }}>${query.after && back === undefined ? "First page" : "Previous page"}</button>
       <button disabled=${!data?.next} onClick=${() => {
-        setTrail([...trail, query.after ?? ""]);
+        trail.set(placeOf({ ...query, after: data.next }), query.after ?? "");
         go("devices", { ...query, after: data.next });
       }}>Next page</button>
     </nav>`;

@@ -61,7 +61,7 @@ export function ago(iso, nowMs) {
 
 export function until(untilMs, nowMs) {
   if (untilMs === null || untilMs === undefined) return "until it is removed";
-  return untilMs <= nowMs ? "ended" : `for ${duration((untilMs - nowMs) / 1000)}`;
+  return untilMs <= nowMs ? "ended" : `in ${duration((untilMs - nowMs) / 1000)}`;
 }
 
 export const counted = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
@@ -69,4 +69,4 @@ export const counted = (value, one, many) => `${count(value)} ${value === 1 ? on
 // A host is named with the folder of its kernel filter's maps.
 export const hostName = (host) => printable((host ?? "").split(":")[0]);
 
-export const words = (name) => String(name).replaceAll("_", " ");
+export const words = (name) => printable(name).replaceAll("_", " ");

@@ -1,6 +1,6 @@
 // Hooks of this page.
-import { useEffect, useState } from "./lib.js";
-import { store } from "./store.js";
+import { useEffect, useRef, useState } from "./lib.js";
+import { calmMs, store } from "./store.js";
 import { get } from "./api.js";
 
 // The live figures; draws again with each event.
@@ -10,33 +10,38 @@ export function useStore() {
   return store;
 }
 
-// A page of the JSON views, asked again every `periodMs` while it is visible; `held` stops that, `again()` asks now.
+// A page of the JSON views, asked again every `periodMs` while it is visible; `held` stops that (an answer that comes
+// meanwhile is not shown), `again()` asks now.
 export function usePoll(path, periodMs, held = false) {
   const [state, setState] = useState({ data: null, error: null });
   const [turn, setTurn] = useState(0);
+  const hold = useRef(held);
+  hold.current = held;
   useEffect(() => {
     if (!path) return undefined;
     const abort = new AbortController();
     let timer = null;
     let first = true;
     const round = async () => {
-      if (first || (!document.hidden && !store.paused && !held)) {
-        first = false;
+      const shown = () => first || (!store.paused && !hold.current);
+      if (shown() && (first || !document.hidden)) {
         try {
-          setState({ data: await get(path, abort.signal), error: null });
+          const data = await get(path, abort.signal);
+          if (shown()) setState({ data, error: null });
         } catch (error) {
           if (error.name === "AbortError") return;
           setState((before) => ({ data: before.data, error }));
         }
       }
-      if (!abort.signal.aborted) timer = setTimeout(round, periodMs);
+      first = false;
+      if (!abort.signal.aborted) timer = setTimeout(round, Math.max(periodMs, calmMs()));
     };
     round();
     return () => {
       abort.abort();
       clearTimeout(timer);
     };
-  }, [path, periodMs, held, turn]);
+  }, [path, periodMs, turn]);
   return { ...state, again: () => setTurn((n) => n + 1) };
 }
 
@@ -58,6 +63,12 @@ export function go(page, query = {}) {
   const search = new URLSearchParams(kept).toString();
   location.hash = `/${page}${search ? "?" + search : ""}`;
 }
+
+// The login, which leads back to this page.
+export const toLogin = () =>
+  location.hash.startsWith("#/login")
+    ? location.hash
+    : `#/login?to=${encodeURIComponent(location.hash.slice(1) || "/overview")}`;
 
 export function useRoute() {
   const [route, setRoute] = useState(parseRoute());

@@ -1,7 +1,8 @@
 // Incidents: flags with one cause. Open ones first as they come; acknowledge what you know, mute what you expect.
 import { html, useState } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { ChangeDialog, DeviceLink, Failure, State, Table, WhyNot } from "./parts.js";
+import { store } from "./store.js";
+import { ChangeDialog, DeviceLink, Failure, noRows, State, Table, WhyNot } from "./parts.js";
 import { put, remove } from "./api.js";
 import { ago, count, counted, printable, until } from "./format.js";
 
@@ -48,7 +49,7 @@ function Dialog({ dialog, about, onClose }) {
 export function Incidents({ about, paused }) {
   const { data, error, again } = usePoll("/api/v1/incidents?size=100", 3000, paused);
   const [dialog, setDialog] = useState(null);
-  const now = Date.now();
+  const now = store.clock();
   const can = about?.may_change;
   const ask = (label, aria, value) =>
     html`<button disabled=${!can} aria-label=${aria} onClick=${() => setDialog(value)}>${label}</button> `;
@@ -65,11 +66,15 @@ export function Incidents({ about, paused }) {
     { label: "what happened", kind: "text", cell: (row) => printable(row.explanation) },
     {
       label: "acknowledged",
-      cell: (row) =>
-        row.acknowledged
-          ? html`by ${printable(row.acknowledged.author ?? "?")}: ${printable(row.acknowledged.reason ?? "")}
-            ${" "}${ask("Take back…", `Take back the acknowledgement of incident ${row.id}`, { kind: "unack", row })}`
-          : ask("Acknowledge…", `Acknowledge incident ${row.id}`, { kind: "ack", row }),
+      // The same button with another text: the focus stays on it.
+      cell: (row) => {
+        const by = row.acknowledged;
+        return html`${by && `by ${printable(by.author ?? "?")}: ${printable(by.reason ?? "")} `}${
+          by
+            ? ask("Take back…", `Take back the acknowledgement of incident ${row.id}`, { kind: "unack", row })
+            : ask("Acknowledge…", `Acknowledge incident ${row.id}`, { kind: "ack", row })
+        }`;
+      },
     },
     {
       label: "mute",
@@ -94,11 +99,12 @@ export function Incidents({ about, paused }) {
     know of: it stays open, and everybody sees who knows. Mute what you expect: no new incident opens for it.
     ${" "}<${WhyNot} about=${about} /></p>
     <${Failure} error=${error} />
-    <${Table} caption=${`Incidents, the newest first: ${count(data?.open ?? 0)} open`}
+    <${Table} caption=${`Incidents, the newest first: ${count(data?.open)} open`}
       columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.id }))}
-      empty="There is no incident." />
+      empty=${noRows(data, error, "There is no incident.")} />
     <${Table} caption="Muted: nothing opens an incident for" columns=${muted}
-      rows=${(data?.mutes ?? []).map((row) => ({ ...row, key: row.scope }))} empty="Nothing is muted." />
+      rows=${(data?.mutes ?? []).map((row) => ({ ...row, key: row.scope }))} 
+      empty=${noRows(data, error, "Nothing is muted.")} />
     ${dialog && html`<${Dialog} dialog=${dialog} about=${about} onClose=${() => {
       setDialog(null);
       again();

@@ -123,7 +123,7 @@ export function Overview({ store, theme }) {
       label: "intended",
       cell: (row) => (row.intended ? "yes" : html`<${State} value="critical" text="no: a loss" />`),
     },
-    { label: "where", cell: (row) => named(row.where) },
+    { label: "where", kind: "text", cell: (row) => named(row.where) },
     { label: "frames", number: true, cell: (row) => count(row.frames) },
   ];
   return html`

@@ -1,5 +1,7 @@
 // Small parts of all pages.
-import { html, useEffect, useRef, useState } from "./lib.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
+import { toLogin } from "./hooks.js";
+import { store } from "./store.js";
 import { printable } from "./format.js";
 
 const SHAPES = {
@@ -41,16 +43,31 @@ export const WhyNot = ({ about }) =>
   html`<small>${
     about.read_only
       ? "Recorded figures: nothing can be changed."
-      : html`<a href="#/login">Log in</a> to change something.`
+      : html`<a href=${toLogin()}>Log in</a> to change something.`
   }</small>`;
 
 export const Failure = ({ error }) => error && html`<p class="failure" role="alert">${printable(error.message)}</p>`;
+
+// The focus stays where it was when rows change places under it, and goes to the table when its row is gone.
+function useKeptFocus() {
+  const table = useRef(null);
+  const had = table.current?.contains(document.activeElement) ? document.activeElement : null;
+  useLayoutEffect(() => {
+    if (!had || document.activeElement === had) return;
+    (had.isConnected ? had : table.current).focus({ preventScroll: true });
+  });
+  return table;
+}
+
+// What an empty table says before there is an answer, or where there is none.
+export const noRows = (data, error, text) => (data ? text : error ? "Unknown." : "Asking the workers…");
 
 // rows of objects; columns: [{ key, label, cell(row), number, kind, sort }]; kind "short": never on two lines;
 // a table with a column of kind "text" (sentences) shows each row as a card where the window is narrow
 export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
   const kind = columns.some((column) => column.kind === "text") ? "cards" : "";
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
+  const table = useKeptFocus();
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption} ref=${table}>
     <table role="table" class=${kind}><caption><span>${caption}</span></caption><thead
       role="rowgroup"><tr role="row">${columns.map((column) => {
       const sorted = column.sort && sort === column.key;
@@ -115,6 +132,7 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
     setBusy(true);
     try {
       await send(body);
+      store.showNext = true;
       dialog.current?.close();
     } catch (failure) {
       setError(failure);

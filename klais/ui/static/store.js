@@ -3,6 +3,11 @@ import { get } from "./api.js";
 
 const SECONDS = 900;
 const SILENT_MS = 3000;
+const CALM = matchMedia("(prefers-reduced-motion: reduce)");
+const CALM_MS = 5000; // between two updates, for who wants little motion
+const SKEW_MS = 5000; // a smaller difference between the clocks is that of an event on its way
+
+export const calmMs = () => (CALM.matches ? CALM_MS : 0);
 
 class Store {
   constructor() {
@@ -10,7 +15,10 @@ class Store {
     this.history = { at_ms: [] };
     this.connected = true; // until nothing has come for a while
     this.paused = false;
+    this.showNext = false; // the next event is drawn also while paused: it shows what the operator changed
     this.error = null;
+    this.drawnMs = 0;
+    this.aheadMs = 0; // of the worker's clock against that of this browser
     this.listeners = new Set();
     this.source = null;
     this.heardMs = 0;
@@ -50,9 +58,28 @@ class Store {
       // A browser tries again by itself, but not after an answer such as 401 or 503.
       if (this.source?.readyState === EventSource.CLOSED) {
         this.close();
+        this.askWhy();
         setTimeout(() => this.open(), 2000);
       }
     };
+  }
+
+  // Why the worker refuses the stream: an EventSource does not say it.
+  async askWhy() {
+    const abort = new AbortController();
+    try {
+      const answer = await fetch("/api/v1/stream", { signal: abort.signal, cache: "no-store" });
+      if (!answer.ok) this.error = { status: answer.status, message: (await answer.json()).error };
+      abort.abort();
+    } catch {
+      this.error = null; // it does not answer
+    }
+    this.tell();
+  }
+
+  // The time (epoch ms) by the worker's clock, which every time on the page is of.
+  clock() {
+    return Date.now() + (Math.abs(this.aheadMs) > SKEW_MS ? this.aheadMs : 0);
   }
 
   close() {
@@ -115,7 +142,12 @@ class Store {
     this.error = null;
     if (event.at_ms > (this.history.at_ms.at(-1) ?? 0)) this.append(event);
     this.now = event;
-    if (!this.paused) this.tell();
+    this.aheadMs = event.at_ms - this.heardMs;
+    if (this.showNext || (!this.paused && this.heardMs - this.drawnMs >= calmMs())) {
+      this.showNext = false;
+      this.drawnMs = this.heardMs;
+      this.tell();
+    }
   }
 }
 

@@ -1,7 +1,7 @@
 // Topics, consumer groups and their lag, and the lanes of each worker.
 import { html, useRef } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { Failure, Table } from "./parts.js";
+import { Failure, noRows, Table } from "./parts.js";
 import { clearing, lags } from "./overview.js";
 import { count, duration, ms, percent, printable, short } from "./format.js";
 
@@ -96,9 +96,9 @@ export function Topics({ store, paused }) {
       html`<${Table} caption="Lag of each partition of klais_raw" columns=${ofPartitions} rows=${lags(event)}
         empty="No lane reports." />`
     }
-    <${Table} caption="Topics" columns=${of} rows=${topics} empty=${data ? "No topic." : "Asking Kafka…"} />
+    <${Table} caption="Topics" columns=${of} rows=${topics} empty=${noRows(data, error, "No topic.")} />
     <${Table} caption="Consumer groups" columns=${ofGroups} rows=${groups}
-      empty="No group has committed an offset." />
+      empty=${noRows(data, error, "No group has committed an offset.")} />
     ${
       data &&
       html`<p>The lag of the group <code>klais</code> is that of the newest checkpoints; what

@@ -26,6 +26,7 @@ from klais.http.guard import Guard, wants_html
 from klais.http.openapi import document, errors, schemas
 from klais.http.query import Query, parameters, read_query
 from klais.kafka.end_offsets import EndOffsets, topics_body
+from klais.kafka.stats import clock_warning
 from klais.kafka.topics import Topics
 from klais.ui import openapi as ui
 from klais.ui.incidents import PARAMETER as INCIDENT_ID
@@ -41,12 +42,11 @@ from klais.worker.web import tap
 from klais.worker.web.control import control_body
 from klais.worker.web.dam import dam
 from klais.worker.web.device import detail, type_of
+from klais.worker.web.health import kafka_silent, lane_problems, lanes_body, no_lanes
 from klais.worker.web.peers import FORWARDED, Peers
 from klais.worker.web.queries import ControlQuery, DevicesQuery, ListQuery
 from klais.worker.web.times import iso
 from klais.worker.web.why import LaneNow, why
-
-QUIET_S = 3.0  # a broker that does not answer for so long is a problem worth telling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,42 +238,27 @@ async def topics(views: Views, request: web.Request) -> web.StreamResponse:
     return json_response(await views.answers.get("/topics/", make))
 
 
-def _lanes_body(views: Views) -> dict[str, Any]:
-    out = {}
-    for partition, lane in sorted(views.lanes.by_partition.items()):
-        of_lane = lane.statistics()
-        age_s = of_lane.checkpoint_age_s
-        out[str(partition)] = {
-            "live": of_lane.live,
-            "fenced": of_lane.fenced,
-            "failure": of_lane.failure,
-            "restarts": of_lane.restarts,
-            "checkpoint_age_s": None if age_s is None else round(age_s, 3),
-            "alarms": list(of_lane.alarms),
-        }
-    return out
-
-
 async def health(views: Views, request: web.Request) -> web.StreamResponse:
     """``/health``: 200 while the process works, 503 when a lane has failed or was fenced.
 
     A broker that does not answer is a problem, but none that restarting this process would mend: 200, and said.
     """
-    lanes = _lanes_body(views)
-    failed = {p: lane["failure"] for p, lane in lanes.items() if not lane["live"] and lane["failure"]}
-    problems = [f"lane {p}: {why_}" for p, why_ in failed.items()]
-    problems += [f"lane {p}: {text}" for p, lane in lanes.items() for text in lane["alarms"]]
-    failing_s = views.offsets.failing_s()
-    if failing_s > QUIET_S:
-        problems.append(f"Kafka has not answered for {failing_s:.0f} s")
-    forecast = views.report.controller()
+    of_lanes, lanes = views.lanes.by_partition, lanes_body(views.lanes.by_partition)
+    failed = any(not lane["live"] and lane["failure"] for lane in lanes.values())
+    problems = [text for partition, lane in sorted(of_lanes.items()) for text in lane_problems(partition, lane)]
+    found, forecast = views.readiness(), views.report.controller()
+    problems += [
+        no_lanes(views.lanes.empty_s, found.standby, found.waiting_for),
+        kafka_silent(views.offsets.failing_s()),
+    ]
     problems += [*views.topic_problems(), *forecast.problems, *views.report.type_problems]
-    if views.control is not None and (deaf := views.control.problem()):
-        problems.append(deaf)
+    problems.append((views.control.problem() if views.control is not None else None) or "")
+    problems = [text for text in problems if text]
+    warnings = [*forecast.warnings, clock_warning(forecast.clock_offset_s), views.report.missed_target]
     body = {
         "status": "degraded" if problems else "ok",
         "problems": problems,
-        "warnings": [*forecast.warnings, *filter(None, (views.report.missed_target,))],
+        "warnings": [text for text in warnings if text],
         "worker": views.worker_id,
         "version": __version__,
         "uptime_s": round(time.monotonic() - views.started_s, 3),

@@ -24,8 +24,8 @@ Sort = Literal[
 
 
 def _fits_an_id(text: str) -> str:
-    if not 1 <= len(text.encode(errors="replace")) <= ID_SIZE:
-        raise ValueError(f"must have 1 to {ID_SIZE} bytes in UTF-8")
+    if not 1 <= len(text.encode(errors="replace")) <= ID_SIZE or "\0" in text:
+        raise ValueError(f"must have 1 to {ID_SIZE} bytes in UTF-8 and no NUL")
     return text
 
 

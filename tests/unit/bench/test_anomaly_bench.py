@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bench.cases.anomaly.kinds import normal
 from bench.cases.anomaly.nab_score import LabelledFile, best, probation
 from bench.cases.anomaly.resampled import corpora
 from bench.cases.anomaly.second_kinds import second
+from bench.cases.anomaly.third_kinds import third
 from klais.cli.score import score
 from klais.config.load import Settings
 from klais.core.anomaly.samples import SamplesFormatError, read_samples
@@ -118,6 +120,7 @@ def test_score_prints_sentences_and_draws(tmp_path) -> None:
 
 
 DEVICES = 45
+Make = Callable[[np.random.Generator, float, float], dict[str, tuple[np.ndarray, np.ndarray]]]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +134,8 @@ def test_what_happens_to_a_fleet_or_a_site_is_one_incident(name: str, kinds: dic
     assert found["flags"] == 0 if name == "pause" else found["found"] >= 0.5 * event.devices
 
 
-def test_the_second_kinds_of_normal_series_are_flagged_once_a_month_at_most() -> None:
-    made = second(np.random.default_rng([3, 1]), 14.0, 60.0)
+@pytest.mark.parametrize("make", [second, third])
+def test_kinds_that_the_scorer_was_not_made_with_are_flagged_once_a_month_at_most(make: Make) -> None:
+    made = make(np.random.default_rng([3, 1]), 14.0, 60.0)
     flagged = [np.count_nonzero(score_series(t, x)["cause"]) / 14.0 for t, x in made.values()]
     assert len(flagged) >= 40 and np.mean(flagged) <= 0.035

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,13 @@ def test_rights_name_a_principal_and_are_safe_in_a_shell(run: Run) -> None:
         assert found.exit_code == 2 and repr(wrong) in found.output
     lines = run("topics", "rights", "--principal=User:a; reboot").output.splitlines()
     assert all("--allow-principal 'User:a; reboot' " in line for line in lines if not line.startswith("#"))
+
+
+def test_a_full_disk_is_one_line() -> None:
+    command = [sys.executable, "-m", "klais", "--config", "none", "config", "show"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "klais: the output cannot be written: No space left on device\n")
 
 
 def test_a_file_of_another_user_is_one_line_with_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

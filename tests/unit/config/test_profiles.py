@@ -9,7 +9,7 @@ from klais.config.fields import FIELDS
 from klais.config.load import describe, environ_of, load
 from klais.config.profiles import DISPLACED, KEYS, names
 from klais.errors import ConfigError
-from klais.http.access import token_to_change
+from klais.http.tokens import token_to_change
 
 PROD = """
 [test]

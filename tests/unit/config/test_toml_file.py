@@ -244,3 +244,14 @@ def test_a_setting_says_where_its_value_comes_from(tmp_path: Path) -> None:
     assert settings.origin("kafka_bootstrap").endswith("klais.toml:2: [kafka] bootstrap")
     assert settings.origin("web_bind", "web_port") == "KLAIS_WEB_PORT"
     assert settings.origin("api_bind") == "the default of KLAIS_API_BIND"
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "klais.toml"
+    path.write_bytes(b"\xef\xbb\xbf[kafka]\r\nport = 9093\r\n")
+    path.chmod(0o600)
+    assert load({"KLAIS_CONFIG": str(path)}).kafka_port == 9093
+    file = tmp_path / "edge.env"
+    file.write_bytes(b"\xef\xbb\xbfKLAIS_KAFKA_PORT=9094\r\n")
+    file.chmod(0o600)
+    assert load({"KLAIS_ENV_FILE": str(file)}).kafka_port == 9094

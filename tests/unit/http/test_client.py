@@ -17,7 +17,8 @@ from klais.config.load import Settings
 from klais.edge.api.server import make_app
 from klais.edge.supervisor.fleet import Fleet, Member, environment
 from klais.http import client
-from klais.http.access import Access, digest, token_to_read, with_token
+from klais.http.access import Access, digest, with_token
+from klais.http.tokens import token_to_read
 from klais.worker.web.peers import MOST_BYTES, fetch
 from tests.support.http import FakeState, make_guard, served
 from tests.support.udp import held_sockets

@@ -124,11 +124,12 @@ def test_a_client_that_does_not_read_is_let_go_at_the_end() -> None:
 
 
 def test_one_client_has_its_share_and_is_told() -> None:
-    with serve(total=100, per_client=4) as (url, listener):
+    with serve(total=100, per_client=4, header_s=1000) as (url, listener):
         held = [connect(url) for _ in range(4)]
         for sock in held:
             sock.sendall(GET)
-            assert sock.recv(100).startswith(b"HTTP/1.1 200")
+            assert sock.recv(100_000).startswith(b"HTTP/1.1 200")
+            sock.sendall(GET[:10])  # a request is under way
         with connect(url) as sock:
             answer = closed_by_server(sock)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"too_many_connections" in answer and b"Retry-After: 1" in answer
@@ -137,6 +138,29 @@ def test_one_client_has_its_share_and_is_told() -> None:
             sock.close()
         wait_until_gone(listener)
         assert ask(f"{url}/health")[0] == 200
+
+
+def test_a_connection_that_waits_for_its_next_request_gives_way_to_a_new_one_of_its_client() -> None:
+    with serve(total=100, per_client=4, header_s=1000) as (url, listener):
+        held = [connect(url) for _ in range(4)]
+        for i, sock in enumerate(held):
+            sock.sendall(GET)
+            assert sock.recv(100_000).startswith(b"HTTP/1.1 200")
+            if i < 2:
+                sock.sendall(GET[:10])  # a request is under way
+        wait_for(lambda: ask_once(url), WAIT_S, "room for another")
+        closed_by_server(held[2])
+        assert len(listener.connections) <= 4
+        held[0].sendall(GET[10:])
+        assert b"HTTP/1.1 200" in held[0].recv(100_000)
+        for sock in held:
+            sock.close()
+
+
+def ask_once(url: str) -> bool:
+    with connect(url) as sock:
+        sock.sendall(GET)
+        return sock.recv(100).startswith(b"HTTP/1.1 200")
 
 
 def test_all_clients_together_are_bounded_and_proxies_count_in_that_only() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from klais.errors import NotPrivate
 from klais.jit import library
-from klais.jit.library import LIBRARY, MANIFEST, NoLibrary, library_folder, open_library
+from klais.jit.library import LIBRARY, MANIFEST, NoLibrary, library_folder, open_library, shipped_folder
 from klais.jit.machine import levels
 from klais.jit.options import JIT_OPTIONS
 from klais.system.file_lock import lock_file
@@ -52,6 +52,19 @@ def refusal(made: Made) -> str:
     with pytest.raises(NoLibrary) as raised:
         open_library(made.package)
     return str(raised.value)
+
+
+def test_a_library_of_the_package_itself_reaches_the_loader_and_must_be_whole(made: Made) -> None:
+    shipped = shipped_folder(made.package) / levels()[0]
+    shipped.parent.mkdir(parents=True)
+    made.folder.rename(shipped)
+    (shipped / LIBRARY).chmod(0o664)  # as pip may install files: whoever could change it could change the package
+    assert "cannot be loaded" in refusal(made)
+    (shipped / LIBRARY).write_bytes(b"c0de")
+    assert "is damaged" in refusal(made)
+    (shipped / LIBRARY).write_bytes(b"code")
+    made.source.write_text("@kernel(int64())")
+    assert "no library of these sources" in refusal(made)
 
 
 def test_a_sound_library_reaches_the_loader(made: Made) -> None:

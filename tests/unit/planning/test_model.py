@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import klais
 from klais.planning.costs import Cost, costs
-from klais.planning.model import BUSY, MOST_PARTITIONS, Question, batches_per_s, plan
+from klais.planning.model import BUSY, MOST_DEVICE_RATE, MOST_PARTITIONS, Question, batches_per_s, plan
 
 COSTS = costs()
 SIZES = [
@@ -74,7 +76,7 @@ def test_a_dearer_worker_is_seen_in_the_workers_alone() -> None:
 @pytest.mark.parametrize(
     ("question", "words"),
     [
-        (Question(devices=10, rate=5e5), "one device sends more than a lane carries"),
+        (Question(devices=10, rate=5e6), "one device sends 500,000 frames/s, and one lane decides all of them"),
         (Question(devices=10**7, rate=5e6), "changelog writes more than 50 MB/s"),
         (Question(devices=10**6, rate=1e6, latency_s=0.01), "allow more latency"),
         (Question(devices=10**9, rate=1e9), "1024 partitions are the most"),
@@ -83,3 +85,8 @@ def test_a_dearer_worker_is_seen_in_the_workers_alone() -> None:
 )
 def test_what_comes_near_a_limit_is_said(question: Question, words: str) -> None:
     assert any(words in text for text in plan(question, COSTS).warnings)
+
+
+def test_the_rate_of_one_device_is_that_of_the_document() -> None:
+    text = (Path(klais.__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert f"one lane decides all frames of a device, about {MOST_DEVICE_RATE:,.0f} to" in text

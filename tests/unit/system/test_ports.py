@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from klais.errors import ConfigError, PortInUse
+from klais.system import ports
 from klais.system.ports import Kind, check_port, free_port, holder
 
 TYPES: dict[Kind, socket.SocketKind] = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -125,3 +126,7 @@ def test_the_message_names_the_setting_that_is_wrong() -> None:
         check_port("klais.invalid", 6066, "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND")
     with socket.create_server(("127.0.0.1", 0)) as held, pytest.raises(PortInUse, match="with KLAIS_WEB_PORT"):
         check_port("127.0.0.1", held.getsockname()[1], "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND")
+
+
+def test_who_holds_a_port_is_one_line() -> None:
+    assert ports._title("python3", ["python3", "-c", "import os\nos.fork()"]) == "python3 import os\\nos.fork()"

@@ -19,12 +19,12 @@ from klais.http.connections import ConnectionLimits, Listener
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
 from klais.http.session import COOKIE, sign, verify
+from klais.http.stream import Hub
 from klais.ui.changes import Changes
 from klais.ui.demo import demo_app
 from klais.ui.incidents import incidents_body
 from klais.ui.recording import Recording, RecordingError, load_demo
 from klais.ui.routes import Page, install
-from klais.ui.stream import Hub
 from tests.support.incidents import incident
 
 TOKEN = "a token of the operators"

@@ -2,18 +2,25 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
 from klais.config.load import Settings
 from klais.core.lane.state import Tally
 from klais.core.wire.constants import Reason
+from klais.kafka.topics import Topics
 from klais.telemetry.counters import ResetSafeCounter
 from klais.telemetry.snapshots import STATES
+from klais.worker.context import LaneContext
+from klais.worker.controller import ControllerStatistics
+from klais.worker.lane import Lane
 from klais.worker.lane_statistics import LagAge, LaneStatistics
-from klais.worker.report import FORGET_S
+from klais.worker.lanes import Lanes
+from klais.worker.limits import LaneLimits
+from klais.worker.report import FORGET_S, Report
 from tests.support.lane import frames
-from tests.support.views import fake_lane, feed, make_views
+from tests.support.views import FakeOffsets, fake_lane, feed, make_views
 
 NOW = 1_700_000_000_000_000_000
 
@@ -156,3 +163,25 @@ def test_restarts_of_lanes_that_are_gone_stay_counted():
     report.sample(1.0)
     lanes[0].restarts = 1
     assert report.snapshot().lane_restarts == 3
+
+
+async def test_the_last_second_of_lanes_that_are_stopped_is_counted():
+    """They may not come back: a topic that was recreated with fewer partitions gives this worker fewer lanes."""
+    settings = Settings(partitions=1)
+    lanes, none = Lanes(), SimpleNamespace()
+    limits, offsets = LaneLimits(settings, None), FakeOffsets()
+    report = Report(settings, "w1", lanes, limits, offsets, ControllerStatistics, lambda partition: 0)
+    lane = fake_lane()
+    context = LaneContext(
+        settings, Topics.of(settings), "w1", limits, none, none, none, none, on_step=report.on_step,
+        on_sent=report.on_sent, new_detector=none, profile_bytes=none, on_ending=lambda: report.sample(1.0),
+    )  # fmt: skip
+    lanes.by_partition = {0: Lane(context, 0)}
+    real = lanes.by_partition[0]
+    real.session, real.checkpointer = SimpleNamespace(state=lane.session.state), None
+    real.statistics = lane.statistics
+    real.live.set()
+    report.sample(0.0)
+    feed({p: lane for p in range(2)}, some(1), NOW, 0)
+    await lanes.stop()
+    assert report.snapshot().passed == int(lane.session.state.tally[Reason.PASSED]) > 0

@@ -20,8 +20,10 @@ from klais.core.wire.constants import VERDICTS, Reason
 from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.session import COOKIE, sign
-from klais.worker import tap as module
-from klais.worker.tap import KEPT_S, MOST_SAMPLE, MOST_TAPS, REASON_NAMES, VERDICT_NAMES, Filter, Tap, Taps
+from klais.telemetry import sample as module
+from klais.telemetry.sample import KEPT_S, MOST_SAMPLE, MOST_TAPS
+from klais.worker import tap as of_lanes
+from klais.worker.tap import REASON_NAMES, VERDICT_NAMES, Filter, Tap, Taps
 from klais.worker.web.tap import PATH, install
 from tests.support.http import make_guard
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
@@ -133,7 +135,8 @@ def test_hostile_frames_are_shown_as_text() -> None:
 def test_taps_are_few_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     taps = Taps()
     clock = [0.0]
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    for each in (module, of_lanes):
+        monkeypatch.setattr(each, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     found = [taps.get(Filter(sample=n + 1)) for n in range(MOST_TAPS)]
     assert all(found) and taps.get(Filter(device_id=b"x")) is None
     assert taps.get(Filter(sample=1)) is found[0], "those with equal filters share a tap"

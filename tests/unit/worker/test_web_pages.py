@@ -205,12 +205,12 @@ async def test_health_tells_failed_lanes(views):
     assert (await body_of(views, "/health"))["status"] == "ok"
     views.offsets.failing = 60.0
     body = await body_of(views, "/health")
-    assert body["problems"] == ["Kafka has not answered for 60 s"]
+    assert "Kafka has not answered for 60 s" in body["problems"][0]
     lane = views.lanes.by_partition[1]
     lane.live.clear()
     lane.failure = "LaneFenced: newer owner"
     body = await body_of(views, "/health", status=503)
-    assert "lane 1: LaneFenced: newer owner" in body["problems"]
+    assert any(text.startswith("lane 1: LaneFenced: newer owner") for text in body["problems"])
 
 
 async def test_a_worker_lives_whatever_kafka_and_its_lanes_do(views):

@@ -140,6 +140,11 @@ class Backlog:
         return f"memory is full ({self._memory.bytes:,} bytes wait)" + (f"; {self.trouble}" if self.trouble else "")
 
     @property
+    def bound(self) -> str:
+        """The setting that bounds what waits, as far as is known."""
+        return "KLAIS_SPOOL_MAX_BYTES" if self.durable else "KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"
+
+    @property
     def bytes(self) -> int:
         """Size of the spool's files."""
         return self._spool.bytes if self._spool else 0
@@ -193,6 +198,12 @@ class Backlog:
                 torn_bytes=spool.damage.torn_bytes,
             )  # fmt: skip
         self._look_at_others(spool, topics.raw)
+        if lost := spool.damage.lost_bytes:
+            do = "klais_missing_batches_total of the workers counts the batches: look at the disk"
+            self.warning = (
+                f"{lost:,} bytes are gone from the middle of the spool {spool.folder}, with their frames: {do}"
+            )
+            log.error("spool_damaged", folder=str(spool.folder), bytes=lost, do=do)
         self._count()
 
     def _look_at_others(self, spool: Spool, topic: str) -> None:
@@ -217,7 +228,8 @@ class Backlog:
 
     def problems(self) -> list[str]:
         """What keeps batches from the disk, or on it, in words; may be called from any thread."""
-        return [text for text in (self.trouble, self._others.problem if self._others else "") if text]
+        disk = f"{self.trouble}: mend that disk or its rights; batches wait in memory meanwhile" if self.trouble else ""
+        return [text for text in (disk, self._others.problem if self._others else "") if text]
 
     def append(self, built: Built, now_s: float) -> Reason:
         """Accept a batch as the newest; ``Reason.PASSED``, or why not.

@@ -304,13 +304,16 @@ class Spool:
     def _recover(self) -> None:
         """Load the segments that are there."""
         names = sorted(self._names(), key=lambda name: name.base)
+        reached = names[0].base if names else 0  # whether a segment before the first is missing, nothing shows
         for i, name in enumerate(names):
             path = self.folder / str(name)
             fd = open_own(path, os.O_RDWR)
             data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
             # Only the last file can have a torn tail, and a tail that cannot be read is no torn one.
             size = sound_end(data, name.salt) if i == len(names) - 1 and whole else len(data)
-            if name.base + size <= self.position or not size:
+            self.damage.lost_bytes += max(0, name.base - max(reached, self.position))
+            reached = name.base + size
+            if reached <= self.position or not size:
                 self.damage.torn_bytes += len(data) - size
                 os.close(fd)
                 path.unlink()
@@ -325,7 +328,9 @@ class Spool:
 
     def _adopt(self, segment: Segment, data: bytes) -> None:
         begin = max(0, self.position - segment.name.base)
+        self.damage.lost_bytes += segment.size - begin
         for head in walk(data, segment.name.salt, begin):
+            self.damage.lost_bytes -= HEADER_SIZE + head.size
             self._book(segment, 1, head.frames)
             self._unread[head.partition] = self._unread.get(head.partition, 0) + 1
         self.bytes += segment.size

@@ -62,11 +62,12 @@ class Entry:
 class Damage:
     """What could not be read back.
 
-    ``batches`` and ``frames`` are lost, ``torn_bytes`` were cut off at the start, segments ``foreign`` to this edge's
-    topic were left alone.
+    ``batches`` and ``frames`` are lost, ``torn_bytes`` were cut off at the start, ``lost_bytes`` are gone from between
+    sound batches: nobody can tell how many frames they were. Segments ``foreign`` to this edge's topic were left alone.
     """
 
     batches: int = 0
     frames: int = 0
     torn_bytes: int = 0
+    lost_bytes: int = 0
     foreign: list[str] = field(default_factory=list)

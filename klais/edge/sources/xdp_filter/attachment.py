@@ -108,7 +108,7 @@ def open_filter(settings: Settings, port: int) -> Filter:
         socket.if_nametoindex(iface)
     except OSError:
         known = ", ".join(name for _, name in socket.if_nameindex())
-        raise SourceUnavailable(f"there is no interface {iface!r}: there are {known}") from None
+        raise SourceUnavailable(f"there is no interface {iface!r}: there are {known} (KLAIS_IFACE)") from None
     try:
         if (mode := _mode(settings)) is None:
             _load(settings)

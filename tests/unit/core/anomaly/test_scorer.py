@@ -92,7 +92,7 @@ def test_a_habit_is_told_once(tier: str) -> None:
 
 
 def test_the_state_has_the_size_that_the_documents_name() -> None:
-    assert (LIGHT.itemsize, FULL.itemsize) == (256, 1416)
+    assert (LIGHT.itemsize, FULL.itemsize) == (256, 1448)
     for dtype in (LIGHT, FULL):
         assert sum(dtype[name].itemsize for name in dtype.names or ()) == dtype.itemsize  # no padding to save
 
@@ -151,3 +151,61 @@ def test_a_young_series_needs_more_to_be_flagged(tier: str) -> None:
         assert found.any() == flagged
         x[minutes:] += 100.0
         assert score_series(t, x, tier)["cause"][minutes]  # type: ignore[arg-type]
+
+
+def day(kind: str, seed: int) -> np.ndarray:
+    """Two weeks of a value of some kind."""
+    t, rng = of_two_weeks(), np.random.default_rng(seed)
+    wave = np.sin(2 * np.pi * t / 86_400)
+    return {
+        "white": np.round(4 + 0.02 * wave + 0.05 * rng.normal(size=len(t)), 3),
+        "louder by day": np.round(50 + (1.5 + wave) * rng.normal(size=len(t)), 2),
+        "mostly zero": np.where(rng.random(len(t)) < 0.02, rng.gamma(2, 10, len(t)).round(1), 0.0),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["white", "louder by day", "mostly zero"])
+def test_noise_is_told_where_an_hour_is_wilder_than_all_of_the_last_week(kind: str) -> None:
+    t, rng, begin = of_two_weeks(), np.random.default_rng(4), 9 * 1440
+    for seed in range(4):
+        x = day(kind, seed)
+        assert Cause.NOISE not in score_series(t, x)["cause"]
+        x[begin:] += np.round(5 * np.std(np.diff(x[:begin])) / np.sqrt(2) * rng.normal(size=len(x) - begin), 3)
+        found = score_series(t, x)
+        told = np.flatnonzero(found["cause"][begin:])
+        assert len(told) and told[0] <= 120, "within two hours, by whatever cause"
+        for i in np.flatnonzero(found["cause"] == Cause.NOISE):
+            assert found["scale"][i] > 1.8 * found["expected"][i] > 0, "steps of the hour, and of the wildest before"
+
+
+def test_noise_below_what_a_row_may_be_is_told_by_its_hour() -> None:
+    t, x, begin = of_two_weeks(), day("white", 1), 9 * 1440
+    x[begin:] = np.round(4 + 0.15 * np.random.default_rng(2).normal(size=len(x) - begin), 3)
+    found = score_series(t, x)["cause"]
+    assert Cause.NOISE in found[begin : begin + 121] and np.count_nonzero(found[begin : begin + 1440]) == 1
+
+
+def test_what_was_flagged_is_not_told_again_as_a_drift() -> None:
+    t, rng = of_two_weeks(), np.random.default_rng(3)
+    begun = 20 + 3 * np.sin(2 * np.pi * t / 86_400) + 0.2 * rng.normal(size=len(t))
+    x = np.where(np.arange(len(t)) < 5 * 1440, 0.0, begun)
+    assert np.count_nonzero(score_series(t, np.round(x, 1))["cause"]) <= 1
+
+
+@TIERS
+@pytest.mark.parametrize(
+    ("offset", "size"), [(4.7e-9, 1e-11), (48.2, 1e-3), (1013.0, 0.05), (-3e12, 1e9), (0.0, 1e-15)]
+)
+def test_a_fault_is_as_clear_in_any_unit_and_far_from_zero(tier: str, offset: float, size: float) -> None:
+    x = offset + size * np.random.default_rng(6).normal(size=N)
+    assert causes(x, tier) == []
+    x[AT] += 30 * size
+    assert [at for at, _ in causes(x, tier)] == [AT]
+
+
+def test_the_first_night_that_a_device_sleeps_is_no_silence() -> None:
+    t = of_two_weeks()
+    awake = t[(t % 86_400 > 6 * 3600) & (t % 86_400 < 22 * 3600)]
+    assert not rhythm_flags(awake).any()
+    away = awake[(awake < awake[0] + 9 * 86_400) | (awake > awake[0] + 11 * 86_400)]
+    assert np.count_nonzero(rhythm_flags(away) == Cause.SILENCE) == 1

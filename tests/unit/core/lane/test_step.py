@@ -207,3 +207,13 @@ def test_silence_is_flagged_by_its_interval():
     step = take_raw(state, 40, batch(frames(("a", 40)), 40, T0_NS + 400 * S), limits(), bounds(), T0_NS)
     ((_, value, _, _),) = anomaly_records(step)
     assert b'"feature":"interval_s"' in value
+
+
+def test_a_clock_that_was_set_back_holds_nothing_up_that_waits() -> None:
+    """No frame need arrive for that: the lane may be quiet for as long as the clock was ahead."""
+    state, lim = LaneState(), limits(rate=10, burst=10)
+    take_raw(state, 0, batch(frames(*((f"d{i}", 1) for i in range(25))), 0, T0_NS), lim, bounds(), T0_NS)
+    assert state.queue.depth == 15
+    back_ns = T0_NS - 3_600 * 10**9
+    steps = [release(state, lim, back_ns + tick * 10**8, 1000) for tick in range(20)]
+    assert sum(step.passed_count for step in steps if step is not None) == 15

@@ -1,12 +1,14 @@
 """Server-sent events: one body a second, made once for all viewers and only while there are any.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html. The web server shares the event loop with the lanes, so
-a viewer costs one write a second: each has one slot, where the newest body replaces one that was not sent yet, and a
-viewer that does not take its data within ``WRITE_S`` is disconnected.
+a viewer costs one write a second: each has one slot, where the newest body replaces one that was not sent yet. What a
+viewer does not read waits in the kernel, ``send_bytes`` of it; a viewer that leaves no room there for ``WRITE_S`` is
+disconnected.
 """
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 
 from aiohttp import web
@@ -16,11 +18,12 @@ from klais.http.errors import HttpError
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 
-log = get("klais.ui.stream")
+log = get("klais.http.stream")
 
 PERIOD_S = 1.0
 WRITE_S = 2.0
 COMMENT_S = 15.0  # a comment line so often keeps proxies from closing a silent stream
+SEND_BYTES = 64 << 10  # for a viewer in the kernel, which doubles it: seconds of events, not the minutes it would keep
 MOST_STREAMS = 32
 RETRY_MS = 2000
 HEADERS = {
@@ -38,10 +41,16 @@ class Hub:
     make : callable
         Returns ``(id, body)`` of an event, the body JSON without line breaks; called once a second while somebody
         views. An error is logged and the event left out.
+    most : int
+        Viewers at once.
+    send_bytes : int
+        What waits in the kernel for a viewer that does not read; the kernel doubles it.
     """
 
-    def __init__(self, make: Callable[[], tuple[int, bytes]], most: int = MOST_STREAMS) -> None:
-        self._make, self._most = make, most
+    def __init__(
+        self, make: Callable[[], tuple[int, bytes]], most: int = MOST_STREAMS, send_bytes: int = SEND_BYTES
+    ) -> None:
+        self._make, self._most, self._send_bytes = make, most, send_bytes
         self._viewers: set[_Viewer] = set()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -68,6 +77,7 @@ class Hub:
         response = web.StreamResponse(headers=HEADERS)
         try:
             await response.prepare(request)
+            self._keep_little(request.transport)
             await self._write(request, response, f"retry: {RETRY_MS}\n\n".encode())
             while not self._closed:
                 await self._write(request, response, await viewer.next())
@@ -88,13 +98,18 @@ class Hub:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
+    def _keep_little(self, transport: asyncio.Transport | None) -> None:
+        if transport is not None:
+            transport.set_write_buffer_limits(0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_bytes)
+
     async def _run(self) -> None:
         while self._viewers:
             try:
                 number, body = self._make()
                 event = b"id: %d\ndata: %s\n\n" % (number, body)
             except Exception:
-                if logs.every(60, "klais.ui.stream"):
+                if logs.every(60, "klais.http.stream"):
                     log.exception("event_failed")
             else:
                 for viewer in self._viewers:

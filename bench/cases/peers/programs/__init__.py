@@ -1,0 +1,1 @@
+"""Programs of the comparison that run as processes of their own, each by the Python of its peer."""
