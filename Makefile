@@ -7,11 +7,11 @@ PY := .venv/bin/python
 ARGS :=
 MINUTES := 60
 PYTEST := $(PY) -m pytest
-# Tests run side by side, each process with a broker of its own. Most wait for other processes most of the time, so
-# there are two for each core; each needs 2 GiB.
+# Tests run in parallel, each process with its own broker. Most wait for other processes most of the time, so there are
+# two for each core; each needs 2 GiB.
 JOBS := $(shell n=$$(( 2 * $$(nproc) )); m=$$(awk '/MemAvailable/ {print int($$2 / 2097152)}' /proc/meminfo); \
 	n=$$(( n < m ? n : m )); n=$$(( n < 8 ? n : 8 )); echo $$(( n > 1 ? n : 1 )))
-# The tests that call kernels: bounds checks can find nothing in the others, and half the random examples find as much.
+# The tests that call kernels: bounds checks find nothing in other tests, and half of the random examples suffice.
 KERNEL_TESTS := $(addprefix tests/unit/,core edge jit kafka sim fingerprint verify worker) tests/property tests/hostile
 NO_KERNELS := $(addprefix tests/property/test_,activity_property breaker_property control_property lane_model \
 	spool_property) $(addprefix tests/hostile/test_,attacks fuzz_http http_routes)
@@ -25,13 +25,13 @@ PARALLEL := -n $(JOBS) --dist worksteal
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## install and compile all that is needed (skips what is there)
+setup: ## install and compile everything (skips what is installed)
 	@bin/setup
 
 run: setup ## set up, then start Kafka, edge, worker and simulated devices; Ctrl-C stops all
 	@exec .venv/bin/klais up $(ARGS)
 
-setup-tests: ## the same, and what only the tests need: Chromium, Prometheus
+setup-tests: ## the same, and the tools of the tests: Chromium, Prometheus
 	@bin/setup --tests
 
 test: setup-tests ## set up, then everything that CI checks (about 20 minutes on 2 cores)
@@ -67,7 +67,7 @@ wheel: .venv/klais-setup.stamp ## a wheel with compiled kernels in dist (ARGS="-
 sbom: .venv/klais-setup.stamp ## the bill of materials of the image, CycloneDX, to build/sbom.json
 	@mkdir -p build && $(PY) -m deploy.sbom > build/sbom.json && echo "build/sbom.json"
 
-soak: setup ## random faults under load, then the judge (make soak MINUTES=60)
+soak: setup ## random faults under load, then an audit (make soak MINUTES=60)
 	@KLAIS_TEST_SOAK_MINUTES=$(MINUTES) $(PYTEST) -q -s tests/fault/test_soak.py $(ARGS)
 
 lint: .venv/klais-setup.stamp ## ruff and mypy
@@ -78,7 +78,7 @@ lint: .venv/klais-setup.stamp ## ruff and mypy
 bench: setup ## all benchmarks, to bench/results/latest.json (bench/README.md: compare, keep)
 	@$(PY) -m bench $(ARGS)
 
-bench-outage: setup ## the broker away for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
+bench-outage: setup ## no broker for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
 	@$(PY) -m bench outage $(ARGS)
 
 results: .venv/klais-setup.stamp ## bench/RESULTS.md, docs/plots and the figures of the paper from bench/results
@@ -87,7 +87,7 @@ results: .venv/klais-setup.stamp ## bench/RESULTS.md, docs/plots and the figures
 paper: .venv/klais-setup.stamp ## docs/RESEARCH_PAPER.md as PDF in build (needs Chromium: make setup-tests)
 	@$(PY) -m bench.paper_pdf $(ARGS)
 
-clean: ## remove .venv and what tools left; data (.klais) and the cache of jars and kernels stay
+clean: ## remove .venv and files of tools; keeps data (.klais) and the cache of jars and kernels
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -3,7 +3,7 @@
     python -m bench [NAME ...] [--json] [--output FILE]   run; without a name all, to bench/results/latest.json
     python -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance
     python -m bench results                               bench/RESULTS.md and the paper from bench/results/*.json
-    python -m bench keep NAME OUTPUT FILE.json            what a command below printed with --json, into a result file
+    python -m bench keep NAME OUTPUT FILE.json            store the --json output of a command below in a result file
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
     python -m bench peers [--install]                     other gateways and stream processors in the same run
     python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
@@ -11,9 +11,9 @@
     python -m bench traffic [DIR]                         the forecast's model on later days of traces
     python -m bench llm [DIR]                             the language model: classes, explanations
 
-With ``--json`` the last line of standard output is one JSON object: the figures of the one that was named, or one entry
-for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use in place of an embedded broker. The exit code is 0 also when a
-target is missed (the figures say so), 1 when a benchmark could not give its figures.
+With ``--json`` the last line of standard output is one JSON object: the figures of the named benchmark, or one entry
+for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use instead of an embedded broker. The exit code is 0 even if a
+target is missed (the output shows it), and 1 if a benchmark could not measure its figures.
 """
 
 import importlib
@@ -36,11 +36,11 @@ COMMANDS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command that the first argument names; without one run benchmarks."""
+    """Run the command named by the first argument; by default run benchmarks."""
     if arguments and arguments[0] in COMMANDS:
         command: Callable[[list[str]], int] = importlib.import_module(COMMANDS[arguments[0]]).main
         return command(arguments[1:])
-    run = importlib.import_module("bench.run")  # loads the Kafka clients, which the others do without
+    run = importlib.import_module("bench.run")  # loads the Kafka clients, which the other commands do not need
     return int(run.main(arguments, __doc__ or ""))
 
 

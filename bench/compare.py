@@ -1,4 +1,4 @@
-"""``python -m bench compare A.json B.json``: B against A, figure by figure, and what lies outside a tolerance."""
+"""``python -m bench compare A.json B.json``: B against A, figure by figure, and the changes outside a tolerance."""
 
 import argparse
 import math
@@ -23,7 +23,7 @@ class Change:
 
     @property
     def ratio(self) -> float:
-        """B over A; infinite where A is 0 and B is not."""
+        """B over A; infinite if A is 0 and B is not."""
         if self.before.value == 0:
             return 1.0 if self.after.value == 0 else math.inf
         return self.after.value / self.before.value
@@ -36,7 +36,7 @@ class Change:
         return low > min(_greatest(self.before), _greatest(self.after))
 
     def judged(self) -> str:
-        """``worse`` or ``better`` where the figure has a target, else ``differs``."""
+        """``worse`` or ``better`` if the figure has a target, else ``differs``."""
         target = next((one for one in TARGETS.get(self.bench, ()) if one.figure == self.figure), None)
         if target is None:
             return "differs"
@@ -70,7 +70,7 @@ def only_in_one(before: ResultFile, after: ResultFile) -> list[str]:
 
 
 def text(before: ResultFile, after: ResultFile, tolerance: float) -> tuple[str, bool]:
-    """The table for people, and whether nothing is outside."""
+    """The printed table, and whether all changes are within the tolerance."""
     lines = [f"{side}: {_about(file)}" for side, file in (("A", before), ("B", after))]
     lines += ["", f"{'figure':44} {'A':>14} {'B':>14} {'B / A':>8}"]
     inside = True
@@ -105,7 +105,7 @@ def _about(file: ResultFile) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the comparison; 0 when nothing is outside, 1 when something is, 2 when a file cannot be read."""
+    """Print the comparison; 0 if all changes are within the tolerance, 1 if not, 2 if a file cannot be read."""
     parser = argparse.ArgumentParser("python -m bench compare", description=__doc__)
     parser.add_argument("before", type=Path, metavar="A.json")
     parser.add_argument("after", type=Path, metavar="B.json")

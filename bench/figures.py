@@ -1,4 +1,4 @@
-"""Result files: what ``python -m bench`` writes, read back."""
+"""Read the result files that ``python -m bench`` writes."""
 
 import json
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-# What stands around the figures of one benchmark, and around the benchmarks of one run.
+# Keys that are not figures: in the entry of one benchmark, and in the file of one run.
 _AROUND = {"bench", "spread", "held_to", "rows", "notes", "series", "took_s", "others_cores"}
 _AROUND |= {"machine", "versions", "commit", "taken_at", "failed", "benches"}
 
 
 class BadResult(Exception):
-    """A file holds no results of a benchmark."""
+    """A file without benchmark results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number, with the least and greatest of its repeats where it was measured several times."""
+    """One number, with minimum and maximum of its repeats if it was measured several times."""
 
     value: float
     least: float | None = None
@@ -28,20 +28,20 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """All benchmarks of one file; ``about`` says when, on what machine, with which versions."""
+    """All benchmarks of one file; ``about`` has time, machine and versions."""
 
     name: str
     about: dict[str, Any]
     benches: dict[str, dict[str, Any]]
 
     def figures(self, bench: str) -> dict[str, Figure]:
-        """Numeric figures of one benchmark, by name, in the order in which it gave them."""
+        """Numeric figures of one benchmark, by name, in the order of the file."""
         found = self.benches[bench]
         return {name: _figure(value, found.get("spread", {}).get(name)) for name, value in _numbers(found)}
 
 
 def _numbers(found: Mapping[str, Any], under: str = "") -> list[tuple[str, float]]:
-    """All numbers by name; those of an object within have its name and a dot before their own."""
+    """All numbers by name; those of a nested object have its name and a dot as prefix."""
     out: list[tuple[str, float]] = []
     for name, value in found.items():
         if isinstance(value, Mapping) and name not in _AROUND:
@@ -63,7 +63,7 @@ def read(path: Path) -> ResultFile:
     Raises
     ------
     BadResult
-        It is no JSON, or no benchmark is in it; the text names the file.
+        If it is not JSON or contains no benchmark; the text names the file.
     """
     text = path.read_text()
     try:

@@ -1,7 +1,7 @@
-"""``python -m bench keep NAME OUTPUT FILE.json``: put what a benchmark printed with ``--json`` into a result file.
+"""``python -m bench keep NAME OUTPUT FILE.json``: store the ``--json`` output of a benchmark in a result file.
 
-For those that are commands of their own (nab, flags, fleet, fingerprint, traffic, llm, peers): they need data or
-programs that are not in the repository, or hours. FILE is one that ``python -m bench --output`` wrote, or a new one.
+For benchmarks with separate commands (nab, flags, fleet, fingerprint, traffic, llm, peers), which need data or programs
+that are not in the repository, or hours. FILE is a file written by ``python -m bench --output``, or a new one.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def last_object(path: Path) -> dict[str, object]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the file; 2 when there is nothing to put into it."""
+    """Write the file; 2 if the output has no results."""
     parser = argparse.ArgumentParser("python -m bench keep", description=__doc__)
     parser.add_argument("name", choices=COMMANDS)
     parser.add_argument("output", type=Path, help="what the benchmark printed; its last line counts")

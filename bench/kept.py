@@ -1,4 +1,4 @@
-"""The kept result files together: each benchmark is taken from the newest file that has it."""
+"""All kept result files: each benchmark comes from the newest file that has it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ NOT_MEASURED = "not measured"
 
 @dataclass(slots=True)
 class Kept:
-    """Result files, and where each benchmark is taken from: the newest file that has it."""
+    """Result files, with the source of each benchmark: the newest file that has it."""
 
     files: Sequence[ResultFile]
-    missing: list[str] = field(default_factory=list)  # figures that were asked for, and no file has
+    missing: list[str] = field(default_factory=list)  # requested figures that no file has
 
     def file_of(self, bench: str) -> ResultFile | None:
         """The newest file with this benchmark."""
@@ -43,7 +43,7 @@ def cell(figure: Figure | None) -> str:
 
 
 def spread(figure: Figure | None) -> str:
-    """The least and the greatest of the repeats; empty where there was one measurement."""
+    """Minimum and maximum of the repeats; empty if there was one measurement."""
     if figure is None or figure.least is None or figure.greatest is None:
         return ""
     return f"{shown(figure.least)} to {shown(figure.greatest)}"

@@ -1,8 +1,9 @@
-"""docs/RESEARCH_PAPER.md: its figures and tables stand between markers and come from the kept result files.
+"""Fill figures and tables of docs/RESEARCH_PAPER.md from the kept result files; markers enclose them.
 
 ``<!-- figure BENCH.NAME UNIT -->...<!-- /figure -->`` is one figure in a sentence. ``<!-- table NAME -->`` and
-``<!-- /table -->``, each on a line of its own, hold a table of ``bench/paper_tables.py``. ``python -m bench results``
-rewrites what is between them. Each benchmark is taken from the newest file that has it; what no file has says so.
+``<!-- /table -->``, each on a separate line, enclose a table of ``bench/paper_tables.py``. ``python -m bench results``
+rewrites the text between the markers. Each benchmark comes from the newest file that has it; missing figures are marked
+as not measured.
 """
 
 import re
@@ -15,7 +16,7 @@ from bench.kept import NOT_MEASURED, Kept, spread
 from bench.paper_tables import BENCHES, TABLES
 
 PAPER = Path(__file__).parents[1] / "docs" / "RESEARCH_PAPER.md"
-# Sections that report what was measured: there every number with a unit stands between markers.
+# Sections that report measurements: every number with a unit there must be between markers.
 REPORTING = ("Abstract", "Evaluation", "Claims", "Conclusion")
 _FIGURE = re.compile(r"<!-- figure (\S+)(?: (\S+))? -->(.*?)<!-- /figure -->", re.DOTALL)
 _TABLE = re.compile(r"(<!-- table (\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
@@ -24,7 +25,7 @@ _MEASURED = re.compile(rf"(?<![\w.])\d[\d.,]*(?: to \d[\d.,]*)?[  ]?(?:%|(?:{_UN
 
 
 class BadPaper(Exception):
-    """A marker of the paper names nothing that there is, or has no end."""
+    """A marker of the paper names an unknown figure or table, or has no end."""
 
 
 def sentence(figure: Figure | None, unit: str) -> str:
@@ -36,12 +37,12 @@ def sentence(figure: Figure | None, unit: str) -> str:
 
 
 def filled(text: str, kept: Kept) -> str:
-    """The paper with everything between its markers written again.
+    """The paper with new text between its markers.
 
     Raises
     ------
     BadPaper
-        A table or a benchmark is named that there is not, or a marker has no end.
+        If a marker names an unknown table or benchmark, or has no end.
     """
 
     def a_figure(match: re.Match[str]) -> str:
@@ -82,7 +83,7 @@ def unmarked(text: str) -> list[str]:
 
 
 def write(files: Sequence[ResultFile]) -> list[str]:
-    """Write the paper; return the figures that it asks for and no file has."""
+    """Write the paper; return the figures of its markers that no file has."""
     kept = Kept(files)
     PAPER.write_text(filled(PAPER.read_text(), kept))
     return sorted(set(kept.missing))

@@ -1,6 +1,6 @@
-"""The tables of docs/RESEARCH_PAPER.md: which figures they show, under which words.
+"""The tables of docs/RESEARCH_PAPER.md: their figures and labels.
 
-The units of a column are in its head.
+The unit of a column is in its head.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from bench.plots import PLOTS
 from bench.run import NAMES
 from bench.table_forms import Claim, Claims, Details, Listed, Machines, Matrix, Picture, Table
 
-# Those that print one JSON object of their own: `python -m bench keep` puts it into a result file.
+# Benchmarks that print one JSON object: `python -m bench keep` stores it in a result file.
 COMMANDS = ("nab", "flags", "fleet", "fingerprint", "traffic", "llm", "peers")
 BENCHES = frozenset((*NAMES, *COMMANDS))
 

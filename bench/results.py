@@ -11,7 +11,7 @@ from bench.harness.report import TARGETS, Target, shown
 from bench.kept import Kept
 
 PAGE = Path(__file__).parent / "RESULTS.md"
-OWN = "latest"  # files whose names begin so are a developer's own: git ignores them, and so does this page
+OWN = "latest"  # local files of a developer, by their prefix: git and this page ignore them
 WIDTH = 120
 _HEAD = """# Results of the benchmarks
 
@@ -65,7 +65,7 @@ def _held(target: Target, value: float) -> str:
 
 
 def _wrapped(head: str, words: Sequence[Any], between: str = ", ") -> list[str]:
-    """``head`` and the words in lines of at most WIDTH characters, indented as the head is long."""
+    """``head`` and the words in lines of at most WIDTH characters, indented by the length of the head."""
     lines = [head]
     for n, word in enumerate(words):
         piece = str(word) + (between.rstrip() if n < len(words) - 1 else "")
@@ -78,7 +78,7 @@ def _wrapped(head: str, words: Sequence[Any], between: str = ", ") -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, the plots and the paper; say which figures of the paper no file has."""
+    """Write the page, the plots and the paper; print the figures of the paper that no file has."""
     argparse.ArgumentParser("python -m bench results", description=__doc__).parse_args(arguments)
     files = [read(path) for path in kept()]
     PAGE.write_text(page(files))

@@ -1,4 +1,4 @@
-"""Run benchmarks one after the other, print their figures, keep them as JSON."""
+"""Run benchmarks one after the other, print their figures, store them as JSON."""
 
 import argparse
 import importlib
@@ -30,7 +30,7 @@ NAMES = (
     "kernels",
     *("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "start", "flush", "page", "idle"),
 )
-WITHOUT_BROKER = {"kernels", "xdp", "auth", "flood", "hostile"}  # the last three have one of their own
+WITHOUT_BROKER = {"kernels", "xdp", "auth", "flood", "hostile"}  # the last three start their own broker
 LATEST = RESULTS / "latest.json"
 
 
@@ -64,13 +64,13 @@ def main(arguments: list[str], description: str = "") -> int:
 def _run(names: list[str]) -> tuple[list[Result], dict[str, str]]:
     results: list[Result] = []
     failed: dict[str, str] = {}
-    broker = not WITHOUT_BROKER.issuperset(names)  # an idle one would still take its share of the machine
+    broker = not WITHOUT_BROKER.issuperset(names)  # an idle broker would still use CPU
     with Bench(lambda text: print(f"   {text}", file=sys.stderr, flush=True), broker) as bench:
         for name in names:
             began_s, (busy_s, ours_s) = time.monotonic(), bench.busy_s()
             try:
                 result = importlib.import_module(f"bench.cases.{name}").run(bench)
-            except Exception as error:  # the others still run
+            except Exception as error:  # the other benchmarks still run
                 failed[name] = str(error) if isinstance(error, BenchFailed) else traceback.format_exc()
                 print(f"== {name} FAILED ==\n{failed[name]}", flush=True)
                 continue

@@ -1,4 +1,4 @@
-"""Kinds of tables in docs/RESEARCH_PAPER.md; each makes its Markdown lines from the kept result files."""
+"""Kinds of tables in docs/RESEARCH_PAPER.md; each renders Markdown lines from the kept result files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from bench.plots import PLOTS
 
 
 class Table(Protocol):
-    """Something that gives the lines of a Markdown table."""
+    """A renderer of the lines of a Markdown table."""
 
     def lines(self, kept: Kept) -> list[str]:
         """Head, rule and rows."""
@@ -37,7 +37,7 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One figure a row: what it is, its value with its unit, least and greatest of the repeats."""
+    """One figure a row: label, value with unit, minimum and maximum of the repeats."""
 
     rows: tuple[tuple[str, str, str], ...]
 
@@ -60,7 +60,7 @@ class Details:
     keys: tuple[tuple[str, str], ...]
 
     def lines(self, kept: Kept) -> list[str]:
-        """A row each; values of ``of`` without a row say so."""
+        """One row for each value of ``of``; values without results are marked."""
         rows, out = kept.rows(self.bench), []
         for value in self.of:
             having = [row for row in rows if row.get(self.by) == value]
@@ -82,7 +82,7 @@ def _word(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What was claimed of a figure; the bound is that of ``TARGETS`` unless one is given."""
+    """A claim about a figure; the bound is that of ``TARGETS`` unless one is given."""
 
     text: str
     path: str
@@ -100,7 +100,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Each claim, what was measured, and whether it holds."""
+    """Each claim, the measured value, and whether it holds."""
 
     claims: tuple[Claim, ...]
 
@@ -132,7 +132,7 @@ class Picture:
 
 
 class Machines:
-    """Which file and machine each benchmark is from."""
+    """The file and machine of each benchmark."""
 
     def lines(self, kept: Kept) -> list[str]:
         """One row a result file that is used."""

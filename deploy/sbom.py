@@ -1,7 +1,7 @@
-"""The bill of materials, CycloneDX 1.6: ``python -m deploy.sbom`` prints what the image holds, by version and hash.
+"""The bill of materials, CycloneDX 1.6: ``python -m deploy.sbom`` prints the image's packages, by version and hash.
 
-It is made of the files that say what is installed: the lock of the Python packages, the list of the vendored scripts of
-the live page, and the jars of the embedded Apache Kafka (an image without it has none of them).
+It is built from the files that define the contents: the lock of the Python packages, the list of the vendored scripts
+of the live page, and the jars of the embedded Apache Kafka (an image without it has none of them).
 """
 
 import json
@@ -21,7 +21,7 @@ _JAR = re.compile(r"^([0-9a-f]{128}) [ *](?:.*/)?(.+?)-(\d[^/]*)\.jar$")
 
 
 def bill() -> dict[str, Any]:
-    """The document; the same files give the same one."""
+    """The document; deterministic for the same files."""
     own = {"type": "application", "bom-ref": "klais", "name": "klais", "version": __version__}
     parts = [*packages(LOCK.read_text("utf-8")), *scripts(), *jars()]
     return {

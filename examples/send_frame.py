@@ -15,7 +15,7 @@ port = int(sys.argv[2]) if len(sys.argv) > 2 else 5000
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 first = (
     int(time.time()) & 0xFFFFFFFF
-)  # a counter that goes on over restarts: the same number and content is a duplicate
+)  # a counter that continues over restarts: the same number and content is a duplicate
 for number in range(3):
     payload = json.dumps({"temperature": 21.5 + number, "unit": "C"}).encode()
     # magic 0xAA55, device id in 16 bytes padded with NUL, a counter that only grows; big-endian; then one JSON object

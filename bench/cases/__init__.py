@@ -1,1 +1,1 @@
-"""The benchmarks: each module or package here has ``run(bench) -> Result``; the command line knows it by its name."""
+"""The benchmarks: each module or package here has ``run(bench) -> Result``; its name is that of the command line."""

@@ -1,9 +1,9 @@
-"""Authenticated frames: what a signed frame costs edge and filter, and a flood of forged ones in the names of devices.
+"""Authenticated frames: the cost of a signed frame at edge and filter, and a flood of forged frames.
 
-The edge part receives from a UDP socket on loopback and batches in one process; the sink takes every batch. CPU of that
-thread, signed and plain frames of the same payload in turns. The flood goes from memory through the edge's spine and a
-lane: forged frames and good ones of the same 1,000 devices. Then both go over a veth pair through the XDP filter, as in
-``python -m bench flood``. The filter parts need root.
+The edge part receives from a UDP socket on loopback and batches in one process; the sink accepts every batch. CPU of
+that thread, with signed and plain frames of the same payload in turn. The flood goes from memory through the edge's
+spine and a lane: forged frames and good ones of the same 1,000 devices. Then both go over a veth pair through the XDP
+filter, as in ``python -m bench flood``. The filter parts need root.
 """
 
 import os
@@ -58,7 +58,7 @@ PAYLOAD = b'{"t":21.53,"h":48.2,"b":3.71,"s":1}'  # a signed frame of 70 bytes
 
 
 class Taken:
-    """A sink that takes every batch, and keeps it where asked to."""
+    """A sink that accepts every batch, and keeps it on request."""
 
     def __init__(self, counts: Counts, keep: bool) -> None:
         self.counts, self.keep, self.linger_ns, self.batches = counts, keep, 0, list[Built]()
@@ -100,7 +100,7 @@ def spine_of(source: Any, auth: bool, folder: Path, keep: bool = False) -> tuple
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("auth")
     with tempfile.TemporaryDirectory() as folder:
         bench.say("auth: a signed frame at the edge")
@@ -157,7 +157,7 @@ def _round(spine: Spine, sender: Sender, stream: FrameStream) -> float:
 
 
 class Memory:
-    """A source that gives the chunks of a stream."""
+    """A source of the chunks of a stream."""
 
     name, port, granted_bytes, capacity, buffer_bytes, head_size = "memory", 0, 0, 1024, 1 << 24, 1 << 20
 
@@ -166,7 +166,7 @@ class Memory:
         self.starts = self.lengths = self.tail_starts = np.zeros(0, np.int64)
 
     def set(self, buf: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> int:
-        """The next frames."""
+        """Set the next frames."""
         self.head, self.starts, self.lengths = buf, np.ascontiguousarray(starts), lengths.copy()
         self.tail_starts = np.zeros(len(starts), np.int64)
         return len(starts)
@@ -201,7 +201,7 @@ def _flood(result: Result, folder: Path) -> None:
 
 
 def _landed(batches: list[Built]) -> int:
-    """Frames that a lane lets pass, each device within its default rate."""
+    """Frames that a lane passes, each device within its default rate."""
     state, passed, now_ns = LaneState(), 0, time.time_ns()
     limits = LaneLimits(1e9, 1e9, 1000.0, 5000.0, 0, 0, 1e6, 60.0)
     for offset, built in enumerate(batches):

@@ -1,7 +1,7 @@
-"""How long a checkpoint of 100,000 changed devices holds up the worker's event loop, seen by a timer inside of it.
+"""How long a checkpoint of 100,000 changed devices blocks the worker's event loop, measured by a timer inside it.
 
-One lane, so that all of them are in one checkpoint. The worker's statistics record tells each second by how much its
-5 ms timer was late at worst; seconds in which rows went to the changelog are told apart from the others.
+One lane, so that all of them are in one checkpoint. The worker's statistics report each second the largest delay of its
+5 ms timer; seconds in which rows went to the changelog are compared with the others.
 """
 
 import threading
@@ -22,8 +22,8 @@ CHANGED = 100_000
 RATE = 25_000
 INTERVAL_S = 6.0  # 150,000 frames from one checkpoint to the next: each of 100,000 devices in turn
 SECONDS = 30
-SETTLE_S = 6.0  # left out: the devices appear, one after the other, and their rows are made
-FRESH = 0.5  # a checkpoint counts when at least this share of the devices is in it
+SETTLE_S = 6.0  # excluded: the devices appear one after the other, and their rows are created
+FRESH = 0.5  # a checkpoint counts if at least this share of the devices is in it
 
 
 def statistics(settings: Settings) -> list[dict[str, Any]]:
@@ -34,7 +34,7 @@ def statistics(settings: Settings) -> list[dict[str, Any]]:
     )
     records, at = [], 0
     try:
-        # Up to the end as it is now: records go on coming, and who waits for a moment without one may wait for ever.
+        # Up to the present end: records keep arriving, so waiting for a pause could take forever.
         _, end = consumer.get_watermark_offsets(partition, timeout=20)
         consumer.assign([partition])
         until_s = time.monotonic() + 20
@@ -51,7 +51,7 @@ def statistics(settings: Settings) -> list[dict[str, Any]]:
 
 
 class RowsWritten(threading.Thread):
-    """When the changelog grew, and to what end: ``(seconds since the epoch, end offset)`` each 0.1 s."""
+    """Growth of the changelog: ``(seconds since the epoch, end offset)`` every 0.1 s."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(daemon=True)
@@ -60,7 +60,7 @@ class RowsWritten(threading.Thread):
         self.samples: list[tuple[float, int]] = []
 
     def run(self) -> None:
-        """Look until :meth:`stop`."""
+        """Sample until :meth:`stop`."""
         while not self._over.wait(0.1):
             self.samples.append((time.time(), self._ends.total()))
 
@@ -70,7 +70,7 @@ class RowsWritten(threading.Thread):
         self.join(15)
 
     def checkpoints(self) -> list[tuple[float, float, int]]:
-        """(begin, end, rows) of each stretch of growth without a pause of more than half a second."""
+        """(begin, end, rows) of each period of growth without a pause of more than half a second."""
         found: list[tuple[float, float, int]] = []
         for (at_s, end), (next_s, next_end) in zip(self.samples, self.samples[1:], strict=False):
             if next_end > end:
@@ -83,7 +83,7 @@ class RowsWritten(threading.Thread):
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("checkpoint")
     overrides = {"partitions": 1, "checkpoint_interval_s": INTERVAL_S}
     with bench.topics(**overrides) as settings, bench.edge(settings), bench.worker(settings) as child:
@@ -101,7 +101,7 @@ def run(bench: Bench) -> Result:
     large = [found for found in rows.checkpoints() if found[2] >= FRESH * CHANGED]
     if not large or not records:
         raise BenchFailed(f"no checkpoint of {FRESH * CHANGED:,.0f} rows was seen: {rows.checkpoints()}")
-    # A record tells of the second before it; the rows are copied just before the first of them is written.
+    # A record covers the second before it; the rows are copied just before the first of them is written.
     near = [any(a - 0.2 < r["at_ms"] / 1e3 < b + 1.1 for a, b, _ in large) for r in records]
     quiet = [not any(a - 0.7 < r["at_ms"] / 1e3 < b + 1.6 for a, b, _ in rows.checkpoints()) for r in records]
     for figure in ("longest_block_ms", "longest_own_block_ms"):
@@ -109,7 +109,7 @@ def run(bench: Bench) -> Result:
             values = [r["gauges"][f"event_loop_{figure}"] for r, chosen in zip(records, which, strict=True) if chosen]
             if values:
                 result.repeat(name, values)
-                result.figures[name] = max(values)  # "never longer": the worst of all, not the median
+                result.figures[name] = max(values)  # the maximum of all, not the median
     result.figures |= {
         "rows_per_checkpoint": max(n for _, _, n in large),
         "checkpoint_s": round(max(b - a for a, b, _ in large), 2),

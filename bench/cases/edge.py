@@ -18,7 +18,7 @@ WINDOWS = 3
 
 
 def look(child: Child, settings: Settings) -> tuple[Sample, dict[str, Any]]:
-    """CPU time and counters of the edge now; done = frames taken from the kernel."""
+    """Sample CPU time and counters of the edge; done = frames received from the kernel."""
     counters = edge_counters(settings)
     taken = counters["received"] - counters["dropped"].get("kernel_drop", 0)
     return Sample(time.monotonic(), child.cpu_s(), taken), counters
@@ -27,7 +27,7 @@ def look(child: Child, settings: Settings) -> tuple[Sample, dict[str, Any]]:
 def measure(
     bench: Bench, child: Child, settings: Settings, rate: str, windows: int = WINDOWS, *more: str
 ) -> dict[str, Any]:
-    """Send at ``rate`` (frames a second, or ``max``) and look at the edge ``windows`` times in a row.
+    """Send at ``rate`` (frames a second, or ``max``) and measure the edge in ``windows`` consecutive windows.
 
     ``more`` are further options of the sender.
 
@@ -75,7 +75,7 @@ def _wait_for_frames(child: Child, settings: Settings, before: int) -> None:
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("edge")
     with bench.topics() as settings, bench.edge(settings) as child:
         time.sleep(1.0)

@@ -1,11 +1,11 @@
 """Good frames at 20,000 a second under a flood of frames with the wrong magic: the edge with the XDP filter, and
 without.
 
-The flood is made in the kernel: an XDP program that redirects each packet onto a veth pair, run on live packets by
+The kernel generates the flood: an XDP program redirects each packet onto a veth pair, run on live packets by
 ``BPF_PROG_TEST_RUN`` (Linux 5.18), on one CPU; more than a million packets a second. Good frames come from the
-simulator by the same interface, each CPU in a queue of its own, as a network card would spread them. Without the
-filter the interface carries an XDP program of two instructions that passes everything: veth takes redirected packets
-only where there is one. ``python -m bench.cases.flood IFACE FILE`` is the flood: a line of the file is a packet in hex.
+simulator by the same interface, with a separate queue for each CPU, as a network card would spread them. Without the
+filter the interface has an XDP program of two instructions that passes everything: veth accepts redirected packets only
+with a program attached. ``python -m bench.cases.flood IFACE FILE`` is the flood: a line of the file is a packet in hex.
 """
 
 import asyncio
@@ -43,15 +43,15 @@ SECONDS = 8
 ROUNDS = 2
 GOOD_DEVICES = b"sim-"  # as `klais simulate` names them
 PUBLISH_S = 10.0
-CPUS = min(os.cpu_count() or 1, 32)  # as a mask of one word has
+CPUS = min(os.cpu_count() or 1, 32)  # as in a mask of one word
 MOST_S = 60  # the flood ends by itself
-PACKETS_A_CALL = 1 << 16  # of one packet; of many packets each call sends a share of that
+PACKETS_A_CALL = 1 << 16  # for one packet; with many packets each call sends a share of that
 PASS_ALL = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # mov r0, 2; exit
 RUBBISH_BYTES = 57  # as long as a good frame of the simulator
 
 
 def run(outer: Bench) -> Result:
-    """See the module; ``outer`` only gives its reporter: this benchmark has a broker in its own namespace."""
+    """Run the benchmark; of ``outer`` it uses the reporter only: its broker is in a separate namespace."""
     if load().kafka_bootstrap is not None:
         raise BenchFailed("this one runs its own broker in a namespace: unset KLAIS_KAFKA_BOOTSTRAP")
     if os.geteuid() != 0:
@@ -79,7 +79,7 @@ def run(outer: Bench) -> Result:
 
 
 def own_queues(pair: Pair) -> None:
-    """What a CPU sends goes into the queue of its number, which the same CPU then serves: none waits in another's."""
+    """Packets of a CPU go into the queue with its number, served by the same CPU: they never wait in another queue."""
     lines = [f"echo {1 << cpu:x} > /sys/class/net/out0/queues/tx-{cpu}/xps_cpus" for cpu in range(CPUS)]
     run_command("ip", "netns", "exec", pair.devices, "sh", "-c", " && ".join(lines))
 
@@ -132,9 +132,9 @@ def flooded(
     seconds: float,
     options: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Good frames for ``seconds`` under a flood of these packets in turn, and what became of them.
+    """Send good frames for ``seconds`` under a flood of these packets in turn; return their outcome.
 
-    ``options``: more of them for the simulator that sends the good ones.
+    ``options``: further options of the simulator that sends the good frames.
     """
     usual, others = bench.sender_prefix, sorted(os.sched_getaffinity(0) - {_flood_cpu()})
     file = bench.folder / f"packets-{port}.txt"
@@ -145,7 +145,7 @@ def flooded(
         wait_for(lambda: "flooding" in flood.tail(), 20, "the flood")
         cpu_s, began_s = edge.cpu_s(), time.monotonic()
         arrived = statistic(pair.iface, "rx_packets")
-        if others:  # what the flood's CPU sends shares the flood's queue, which is full before any filter sees it
+        if others:  # packets of the flood's CPU would share the flood's queue, which overflows before any filter
             bench.sender_prefix = (*usual, "taskset", "-c", ",".join(map(str, others)))
         with bench.simulate(
             settings,
@@ -178,7 +178,7 @@ def flooded(
 
 
 def _settled(settings: Settings) -> None:
-    """Wait until nothing comes any more."""
+    """Wait until no more frames arrive."""
     last = edge_counters(settings)
     while True:
         time.sleep(0.5)
@@ -189,9 +189,9 @@ def _settled(settings: Settings) -> None:
 
 
 def _good_in_raw(settings: Settings, sent: int) -> int:
-    """Frames of the simulator's devices in ``klais_raw``, once all are there or ``PUBLISH_S`` have passed.
+    """Frames of the simulator's devices in ``klais_raw``, once all have arrived or after ``PUBLISH_S``.
 
-    By device, because a filter lets a flooding device send as much as its rate allows: that must hide no loss.
+    By device, because a filter passes frames of a flooding device up to its rate, and these must not hide a loss.
     """
     until_s = time.monotonic() + PUBLISH_S
     while (found := asyncio.run(_count_good(settings))) < sent and time.monotonic() < until_s:
@@ -221,7 +221,7 @@ def _redirect(ifindex: int) -> bytes:
 
 
 def _flood(iface: str, packets: list[bytes]) -> None:
-    """Send them in turn on one CPU until SIGTERM, at most MOST_S; says how many in how many seconds."""
+    """Send the packets in turn on one CPU until SIGTERM, at most MOST_S; print their number and the seconds."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     os.sched_setaffinity(0, {_flood_cpu()})

@@ -1,8 +1,8 @@
-"""What it costs that the broker flushes ``klais_raw`` and ``klais_journal``: the whole path, with and without, in turn.
+"""Cost of flushing ``klais_raw`` and ``klais_journal`` at the broker: the whole path, with and without, in turn.
 
 ``os`` leaves flushing to the kernel, ``each`` is ``KLAIS_KAFKA_FLUSH=each`` (``flush.messages=1``: before the broker
-acknowledges), ``flush_ms`` sets ``flush.ms`` on both topics, which no acknowledgement waits for. All modes run in turn,
-several times over, on one broker and one disk: the ratios to ``os`` are what counts.
+acknowledges), ``flush_ms`` sets ``flush.ms`` on both topics, for which acknowledgements do not wait. All modes run in
+turn, several times, on one broker and one disk: compare the ratios to ``os``.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def flush_by_time(settings: Settings) -> None:
     entry = ConfigEntry("flush.ms", str(FLUSH_MS), incremental_operation=AlterConfigOpType.SET)
     topics = (Topics.of(settings).raw, Topics.of(settings).journal)
     asked = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
-    client = admin_client(settings)  # must outlive what it is asked
+    client = admin_client(settings)  # must outlive its requests
     for done in client.incremental_alter_configs(asked).values():
         done.result(30)
 
@@ -65,7 +65,7 @@ def latency_ms(bench: Bench, settings: Settings, turn: int) -> tuple[float, floa
 
 
 def measure(bench: Bench, mode: str, turn: int) -> dict[str, Any]:
-    """One mode once, on topics of its own."""
+    """Measure one mode once, on separate topics."""
     bench.say(f"flush: {mode}, turn {turn + 1} of {TURNS}")
     flush = "each" if mode == "each" else "os"
     with bench.topics(kafka_flush=flush) as settings, bench.edge(settings), bench.worker(settings):
@@ -76,7 +76,7 @@ def measure(bench: Bench, mode: str, turn: int) -> dict[str, Any]:
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("flush")
     for turn in range(TURNS):
         result.rows += [measure(bench, mode, turn) for mode in MODES]

@@ -1,8 +1,8 @@
 """A thundering herd after 3GPP TR 37.868 (Beta(3,4) over 10 s), each device with 5 buffered frames, default settings.
 
 ``KLAIS_TEST_HERD=1000,10000`` chooses other sizes; ``KLAIS_TEST_HERD_AS=controlled,trend,unforecast,fixed,unqueued``
-runs them with the learned forecast (the default), with the trend, with none, as they would be without the controller
-(the fixed rate of KLAIS_DAM_MAX_RATE) and without the queue.
+runs them with the learned forecast (the default), with the trend, without a forecast, without the controller (the fixed
+rate of KLAIS_DAM_MAX_RATE) and without the queue.
 """
 
 import os
@@ -25,7 +25,7 @@ AS: dict[str, dict[str, Any]] = {
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("herd")
     sizes = [int(size) for size in os.environ.get("KLAIS_TEST_HERD", "").split(",") if size] or list(SIZES)
     for how in os.environ.get("KLAIS_TEST_HERD_AS", "controlled").split(","):

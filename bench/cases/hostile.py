@@ -1,8 +1,8 @@
-"""What hostile input costs: steps of a lane on payloads made to be slow, and good frames under a flood of each kind.
+"""Cost of hostile input: steps of a lane on deliberately slow payloads, and good frames under a flood of each kind.
 
 A step takes a batch of frames with one payload, and renders the anomaly records and dead letters; its CPU time is
 compared with that of ordinary payloads of the same length. The floods are those of ``python -m bench flood``, with the
-kernel filter, one for each rule by which it drops: good frames must not be lost.
+kernel filter, one for each of its rules: no good frames must be lost.
 """
 
 import os
@@ -83,7 +83,7 @@ def step_s(length: int, frame: Frame) -> float:
 
 @dataclass(frozen=True)
 class Flood:
-    """A packet's payload, how it is sent, and what the filter is told."""
+    """A packet's payload, the way of sending it, and the options of the filter."""
 
     payload: bytes
     limits: Limits = WIDE
@@ -103,7 +103,7 @@ FLOODS = {
 
 
 def run(outer: Bench) -> Result:
-    """See the module. The floods need root and a broker of their own."""
+    """Run the benchmark. The floods need root and a separate broker."""
     result = Result("hostile")
     result.figures["worst_step_ratio"] = _steps(outer, result)
     result.notes.append(f"a step: a batch of {BATCH_BYTES >> 10} KiB of one payload, flags and dead letters rendered")

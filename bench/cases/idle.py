@@ -1,8 +1,8 @@
-"""What a system costs at ordinary rates, beside the plain way: cores of broker, edge and worker, and landed latency.
+"""Cost of a system at ordinary rates, compared with the baseline: cores of broker, edge and worker, landed latency.
 
-At 0 to 20,000 frames/s, where the cost is that of batches. CPU is measured first, without a reader; then a consumer
-reads ``iot_telemetry`` at the same rate for the latency. The curve gives both for several ``KLAIS_LATENCY_MS`` at
-2,000 frames/s.
+At 0 to 20,000 frames/s, where batches dominate the cost. CPU is measured first, without a reader; then a consumer reads
+``iot_telemetry`` at the same rate for the latency. The curve gives both for several ``KLAIS_LATENCY_MS`` at 2,000
+frames/s.
 """
 
 import time
@@ -22,7 +22,7 @@ from klais.kafka.topics import Topics
 from klais.sim.manifest import read_manifest
 
 RATES = (0, 100, 2_000, 20_000)
-DEVICES = (50, 1_000)  # the second at the middle rates only
+DEVICES = (50, 1_000)  # the second one at the middle rates only
 TARGETS_MS = (5, 10, 25, 50, 100, 250)
 CURVE_RATE = 2_000
 
@@ -42,7 +42,7 @@ WHOLE = Times()
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """A running system: where its frames go and come out, and who uses CPU for them."""
+    """A running system: its input and output, and the processes whose CPU counts."""
 
     settings: Settings
     topic: str
@@ -50,7 +50,7 @@ class System:
 
 
 def measure(bench: Bench, system: System, rate: int, devices: int, times: Times) -> dict[str, Any]:
-    """Cores of each process at one rate, and quantiles of the latency (ms) of what was read."""
+    """Cores of each process at one rate, and quantiles of the latency (ms) of the records read."""
     if not rate:
         time.sleep(times.settle)
         return _cores(bench, system, times.cpu)
@@ -92,7 +92,7 @@ def _cores(bench: Bench, system: System, seconds: float) -> dict[str, Any]:
 
 @contextmanager
 def klais(bench: Bench, latency_ms: float = Settings().latency_ms) -> Iterator[System]:
-    """Edge and worker with the settings of the benchmarks, but for the target: the default, or another."""
+    """Edge and worker with the settings of the benchmarks, except the target: the default, or another."""
     with bench.topics(latency_ms=latency_ms) as at, bench.edge(at) as edge, bench.worker(at) as worker:
         yield System(at, Topics.of(at).telemetry, {"edge": edge, "worker": worker})
 
@@ -117,7 +117,7 @@ def plain(bench: Bench) -> Iterator[System]:
 
 
 def note(result: Result, way: str, found: dict[str, Any], **at: Any) -> None:
-    """A row, and its figures under a name that says what was measured."""
+    """Add a row, and its figures under a name for the case."""
     tail = "_".join([way, *(f"{value}" for value in at.values())])
     result.rows.append({"way": way, **at, **found})
     result.figures |= {f"{name}_{tail}": found[name] for name in ("cores", "p50_ms", "p99_ms") if name in found}
@@ -130,7 +130,7 @@ def run(
     devices: tuple[int, ...] = DEVICES,
     times: Times = WHOLE,
 ) -> Result:
-    """See the module; the arguments make it shorter."""
+    """Run the benchmark that the module describes; the arguments make it shorter."""
     result = Result("idle")
     with klais(bench) as system:
         warm_up(bench, system, times)
@@ -155,7 +155,7 @@ def run(
 
 
 def warm_up(bench: Bench, system: System, times: Times) -> None:
-    """Load before all: the broker compiles what runs often."""
+    """Run load before measuring, until the broker has compiled its hot code."""
     bench.say("idle: warming up")
     options = ("--devices", "50", "--rate", "20000", "--for", f"{2 * times.settle:g}s", "--id-prefix", "warm-")
     with bench.simulate(system.settings, *options) as sender:

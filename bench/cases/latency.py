@@ -1,9 +1,9 @@
 """From the sender's ``sendmmsg`` until a consumer has read the record from ``iot_telemetry``, frame by frame, on one
 clock.
 
-The sender's manifest says when each frame left (taken before the system call that sends it); the consumer notes when
-it got each record. Sender, edge, broker, worker and consumer share the machine. After the default number of
-partitions a second system with two is measured at the higher rate.
+The sender's manifest has the send time of each frame (taken before the system call); the consumer records the arrival
+of each record. Sender, edge, broker, worker and consumer share the machine. After the default number of partitions a
+second system with two is measured at the higher rate.
 """
 
 import gc
@@ -25,18 +25,16 @@ from klais.kafka.topics import Topics
 from klais.sim.manifest import read_manifest
 
 RATES = ((50_000, ""), (5_000, "_at_5k"))
-FEW_PARTITIONS = (
-    2  # each partition more is a record more in each linger: what that costs is measured beside the default
-)
+FEW_PARTITIONS = 2  # each additional partition is one more record in each linger: this measures its cost
 SECONDS = 13
-WARM_S = 3.0  # left out: connections
-SETTLE_S = 30  # of load before all: the broker compiles what runs often, the linger finds its length
+WARM_S = 3.0  # excluded: connections
+SETTLE_S = 30  # of load before measuring: the broker compiles its hot code, the linger settles
 WINDOWS = 3
 DRAIN_S = 2.0
-MOST = 5000  # records of one look: they get one time, so a look must be short
+MOST = 5000  # records of one poll: they get one time, so a poll must be short
 
 Column = npt.NDArray[np.int64]
-Read = tuple[int, list[bytes]]  # when (ns since the epoch), and the values that came then
+Read = tuple[int, list[bytes]]  # time (ns since the epoch), and the values that arrived then
 
 
 def open_consumer(settings: Settings, topic: str | None = None) -> Consumer:
@@ -53,7 +51,7 @@ def open_consumer(settings: Settings, topic: str | None = None) -> Consumer:
 
 
 def read_for(consumer: Consumer, until_s: float) -> list[Read]:
-    """Until a time (monotonic): when (ns since the epoch), and the values that came then."""
+    """Read until a time (monotonic): times (ns since the epoch), and the values that arrived then."""
     reads: list[Read] = []
     while time.monotonic() < until_s:
         first = consumer.poll(0.05)
@@ -66,9 +64,7 @@ def read_for(consumer: Consumer, until_s: float) -> list[Read]:
 
 
 def delays_ms(reads: list[Read], manifest: Any) -> tuple[Column, npt.NDArray[np.float64]]:
-    """When each frame that was sent and read left (ns since the epoch), and how long it took (ms), in the order of
-    sending.
-    """
+    """Send time (ns since the epoch) and delay (ms) of each frame that was sent and read, in the order of sending."""
     prefix = len(manifest.header["id_prefix"])
     name, read_ns = [], []
     for now_ns, values in reads:
@@ -88,15 +84,17 @@ def delays_ms(reads: list[Read], manifest: Any) -> tuple[Column, npt.NDArray[np.
 
 
 def read_while_sent(bench: Bench, settings: Settings, rate: int, seconds: int, *options: str) -> Iterator[Read]:
-    """Send at ``rate`` for some seconds, and read all the while and until what is under way has landed."""
+    """Send at ``rate`` for some seconds, and read in that time and until all frames have landed."""
     consumer = open_consumer(settings)
-    gc.disable()  # a pass over all that was read holds the reader up for 0.2 s: what lands then would look late
+    gc.disable()  # a pass over all records would block the reader for 0.2 s: records that land then would seem late
     try:
         read_for(consumer, time.monotonic() + 1.0)  # connect
         with bench.simulate(
             settings, "--devices", str(DEVICES), "--rate", str(rate), "--for", f"{seconds}s", *options
         ) as sender:
-            while sender.running:  # nobody may wait for the sender meanwhile: what is not read at once looks late
+            while (
+                sender.running
+            ):  # do not wait for the sender here: records that are not read immediately would seem late
                 yield from read_for(consumer, time.monotonic() + 0.2)
             yield from read_for(consumer, time.monotonic() + DRAIN_S)
             sender.summary(5)
@@ -119,14 +117,14 @@ def measure(bench: Bench, settings: Settings, rate: int) -> tuple[Column, npt.ND
 
 
 def warm_up(bench: Bench, settings: Settings) -> None:
-    """Load as it is measured: what counts is a system that has run for a while."""
+    """Run the measured load first: the figures are for a system that has run for a while."""
     bench.say(f"latency: warming up for {SETTLE_S} s")
     for _ in read_while_sent(bench, settings, RATES[0][0], SETTLE_S, "--id-prefix", "warm-"):
         pass
 
 
 def note_delays(result: Result, tail: str, took_ms: npt.NDArray[np.float64]) -> None:
-    """Quantiles of all delays of a case as figures, with the spread of windows in a row."""
+    """Record quantiles of all delays of a case as figures, with the spread of consecutive windows."""
     windows = [part for part in np.array_split(took_ms, WINDOWS) if len(part)]
     for name, share in (("p50_ms", 50), ("p99_ms", 99)):
         result.repeat(name + tail, [float(np.percentile(part, share)) for part in windows])
@@ -137,7 +135,7 @@ def note_delays(result: Result, tail: str, took_ms: npt.NDArray[np.float64]) -> 
 
 
 def run_cases(bench: Bench, result: Result, cases: tuple[tuple[int, str], ...], **overrides: Any) -> None:
-    """One system, loaded and then measured at each rate."""
+    """Run one system: warm it up, then measure at each rate."""
     with bench.topics(**overrides) as settings, bench.edge(settings), bench.worker(settings):
         warm_up(bench, settings)
         for rate, tail in cases:
@@ -156,7 +154,7 @@ def run_cases(bench: Bench, result: Result, cases: tuple[tuple[int, str], ...], 
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("latency")
     run_cases(bench, result, RATES)
     run_cases(bench, result, ((RATES[0][0], f"_at_{FEW_PARTITIONS}_partitions"),), partitions=FEW_PARTITIONS)

@@ -1,7 +1,7 @@
 """``python -m bench llm [DIR] [--json]``: the language model on windows of later days, and on made-up incidents.
 
-Share of windows whose class it names as the truth has it, how many answers are JSON of the grammar, time of an answer,
-and how many explanations are its own and grounded. ``ungrounded_sentences`` counts what reached the reader: 0.
+Share of windows with the right class, number of answers that are JSON of the grammar, time of an answer, and number of
+grounded explanations by the model. ``ungrounded_sentences`` counts displayed sentences: must be 0.
 """
 
 import argparse
@@ -30,7 +30,7 @@ VALUES: dict[str, Any] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmark; 1 where there is no language model."""
+    """Run the benchmark; 1 without a language model."""
     parser = argparse.ArgumentParser("python -m bench llm", description=__doc__)
     parser.add_argument("traces", nargs="?", type=Path)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")

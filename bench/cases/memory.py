@@ -1,4 +1,4 @@
-"""Resident memory: of a worker that knows a million devices, and of an idle edge."""
+"""Resident memory of a worker with a million devices, and of an idle edge."""
 
 import time
 
@@ -10,14 +10,14 @@ IDLE_S = 3.0
 
 
 def idle_edge_mb(bench: Bench) -> float:
-    """RSS of an edge that receives nothing, some seconds after its start."""
+    """RSS of an edge without traffic, some seconds after its start."""
     with bench.topics() as settings, bench.edge(settings) as child:
         time.sleep(IDLE_S)
         return child.rss_mb()
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("memory")
     found = million(bench)
     if found["devices"] != DEVICES:

@@ -1,8 +1,8 @@
 """``python -m bench outage``: the broker is killed under load and comes back with its data later; every frame is
 counted.
 
-Sender, edge, worker and broker on one machine. Held to: received by the edge = records in ``iot_telemetry``, nothing
-dropped, nothing sent that the edge did not receive.
+Sender, edge, worker and broker on one machine. Required: frames received by the edge = records in ``iot_telemetry``, no
+drops, and the edge received all sent frames.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def run(bench: Bench, outage_s: float, rate: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``sent``, ``received``, ``dropped`` by reason, ``landed`` (records of the clean topic), ``missing`` (received
-        and neither landed nor dropped), ``spooled_frames``, ``spool_mb`` and ``edge_rss_mb`` (peak) at the end of the
+        ``sent``, ``received``, ``dropped`` by reason, ``landed`` (records of the clean topic), ``missing`` (received,
+        but neither landed nor dropped), ``spooled_frames``, ``spool_mb`` and ``edge_rss_mb`` (peak) at the end of the
         outage, ``noticed_s`` until the breaker opened, ``resumed_s`` from the broker's return until it closed,
         ``drained_s`` until the spool was empty, ``replay_per_s``, ``worker_done_s`` until all had landed.
     """
@@ -85,13 +85,13 @@ def _recover(settings: Settings, spooled: float) -> dict[str, Any]:
 
 
 def _settle(settings: Settings) -> dict[str, Any]:
-    """Wait until all that the edge published has landed, and count."""
+    """Wait until all published frames have landed, and count them."""
     began_s = time.monotonic()
     wait_for(lambda: not edge_now(settings)["queue_depth"], 60, "nothing is left in the edge", 0.2)
     now = edge_now(settings)
     topic = Topics.of(settings).telemetry
     ends = Ends(settings, topic)
-    wait_for(lambda: ends.total() >= now["passed"], SETTLE_S, "all has landed", 0.5)  # may count a marker or two
+    wait_for(lambda: ends.total() >= now["passed"], SETTLE_S, "all has landed", 0.5)  # may include a marker or two
     done_s = time.monotonic()
     time.sleep(2.0)
     landed = count_records(settings, topic)
@@ -112,7 +112,7 @@ def good(figures: dict[str, Any]) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one outage and print it; 0 when nothing is missing and nothing was dropped."""
+    """Run one outage and print it; 0 if no frame is missing or dropped."""
     parser = argparse.ArgumentParser("python -m bench outage", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="how long the broker stays away (600)")
     parser.add_argument("--rate", type=int, default=20_000, help="frames/s sent (20000)")

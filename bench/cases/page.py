@@ -1,4 +1,4 @@
-"""The live page: what 20 open pages cost a worker, and how long a page far down the table of 100,000 devices takes."""
+"""The live page: cost of 20 open pages for a worker, and response time deep in a table of 100,000 devices."""
 
 import http.client
 import statistics as stats
@@ -20,10 +20,10 @@ CONNECTIONS = 128  # one client may have a quarter of them
 DEVICES = 100_000
 FRAMES = 200_000
 RATE = 20_000
-PART_S = 10.0  # of each measurement; with pages and without take turns, so that a drift of the machine hits both
+PART_S = 10.0  # of each measurement; with and without pages alternate, so that a drift of the machine affects both
 TURNS = 3
 PAGE = 200
-AROUND = 10  # pages before and behind it that are timed too: the same one again would come out of a cache
+AROUND = 10  # neighbouring pages that are timed too: the same page again would come from a cache
 
 
 class Streams:
@@ -35,11 +35,11 @@ class Streams:
 
     @property
     def events(self) -> int:
-        """Events that came to all of them so far."""
+        """Events that all of them have received so far."""
         return sum(self._counts)
 
     def start(self) -> None:
-        """Open all, and wait until each has its first event."""
+        """Open all pages, and wait until each has received an event."""
         for thread in self._threads:
             thread.start()
         wait_for(lambda: all(self._counts), 30, "all pages have their first event")
@@ -61,7 +61,7 @@ class Streams:
 
 @contextmanager
 def open_pages(settings: Settings, count: int) -> Iterator[Streams]:
-    """So many open pages."""
+    """That many open pages."""
     streams = Streams(settings.web_port, count)
     streams.start()
     try:
@@ -71,7 +71,7 @@ def open_pages(settings: Settings, count: int) -> Iterator[Streams]:
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("page")
     with bench.topics(api_connections=CONNECTIONS) as settings, bench.edge(settings):
         preload(settings, FRAMES, DEVICES)
@@ -107,7 +107,7 @@ def _pages(settings: Settings) -> list[float]:
 
 
 def _part(worker: Child, settings: Settings) -> dict[str, float]:
-    """CPU time of the worker (s) and frames that it took in one part."""
+    """CPU time of the worker (s) and frames that it processed in one part."""
     began_s, cpu_s, frames = time.monotonic(), worker.cpu_s(), _taken(settings)
     time.sleep(PART_S)
     elapsed_s = time.monotonic() - began_s

@@ -1,6 +1,4 @@
-"""The whole path at once: sender, edge, Kafka, worker. The highest rate at which nothing is lost, and what is lost
-above.
-"""
+"""The whole path: sender, edge, Kafka, worker. The highest rate without loss, and the loss above it."""
 
 import time
 from typing import Any
@@ -12,12 +10,12 @@ from klais.kafka.topics import Topics
 
 RATES = (150_000, 180_000, 220_000, 260_000, 300_000, 350_000, 400_000)
 STEP_S = 8
-SETTLE_S = 15.0  # frames may still be on their way for so long
-STILL_S = 2.0  # nothing new for so long: what has not landed is lost
+SETTLE_S = 15.0  # frames may take this long to land
+STILL_S = 2.0  # after this time without new records, missing frames are lost
 
 
 def step(bench: Bench, settings: Settings, ends: Ends, rate: int, seconds: int = STEP_S) -> dict[str, Any]:
-    """Send at ``rate`` for some seconds, then wait until all has landed or nothing more comes."""
+    """Send at ``rate`` for some seconds, then wait until all frames have landed or no more arrive."""
     before, edge_before = ends.total(), edge_counters(settings)
     with bench.simulate(settings, "--devices", str(DEVICES), "--rate", str(rate), "--for", f"{seconds}s",
                         "--id-prefix", f"r{rate // 1000}-") as sender:  # fmt: skip
@@ -43,7 +41,7 @@ def step(bench: Bench, settings: Settings, ends: Ends, rate: int, seconds: int =
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("path")
     with bench.topics() as settings, bench.edge(settings) as edge, bench.worker(settings) as worker:
         ends = Ends(settings, Topics.of(settings).telemetry)
@@ -60,7 +58,7 @@ def run(bench: Bench) -> Result:
         shares = {f"{name}_cpu_us_per_frame": round((after - before) / sent * 1e6, 3) for name, before, after in used}
         dam = get_json(f"http://127.0.0.1:{settings.web_port}/dam/")
         landed = count_records(settings, Topics.of(settings).telemetry)
-        again = ends.total() - landed - markers  # a lane that started again in between would show as markers
+        again = ends.total() - landed - markers  # a lane that restarted in between would show as markers
     clean = [row for row in result.rows if not row["lost"]]
     best = max(clean, key=lambda row: float(row["sent_per_s"]), default=None)
     result.figures = {

@@ -6,7 +6,7 @@ from bench.harness.report import Result
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("recovery")
     found = million(bench)
     if found["recovered_devices"] != DEVICES:

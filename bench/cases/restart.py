@@ -1,10 +1,10 @@
-"""An edge restarts under load: frames lost by a kill -9, a restart and an upgrade, and for how long nobody reads.
+"""An edge restarts under load: frames lost by a kill -9, a restart and an upgrade, and the time without a reader.
 
-The benchmark is the edge's supervisor: it holds the socket, as ``klais up``, ``klais edge --workers`` and systemd do. A
-simulator sends 20,000 frames/s. In the middle the edge is killed (``kill9``), or ends by SIGTERM (``restart``), and the
-next process takes the socket over; or the next process starts beside it, and the old one ends when that receives
-(``upgrade``, as SIGUSR2 does). What was sent and is not in ``klais_raw`` is lost. ``deaf_ms`` is the time from the end
-of the old process to the last frame that was sent after it and lost: 0 when socket and edge kept all.
+The benchmark is the edge's supervisor: it holds the socket, like ``klais up``, ``klais edge --workers`` and systemd. A
+simulator sends 20,000 frames/s. Halfway the edge is killed (``kill9``) or stopped by SIGTERM (``restart``), and the
+next process inherits the socket; or the next process starts first, and the old one ends when the new one receives
+(``upgrade``, as SIGUSR2 does). Sent frames that are not in ``klais_raw`` are lost. ``deaf_ms`` is the time from the end
+of the old process to the last lost frame sent after it: 0 if socket and edge kept all frames.
 """
 
 import signal
@@ -31,12 +31,12 @@ from klais.verify.readback import read_topic_columns
 RATE = 20_000
 BEFORE_S, AFTER_S = 5.0, 8.0
 REPEATS = 3
-TICK_S = 0.1  # as often as our supervisors look
+TICK_S = 0.1  # the poll interval of our supervisors
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """One restart: frames, and times in ms: until the old process was gone, from then until the new one received."""
+    """One restart: frames, and times in ms until the old process ended, and from then until the new one received."""
 
     sent: int
     lost: int
@@ -47,7 +47,7 @@ class Restart:
 
 
 def run(bench: Bench) -> Result:
-    """All kinds of restart, several times in turn; the worst of each is the figure."""
+    """Run all kinds of restart, several times in turn; the worst of each is the figure."""
     result = Result("restart")
     kinds = {"kill9": signal.SIGKILL, "restart": signal.SIGTERM, "upgrade": None}
     found: dict[str, list[Restart]] = {name: [] for name in kinds}
@@ -68,7 +68,7 @@ def run(bench: Bench) -> Result:
 
 
 def restart(bench: Bench, number: signal.Signals | None) -> Restart:
-    """One restart under load; ``number`` None = an upgrade."""
+    """Run one restart under load; ``number`` None = an upgrade."""
     manifest = bench.folder / f"restart-{time.monotonic_ns()}.manifest"
     with bench.topics(partitions=4) as settings:
         udp = open_udp_socket(Bind.parse(settings.udp_bind), share_port=False)
@@ -98,7 +98,7 @@ def restart(bench: Bench, number: signal.Signals | None) -> Restart:
 
 
 def _replace(edge: Service, settings: Settings, number: signal.Signals) -> tuple[int, int, int]:
-    """End the process; when the signal went out, when it was gone, when the next one received (ns since the epoch)."""
+    """End the process; return the times of signal, exit and first receive of the next one (ns since the epoch)."""
     before, asked_ns, gone_ns = edge.pid, time.time_ns(), 0
     edge.signal(number)
     until_s = time.monotonic() + 60
@@ -115,12 +115,12 @@ def _replace(edge: Service, settings: Settings, number: signal.Signals) -> tuple
 def _upgrade(
     edge: Service, settings: Settings, held: HeldSocket, env: dict[str, str], log: Path
 ) -> tuple[Settings, tuple[int, int, int]]:
-    """Start the next process beside the present one, which ends when it receives; the settings with the new API."""
+    """Start the next process, and end the present one when the new one receives; return the settings of the new API."""
     before, asked_ns, port = edge.pid, time.time_ns(), free_port()
     settings = settings.model_copy(update={"api_bind": f"127.0.0.1:{port}"})
     command = [sys.executable, "-m", "klais", "edge", "--api-bind", settings.api_bind, "--successor"]
     successor = held.spawn(command, log, env, beside=True)
-    # Its health is not good yet: it gets the spool when the old process ends.
+    # It is not healthy yet: it gets the spool when the old process ends.
     wait_for(lambda: get_json(f"http://{settings.api_bind}/stats") is not None, 120, "the next process receives")
     back_ns = time.time_ns()
     edge.replace(successor, command)

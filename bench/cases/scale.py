@@ -7,11 +7,11 @@ from bench.harness.report import Result
 FEW, MANY = 1_000, 1_000_000
 FRAMES = 6_000_000
 CHECKPOINT_S = 5.0  # the default
-BEGIN = 0.25  # the first million frames are each a device's first; from there on to the end takes about one interval
+BEGIN = 0.25  # the first million frames are each a device's first; the rest takes about one interval
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("scale")
     cost = {}
     for devices in (FEW, MANY):

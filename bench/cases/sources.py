@@ -1,8 +1,8 @@
-"""The edge on each of its sources: CPU time a frame, Kafka included, same sender, one run.
+"""The edge on each of its sources: CPU time a frame including Kafka, with the same sender, in one run.
 
-Sender and edge are in network namespaces of their own, joined by a veth pair; the broker is with the edge. ``af_xdp``
-and ``ringbuf`` have the XDP filter on the edge's end (native mode), ``udp`` and ``io_uring`` have none,
-``udp_filter`` is ``udp`` behind it, ``udp_times`` is ``udp`` with KLAIS_UDP_TIMESTAMPS.
+Sender and edge are in separate network namespaces, joined by a veth pair; the broker is with the edge. ``af_xdp`` and
+``ringbuf`` have the XDP filter on the edge's end (native mode), ``udp`` and ``io_uring`` have none, ``udp_filter`` is
+``udp`` behind it, ``udp_times`` is ``udp`` with KLAIS_UDP_TIMESTAMPS.
 """
 
 import os
@@ -28,7 +28,7 @@ UDP = "udp"
 
 
 def run(outer: Bench) -> Result:
-    """See the module; ``outer`` only gives its reporter: this benchmark has a broker in its own namespace."""
+    """Run the benchmark; of ``outer`` it uses the reporter only: its broker is in a separate namespace."""
     if load().kafka_bootstrap is not None:
         raise BenchFailed("this one runs its own broker in a namespace: unset KLAIS_KAFKA_BOOTSTRAP")
     if os.geteuid() != 0:
@@ -38,7 +38,7 @@ def run(outer: Bench) -> Result:
     with veth_pair() as pair, inside(pair.edge), Bench(outer.say) as bench:
         bench.sender_prefix = ("ip", "netns", "exec", pair.devices)
         for number in range(ROUNDS):
-            for name in SOURCES if number % 2 == 0 else SOURCES[::-1]:  # whatever drifts, drifts for all
+            for name in SOURCES if number % 2 == 0 else SOURCES[::-1]:  # a drift of the machine affects all sources
                 bench.say(f"sources: {name}, {STEADY_RATE:,} frames a second, round {number + 1} of {ROUNDS}")
                 found[name].append(one(bench, pair, name))
                 result.rows.append(
@@ -49,8 +49,8 @@ def run(outer: Bench) -> Result:
 
 
 def one(bench: Bench, pair: Pair, name: str) -> dict[str, Any]:
-    """One edge on one source; what :func:`bench.cases.edge.measure` found, and ``machine_us``: everybody's CPU a
-    frame.
+    """Measure one edge on one source: results of :func:`bench.cases.edge.measure`, and ``machine_us``, the machine's
+    CPU a frame.
     """
     pin_dir = Path(f"/sys/fs/bpf/klais-bench-{os.getpid()}")
     bind = f"0.0.0.0:{free_port('0.0.0.0', 'udp')}"
@@ -69,7 +69,7 @@ def one(bench: Bench, pair: Pair, name: str) -> dict[str, Any]:
 
 @contextmanager
 def _filter(pair: Pair, pin_dir: Path, name: str, port: int) -> Iterator[None]:
-    """The filter for the runs that have one, gone afterwards."""
+    """The filter for the runs that need one, unloaded afterwards."""
     if name not in BEHIND_FILTER:
         yield
         return
@@ -83,7 +83,7 @@ def _filter(pair: Pair, pin_dir: Path, name: str, port: int) -> Iterator[None]:
 
 
 def figures(result: Result, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Medians a source, and their ratio to ``udp``."""
+    """Medians of each source, and their ratio to ``udp``."""
     for name, runs in found.items():
         result.repeat(f"{name}_us_per_frame", [value for run in runs for value in run["cpu_us_per_frame"]])
         result.repeat(f"{name}_machine_us_per_frame", [run["machine_us"] for run in runs])

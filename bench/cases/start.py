@@ -1,10 +1,10 @@
-"""How long starts take, and what an idle edge needs: from the process's start until it receives, or its lanes are live.
+"""Start times, and memory of an idle edge: from the process's start until it receives, or its lanes are live.
 
-An edge receives from the moment it has bound its port: a thread keeps what comes in memory (klais/edge/early.py) while
-the rest loads. ``edge_receives_s`` ends there, ``edge_s`` when its API says that all of it works.
+An edge receives from the moment it has bound its port: a thread stores frames in memory (klais/edge/early.py) while the
+rest loads. ``edge_receives_s`` ends there, ``edge_s`` when its API reports that it is ready.
 
-With the library of kernels that `klais warm` made; KLAIS_JIT=1 shows what numba would cost. A worker starts on the
-checkpoint of one that knew 1,000 devices and ended well, so what counts is its own start.
+With the library of kernels that `klais warm` built; KLAIS_JIT=1 shows the cost of numba. A worker starts on the
+checkpoint of one with 1,000 devices that stopped cleanly, so only its own start counts.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ TIMEOUT_S = 60.0
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("start")
     with bench.topics() as settings:
         edges = [_edge(bench, settings) for _ in range(REPEATS)]
@@ -53,13 +53,13 @@ def run(bench: Bench) -> Result:
 
 
 def _repeat(result: Result, what: str, found: Sequence[Sequence[float]]) -> None:
-    """The figures of several starts: seconds, CPU seconds, memory."""
+    """Figures of several starts: seconds, CPU seconds, memory."""
     for k, figure in enumerate(("s", "cpu_s", "rss_mb")):
         result.repeat(f"{what}_{figure}", [one[k] for one in found])
 
 
 def _edge(bench: Bench, settings: Settings) -> tuple[float, float, float, float]:
-    """Seconds until an edge receives, and until it is ready with Kafka there; CPU seconds, memory a little later."""
+    """Seconds until an edge receives, and until it is ready with Kafka; CPU seconds and memory a little later."""
     child = bench.child("edge", [sys.executable, "-m", "klais", "edge"], settings)
     try:
         port = Bind.parse(settings.udp_bind).port
@@ -87,7 +87,7 @@ def _worker(bench: Bench, settings: Settings) -> tuple[float, float, float]:
 
 
 def _command(settings: Settings, words: Sequence[str]) -> float:
-    """Seconds that a command takes."""
+    """Run time of a command in seconds."""
     began_s = time.monotonic()
     command = [sys.executable, "-m", "klais", *words]
     done = subprocess.run(command, env=environment(settings), cwd=REPO, capture_output=True, text=True)

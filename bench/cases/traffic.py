@@ -1,7 +1,7 @@
 """``python -m bench traffic [DIR] [--json]``: the forecast's model on the later part of recorded traces.
 
-Without DIR on the recording in the package; with it on the traces (``*.csv`` of timestamp,count) in that folder. Five
-groups of figures: macro-F1 of the classes (test settings, and kinds of floods and herds that training never saw), Brier
+Without DIR it uses the recording in the package, else the traces (``*.csv`` of timestamp,count) in that folder. Five
+groups of figures: macro-F1 of the classes (test settings, and kinds of floods and herds not in the training), Brier
 score of the burst against the trend and the climatology, false alarms a day, lead before the peak of Beta(3,4) herds,
 and the time of one answer by ONNX Runtime and by scikit-learn in the same run.
 """
@@ -119,9 +119,9 @@ def _herds(backend: Backend) -> dict[str, Any]:
 
 
 def _costs(onnx: Backend, sklearn: Backend, version: str) -> dict[str, Any]:
-    """Time of one answer (us, p50 and p99) of both, in turn so that both see the same machine.
+    """Time of one answer (us, p50 and p99) of both, measured alternately under the same conditions.
 
-    ``cpu``: of this thread only, which other programs on the machine do not lengthen.
+    ``cpu``: CPU time of this thread only, which other programs do not affect.
     """
     rng = np.random.default_rng(SEED)
     windows = np.abs(rng.normal(1000.0, 200.0, (64, 60, len(FEATURES))))
@@ -141,7 +141,7 @@ def _costs(onnx: Backend, sklearn: Backend, version: str) -> dict[str, Any]:
             timed("sklearn", sklearn.run, inputs[at % 64])
     out: dict[str, Any] = {}
     for name, pairs in took.items():
-        kept = np.array(pairs[len(pairs) // 11 :]) / 1000.0  # without the first ones
+        kept = np.array(pairs[len(pairs) // 11 :]) / 1000.0  # excluding the first ones
         for label, quantile in (("p50", 50), ("p99", 99)):
             wall, cpu = np.percentile(kept, quantile, axis=0).tolist()
             out |= {f"{name}_{label}_us": round(wall, 1), f"{name}_{label}_cpu_us": round(cpu, 1)}

@@ -12,7 +12,7 @@ from klais.kafka.topics import Topics
 
 FRAMES = 2_500_000
 REPEATS = 3
-CHECKPOINT_S = 2.0  # more often than by default, so that each short run pays for checkpoints
+CHECKPOINT_S = 2.0  # more often than by default, so that each short run includes checkpoints
 
 
 def measure(
@@ -24,7 +24,7 @@ def measure(
     app: str = "agents.app",
     **settings_of_it: Any,
 ) -> dict[str, Any]:
-    """One worker on a backlog of ``frames``, from its start until all have landed; every one of them is looked for.
+    """Run one worker on a backlog of ``frames``, from its start until all have landed, and check that none is missing.
 
     Parameters
     ----------
@@ -58,7 +58,9 @@ def measure(
             first, last = steady(samples, frames, begin)
             kafka_us = (bench.kafka_cpu_s() - kafka_s) / frames * 1e6
             check_nothing_lost(settings, frames)
-        came = next(sample for sample in samples if sample.done > settings.partitions)  # more than transaction markers
+        came = next(
+            sample for sample in samples if sample.done > settings.partitions
+        )  # more records than transaction markers
         whole_s = children_cpu_s() - ended_s - came.cpu_s
         rows_written = rows.total()
     found = rates(first, last)
@@ -75,12 +77,12 @@ def measure(
 
 
 def check_nothing_lost(settings: Settings, frames: int) -> None:
-    """Each of ``frames`` frames is one record, none was dropped, queued or flagged as malformed.
+    """Check that each of ``frames`` frames is one record, and none was dropped, queued or malformed.
 
     Raises
     ------
     BenchFailed
-        Otherwise: then the figures are of something else.
+        If a frame is missing: the figures would be invalid.
     """
     dam = get_json(f"http://127.0.0.1:{settings.web_port}/dam/")
     if dam is None:
@@ -95,7 +97,7 @@ def check_nothing_lost(settings: Settings, frames: int) -> None:
 
 
 def run(bench: Bench, frames: int = FRAMES, repeats: int = REPEATS) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("worker")
     runs = []
     for number in range(repeats):

@@ -1,8 +1,8 @@
 """The XDP filter alone: ns a packet by ``BPF_PROG_TEST_RUN``, by kind, by number of devices, with all CPUs at once.
 
-The kernel's test loop is part of every figure; ``empty_ns`` is what it takes with a program that only returns. The
-packets are the fixtures of the kernel tests. With many devices each packet carries one drawn at random, and what the
-drawing takes is taken off.
+Every figure includes the kernel's test loop; ``empty_ns`` is its time with a program that only returns. The packets are
+the fixtures of the kernel tests. With many devices each packet is of a random one, and the time of the drawing is
+subtracted.
 """
 
 import math
@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[bytes, Limits]] = {
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     if os.geteuid() != 0:
         raise BenchFailed("bpf(2) needs root")
     result = Result("xdp")
@@ -66,12 +66,12 @@ def _rounds(look: Callable[[], float]) -> list[float]:
 
 
 def timed(prog_fd: int, packet: bytes, repeat: int = REPEAT) -> float:
-    """The kernel's own mean, ns a packet (whole ns; time it gave to other tasks is not in it)."""
+    """The kernel's own mean, ns a packet (whole ns, excluding time of other tasks)."""
     return bpf.test_run(prog_fd, packet, repeat)[1]
 
 
 def _least_of(result: Result, figure: str, values: list[float]) -> None:
-    """The figure is the least of the rounds: whatever else runs only adds."""
+    """Set the figure to the minimum of the rounds: other programs only add time."""
     result.repeat(figure, values)
     result.figures[figure] = round(min(values), 1)
 
@@ -92,7 +92,7 @@ def _kinds(bench: Bench, result: Result) -> None:
 
 
 def _set_sources(filter_: LoadedFilter, kind: str) -> None:
-    """The rules about sources that a kind has; 1,000 networks are on the list."""
+    """Set the rules about sources of a kind; 1,000 networks are on the list."""
     sources = filter_.maps.sources
     sources.set_limit(SourceLimit(1e9, 4e6) if kind == "pass_source_rate" else SourceLimit())
     if kind == "pass_source_list":
@@ -105,7 +105,7 @@ def _set_sources(filter_: LoadedFilter, kind: str) -> None:
 
 
 def _fixtures(bench: Bench, result: Result) -> None:
-    """Every fixture whose verdict follows from its bytes, the dearest for people to see."""
+    """Time every fixture whose verdict follows from its bytes, and list the most expensive."""
     bench.say("xdp: ns a packet of every fixture")
     with loaded_filter(WIDE) as filter_:
         costs = [(_least(filter_, row), row) for row in all_rows() if row.by_parsing and not row.rules]
@@ -120,7 +120,7 @@ def _least(filter_: LoadedFilter, row: Row) -> float:
 
 
 def _growth(bench: Bench, result: Result) -> None:
-    """A packet of another device each time, of more and more devices, in one table for twice as many."""
+    """Time packets of random devices, with growing numbers of devices, in one table for twice as many."""
     costs = {}
     for devices in (1, *SIZES):
         bench.say(f"xdp: {devices:,} devices")
@@ -138,12 +138,12 @@ def _growth(bench: Bench, result: Result) -> None:
 def _of_many(devices: int, table_devices: int) -> list[float]:
     limits, packet = Limits(1e8, 1e9, 1e9, 4e6), sent(frame("growing-0000000"))
     with loaded_filter(limits, devices=table_devices, defines=[f"-DKLAIS_STIR_DEVICES={devices}"]) as filter_:
-        timed(filter_.prog_fd, packet, 8 * devices)  # nearly all of them are in the table
+        timed(filter_.prog_fd, packet, 8 * devices)  # nearly all devices are in the table
         return _rounds(lambda: timed(filter_.prog_fd, packet))
 
 
 def _concurrency(bench: Bench, result: Result) -> None:
-    """All CPUs at one device's bucket and at the global one, against one CPU alone."""
+    """Time all CPUs on one device's bucket and on the global one, compared with one CPU alone."""
     cpus = sorted(os.sched_getaffinity(0))
     bench.say(f"xdp: {len(cpus)} CPUs at once")
     packets = {"one_device": [sent(frame(DEVICE))] * len(cpus), "own_devices": [sent(frame(f"cpu-{n}")) for n in cpus]}

@@ -1,4 +1,4 @@
-"""What the benchmarks stand on: a broker, child processes that surely end, and what they have done so far."""
+"""The harness of the benchmarks: a broker, child processes that always end, and their progress."""
 
 from bench.harness.bench import DEVICES, OPEN_DAM, Bench
 from bench.harness.child import REPO, Child, children_cpu_s, environment

@@ -26,22 +26,22 @@ from klais.system.ports import free_port
 from klais.system.processes import has_ended
 
 DEVICES = 10_000
-# Nothing may be dropped where throughput is measured.
+# No frames may be dropped while throughput is measured.
 OPEN_DAM = {"dam_max_rate": 100_000_000, "dam_burst_size": 1_000_000_000}
 
 
 class Bench:
-    """A Kafka for one run of the benchmarks, and a folder for logs and state; all gone at the end.
+    """A Kafka for one run of the benchmarks, and a folder for logs and state, removed at the end.
 
-    The embedded broker on a free port, or the cluster of KLAIS_KAFKA_BOOTSTRAP. ``shared`` keeps what two benchmarks
-    of the same run may share.
+    The embedded broker on a free port, or the cluster of KLAIS_KAFKA_BOOTSTRAP. ``shared`` holds results that two
+    benchmarks of the same run share.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda text: None, broker: bool = True) -> None:
         self.say, self._wants_broker = say, broker
         self.folder = Path(tempfile.mkdtemp(prefix="klais-bench-"))
         self.shared: dict[str, Any] = {}
-        self.sender_prefix: tuple[str, ...] = ()  # before the command of a sender
+        self.sender_prefix: tuple[str, ...] = ()  # prefix of a sender's command
         self._broker: EmbeddedKafka | None = None
         self._outer = load()
         self._admin: AdminClient | None = None
@@ -67,11 +67,11 @@ class Bench:
 
     @property
     def bootstrap(self) -> str:
-        """Where Kafka is."""
+        """Address of Kafka."""
         return self._broker.bootstrap if self._broker else self._outer.bootstrap
 
     def kill_broker(self) -> None:
-        """kill -9 of the embedded broker; its data stays."""
+        """Kill the embedded broker with SIGKILL; its data stays."""
         if self._broker is None or self._broker.pid is None:
             raise BenchFailed("only an embedded broker can be killed: unset KLAIS_KAFKA_BOOTSTRAP")
         process = psutil.Process(self._broker.pid)
@@ -80,26 +80,26 @@ class Bench:
         self._broker.stop()
 
     def start_broker(self) -> None:
-        """The embedded broker again, on the same port with the same data."""
+        """Restart the embedded broker on the same port with the same data."""
         if self._broker is not None:
             self._broker.start()
 
     def kafka_cpu_s(self) -> float:
-        """CPU time of the embedded broker so far; 0 where the cluster is another's."""
+        """CPU time of the embedded broker so far; 0 for an external cluster."""
         if self._broker is None or self._broker.pid is None:
             return 0.0
         times = psutil.Process(self._broker.pid).cpu_times()
         return float(times.user + times.system)
 
     def busy_s(self) -> tuple[float, float]:
-        """CPU time of the whole machine so far, and of us: this process, the broker, and children that have ended."""
+        """CPU time of the whole machine so far, and ours: this process, the broker, and ended children."""
         times = psutil.cpu_times()
         idle = times.idle + getattr(times, "iowait", 0.0)
         ours = time.process_time() + children_cpu_s() + self.kafka_cpu_s()
         return sum(times) - idle - times.guest - times.guest_nice, ours
 
     def settings(self, **overrides: Any) -> Settings:
-        """Settings of one measurement: topics of its own, ports that are free, the dam wide open."""
+        """Settings of one measurement: unique topics, free ports, no rate limits."""
         given: dict[str, Any] = {
             **{name: getattr(self._outer, name) for name in Settings.model_fields if name.startswith("kafka_")},
             "kafka_bootstrap": self.bootstrap,
@@ -110,7 +110,7 @@ class Bench:
             "udp_bind": f"127.0.0.1:{free_port(kind='udp')}",
             "api_bind": f"127.0.0.1:{free_port()}",
             "web_port": free_port(),
-            "latency_ms": 20.0,  # a linger of 10 ms, as all kept results were made with; `idle` measures the default
+            "latency_ms": 20.0,  # a linger of 10 ms, as in all kept results; `idle` measures the default
             "devices_new_rate": 1e9,  # no worker has seen the fleet before
             **OPEN_DAM,
         }
@@ -118,9 +118,7 @@ class Bench:
 
     @contextmanager
     def topics(self, **overrides: Any) -> Iterator[Settings]:
-        """Settings with their topics, which are deleted in the end (the next measurement must not pay for their
-        disk).
-        """
+        """Settings with their topics, deleted at the end so that they do not burden the next measurement's disk."""
         settings = self.settings(**overrides)
         admin = admin_client(settings)
         ensure_topics(settings, admin)
@@ -130,13 +128,13 @@ class Bench:
             self.delete([spec.name for spec in Topics.of(settings).specs()])
 
     def delete(self, topics: list[str]) -> None:
-        """Delete topics; one that is not there is no matter."""
+        """Delete topics; missing ones are ignored."""
         admin = admin_client(self.settings())
         for future in admin.delete_topics(topics, operation_timeout=10).values():
             future.exception(15)
 
     def child(self, name: str, command: Sequence[str], settings: Settings, **env: str) -> Child:
-        """Start a process with the environment that says ``settings``; prefer the context managers below."""
+        """Start a process with ``settings`` in its environment; prefer the context managers below."""
         log = self.folder / f"{name}-{uuid.uuid4().hex[:6]}.log"
         return Child(name, command, environment(settings) | env, log)
 

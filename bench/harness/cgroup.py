@@ -1,4 +1,4 @@
-"""A control group with a fixed share of CPU time, for the part of the system whose capacity must not move
+"""A control group with a fixed share of CPU time, for the part of the system whose capacity must stay constant
 (cgroups(7)).
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.harness import BenchFailed
 
 MOUNT = Path("/sys/fs/cgroup")
-PERIOD_US = 10_000  # short: a process that used its share up waits a few ms, not the usual 100
+PERIOD_US = 10_000  # short: a process that has used its share waits a few ms, not the usual 100
 
 
 @contextmanager
@@ -22,12 +22,12 @@ def cpu_limited(share: float, period_us: int = PERIOD_US) -> Iterator[Path]:
     Raises
     ------
     BenchFailed
-        No such group can be made here: not root, or the controller is not there.
+        If the group cannot be created: not root, or the controller is missing.
     """
     unified = (MOUNT / "cgroup.controllers").exists()
     base = MOUNT if unified else MOUNT / "cpu"
     group = base / f"klais-bench-{os.getpid()}"
-    quota_us = max(1000, round(share * period_us))  # the kernel takes no less than 1 ms
+    quota_us = max(1000, round(share * period_us))  # the kernel accepts no less than 1 ms
     try:
         if unified:
             (MOUNT / "cgroup.subtree_control").write_text("+cpu")
@@ -55,7 +55,7 @@ def enter(group: Path, pid: int) -> None:
 
 
 def _remove(group: Path) -> None:
-    """Take the group away; what still runs in it is a child of ours that did not end."""
+    """Remove the group; a process still in it is a child of ours that did not end."""
     until_s = time.monotonic() + 5.0
     while True:
         for pid in (group / "cgroup.procs").read_text().split():

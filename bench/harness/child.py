@@ -1,4 +1,4 @@
-"""Child processes that surely end: their CPU time, memory, log and environment."""
+"""Child processes that always end, with their CPU time, memory, log and environment."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from bench.harness.waiting import BenchFailed
 from klais.config.load import Settings
 
 REPO = Path(__file__).parents[2]
-# Settings of a run that benchmarks pass on: how to reach a cluster, and where compiled kernels lie.
+# Settings of a run that benchmarks pass on: access to a cluster, and the folder of compiled kernels.
 _PASSED_ON = ("KLAIS_KAFKA_", "KLAIS_CACHE_DIR", "KLAIS_JIT", "KLAIS_REPLICATION")
 
 
 class Child:
-    """A process of ours, with its log; ``cpu_s`` counts all of its threads (and the children it waited for)."""
+    """A child process with its log; ``cpu_s`` counts all of its threads (and the children it waited for)."""
 
     def __init__(self, name: str, command: Sequence[str], env: dict[str, str], log: Path) -> None:
         self.name, self.log, self.started_s = name, log, time.monotonic()
@@ -42,11 +42,11 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it still runs."""
         return self._popen.poll() is None
 
     def check(self) -> None:
-        """Raise BenchFailed when it has ended."""
+        """Raise BenchFailed if it has ended."""
         if self._popen.poll() is not None:
             raise BenchFailed(f"{self.name} ended with {self._popen.returncode}:\n{self.tail()}")
 
@@ -74,13 +74,13 @@ class Child:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         if self._popen.poll() is None:
             self._popen.kill()
             self._popen.wait(30)
 
     def stop(self, timeout_s: float = 20.0) -> None:
-        """SIGTERM, and SIGKILL when that does not end it."""
+        """Send SIGTERM, then SIGKILL if the process does not exit."""
         if self._popen.poll() is None:
             self._popen.terminate()
             try:
@@ -88,10 +88,10 @@ class Child:
             except subprocess.TimeoutExpired:
                 self.kill()
         if self._popen.stdout is not None:
-            self._popen.stdout.close()  # of a sender whose summary nobody asked for
+            self._popen.stdout.close()  # of a sender whose summary was not read
 
     def summary(self, timeout_s: float) -> dict[str, Any]:
-        """Wait for its end; the JSON object on the last line of its standard output (``simulate`` only)."""
+        """Wait for its end; return the JSON object on the last line of its standard output (``simulate`` only)."""
         try:
             out, _ = self._popen.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -103,7 +103,7 @@ class Child:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child: ours, with the settings that are not defaults as KLAIS_ variables."""
+    """The environment of a child: ours, plus the non-default settings as KLAIS_ variables."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_") or k.startswith(_PASSED_ON)}
     for name in sorted(settings.model_fields_set):
         value = getattr(settings, name)

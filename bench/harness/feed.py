@@ -1,4 +1,4 @@
-"""Frame batches put straight on the staging topic, as an edge under load makes them (its own kernels lay them out)."""
+"""Write frame batches to the staging topic, as an edge under load does (with its kernels)."""
 
 import time
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ BOOT = 1
 
 @dataclass(slots=True)
 class _ChunkSource:
-    """A chunk of the simulator in the form in which the edge's batcher takes frames from a source."""
+    """A chunk of the simulator in the form of a source for the edge's batcher."""
 
     head: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
@@ -43,9 +43,10 @@ def preload(settings: Settings, frames: int, devices: int, rate_per_s: float = 4
     int
         Frame batches written.
 
-    Notes ----- Devices take turns in a scattered order, each frame 57 bytes (35 of payload). The devices' rate that
-    the dam polices is judged by these receive times: with few devices it must not be above KLAIS_DAM_DEVICE_RATE for
-    longer than the burst lasts.
+    Notes
+    -----
+    Devices take turns in a scattered order, each frame 57 bytes (35 of payload). The dam limits the devices' rate by
+    these receive times: with few devices it must not be above KLAIS_DAM_DEVICE_RATE for longer than the burst lasts.
     """
     stream = FrameStream(StreamOptions(devices=devices, seed=seed), SteadyRate(rate_per_s))
     batcher = Batcher(settings.partitions, settings.batch_max_bytes, settings.edge_id, BOOT)

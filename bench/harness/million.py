@@ -1,4 +1,4 @@
-"""A worker that knows a million devices: its memory, and how long a successor takes after a kill -9. Run once for
+"""A worker with a million devices: its memory, and the recovery time of its successor after a kill -9. Run once for
 both.
 """
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 90
 
 
 def million(bench: Bench, devices: int = DEVICES, frames: int = FRAMES) -> dict[str, Any]:
-    """Figures of one such worker and its successor; measured at the first call of a run, remembered for the next."""
+    """Figures of one such worker and its successor, measured at the first call of a run and cached."""
     if "million" not in bench.shared:
         bench.say(f"a worker takes {frames:,} frames of {devices:,} devices and is killed; another one takes over")
         bench.shared["million"] = _measure(bench, devices, frames)
@@ -48,7 +48,7 @@ def _measure(bench: Bench, devices: int, frames: int) -> dict[str, Any]:
             found["recovered_devices"] = _known(settings)
             found["recovery_cpu_s"] = second.cpu_s()
         with bench.worker(settings, ready=False) as third:
-            # its predecessor has left the group, so nobody waits for a session to expire: the recovery alone
+            # its predecessor has left the group, so no session has to expire: this is the recovery alone
             found["seconds_after_clean_stop"] = _recover(settings, third)["seconds"]
     return found
 
@@ -72,7 +72,7 @@ def _known(settings: Settings) -> int:
 
 
 def _wait_until_still(rows: Ends) -> None:
-    """Until no checkpoint has written a row for two seconds."""
+    """Wait until no checkpoint has written a row for two seconds."""
     last, since_s = rows.total(), time.monotonic()
     until_s = since_s + TIMEOUT_S
     while time.monotonic() - since_s < 2.0 and time.monotonic() < until_s:

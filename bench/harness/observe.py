@@ -1,4 +1,4 @@
-"""What a running system has done so far, asked of its processes and of Kafka."""
+"""Observe the progress of a running system through its processes and Kafka."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ SAMPLE_S = 0.05
 
 
 def get_json(url: str) -> Any:
-    """The body of a GET as JSON, None when nobody answers or the answer is not 2xx."""
+    """The body of a GET as JSON; None without an answer, or if the status is not 2xx."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return json.load(answer)
@@ -30,7 +30,7 @@ def get_json(url: str) -> Any:
 
 
 def wait_ready(child: Child, settings: Settings, timeout_s: float = 90.0) -> None:
-    """Until the worker says that its lanes are live."""
+    """Wait until the worker reports that its lanes are live."""
 
     def ready() -> bool:
         child.check()
@@ -55,7 +55,7 @@ def edge_counters(settings: Settings) -> dict[str, Any]:
 
 
 class Ends:
-    """End offsets of one topic, asked of the broker."""
+    """End offsets of one topic, from the broker."""
 
     def __init__(self, settings: Settings, topic: str, partitions: int | None = None) -> None:
         self._admin = admin_client(settings)
@@ -67,12 +67,12 @@ class Ends:
 
 
 def watch(child: Child, done: Callable[[], int], total: int, timeout_s: float) -> list[Sample]:
-    """Sample a child every 50 ms until it has done ``total`` frames.
+    """Sample a child every 50 ms until it has processed ``total`` frames.
 
     Raises
     ------
     BenchFailed
-        It ended, or was not done within ``timeout_s``.
+        If it ended, or did not finish within ``timeout_s``.
     """
     samples: list[Sample] = []
     until_s = time.monotonic() + timeout_s
@@ -86,7 +86,7 @@ def watch(child: Child, done: Callable[[], int], total: int, timeout_s: float) -
 
 
 def count_records(settings: Settings, topic: str) -> int:
-    """Records of a topic, counted in its log: transaction markers are not records, though they take an offset."""
+    """Count the records in the log of a topic: transaction markers take an offset, but are not records."""
 
     async def count() -> int:
         records = 0
@@ -94,7 +94,7 @@ def count_records(settings: Settings, topic: str) -> int:
             for partition in range(settings.partitions):
                 at, end = await reader.offsets(topic, partition)
                 while at < end:
-                    # whole batches, not unpacked: their headers say how many records they hold
+                    # whole batches, not unpacked: their headers have the number of records
                     for batch in await reader._fetch(TopicPartition(topic, partition), at):
                         records += 0 if batch.is_control_batch else batch.next_offset - batch.base_offset
                         at = batch.next_offset

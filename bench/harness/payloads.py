@@ -1,4 +1,4 @@
-"""Payloads that make a lane work hard, and ordinary ones as long as they are."""
+"""Expensive payloads for a lane, and ordinary ones of the same length."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,13 +9,14 @@ LARGEST = MAX_FRAME_SIZE - HEADER_SIZE
 
 
 def fields(count: int, key: bytes = b"f") -> list[bytes]:
-    """Members of so many different names."""
+    """Members with that many different names."""
     return [b'"%s%d":1' % (key, i) for i in range(count)]
 
 
 def nested(total: int, depth: int, member: bytes, fields: Sequence[bytes]) -> bytes:
-    """A payload of about ``total`` bytes: keys of half of it in all, one in the other, then ``member`` again and again,
-    then ``fields``."""
+    """A payload of about ``total`` bytes: nested keys of half of the length in all, then ``member`` repeatedly, then
+    ``fields``.
+    """
     key = b"a" * max(0, total // 2 // max(depth, 1) - 5)
     head, tail = (b'{"' + key + b'":') * depth + b"{", b"}" * (depth + 1)
     room = total - len(head) - len(tail) - sum(map(len, fields)) - len(fields)
@@ -23,7 +24,7 @@ def nested(total: int, depth: int, member: bytes, fields: Sequence[bytes]) -> by
 
 
 def ordinary(total: int) -> bytes:
-    """An object of about ``total`` bytes as devices send it: numbers, texts, flags, one level of nesting."""
+    """An object of about ``total`` bytes like those of devices: numbers, texts, flags, one level of nesting."""
     members = [b'"state":"ok"', b'"on":true', b'"pos":{"x":1.25,"y":-3.5}', b'"t":21.53', b'"h":48.2', b'"n":1024']
     out: list[bytes] = []
     size = 2

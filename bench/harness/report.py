@@ -1,4 +1,4 @@
-"""What a benchmark says: figures, their spread over repeats, and the targets they are held to."""
+"""The report of a benchmark: figures, their spread over repeats, and their targets."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ Sense = Literal["<=", ">="]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a figure is held to: a must, a goal, or both."""
+    """The target of a figure: a must, a goal, or both."""
 
     figure: str
     unit: str
@@ -26,7 +26,7 @@ class Target:
         return value <= bound if self.sense == "<=" else value >= bound
 
     def verdict(self, value: float) -> str:
-        """``goal met``, ``must met`` (the goal is not), ``goal missed`` (there is no must) or ``MUST MISSED``.
+        """``goal met``, ``must met`` (goal missed), ``goal missed`` (no must) or ``MUST MISSED``.
 
         Examples
         --------
@@ -47,7 +47,7 @@ _OVERLOAD: tuple[tuple[str, str, Sense, float], ...] = (
     ("settled_s", "s", "<=", 5),
     ("normal_s", "s", "<=", 5),
 )
-# On a machine of 2 cores with everything on it: 35-byte payloads, 10,000 devices unless said.
+# On a machine with 2 cores that runs everything: 35-byte payloads, 10,000 devices by default.
 TARGETS: dict[str, tuple[Target, ...]] = {
     "worker": (Target("cpu_us_per_frame", "us", "<=", 1.4, 1.0),),
     "edge": (Target("cpu_us_per_frame", "us", "<=", 1.4, 1.1),),
@@ -114,7 +114,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Least, median and greatest of the repeats of one figure."""
+    """Minimum, median and maximum of the repeats of one figure."""
 
     least: float
     median: float
@@ -123,7 +123,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value.
+        """Spread of at least one value.
 
         Examples
         --------
@@ -144,9 +144,9 @@ class Spread:
 
 @dataclass(slots=True)
 class Result:
-    """What one benchmark found. ``figures`` are what it is held to and what goes with it, flat; ``rows`` are details
-    (steps, single repeats) for people; ``notes`` say what a reader must know to judge the figures; ``series`` (time
-    series by name) go to the JSON object only.
+    """Result of one benchmark. ``figures`` are its figures, with or without a target, flat; ``rows`` are details
+    (steps, single repeats) for people; ``notes`` explain the conditions of the figures; ``series`` (time series by
+    name) go to the JSON object only.
     """
 
     name: str
@@ -156,7 +156,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     series: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: float = 0.0
-    others_cores: float = 0.0  # cores that the rest of the machine kept busy meanwhile
+    others_cores: float = 0.0  # cores that other programs used during the measurement
 
     def repeat(self, figure: str, values: Sequence[float]) -> None:
         """Set a figure to the median of its repeats and keep the spread."""
@@ -164,9 +164,7 @@ class Result:
         self.figures[figure] = rounded(self.spread[figure].median)
 
     def held_to(self) -> list[dict[str, Any]]:
-        """One entry for each target: the figure, must and goal, and the verdict (``not measured`` where it is
-        missing).
-        """
+        """One entry for each target: the figure, must and goal, and the verdict (``not measured`` if it is missing)."""
         out = []
         for target in TARGETS.get(self.name, ()):
             value = self.figures.get(target.figure)
@@ -176,7 +174,7 @@ class Result:
         return out
 
     def public(self) -> dict[str, Any]:
-        """As one JSON object: the figures themselves, and under names of their own what stands around them."""
+        """As one JSON object: the figures, and the other parts under separate names."""
         return {
             "bench": self.name,
             **self.figures,
@@ -206,7 +204,7 @@ class Result:
 
 
 def rounded(value: float) -> float:
-    """Four digits that count, so that a figure does not claim more than it knows.
+    """Round to four significant digits.
 
     Examples
     --------
@@ -231,7 +229,7 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a process that works off a backlog: when (s), its CPU time so far (s), frames done so far."""
+    """One sample of a process that works off a backlog: time (s), CPU time so far (s), frames done so far."""
 
     at_s: float
     cpu_s: float
@@ -239,13 +237,13 @@ class Sample:
 
 
 def steady(samples: Sequence[Sample], total: int, begin: float = 0.15, end: float = 0.95) -> tuple[Sample, Sample]:
-    """The first look with at least ``begin`` of ``total`` done, and the last one with at most ``end`` (or the first
+    """The first sample with at least ``begin`` of ``total`` done, and the last one with at most ``end`` (or the first
     beyond).
 
     Raises
     ------
     ValueError
-        The looks are too few for two of them to lie there.
+        If fewer than two samples are in that range.
     """
     first = next((s for s in samples if s.done >= begin * total), None)
     inside = [s for s in samples if first is not None and s.at_s > first.at_s and first.done < s.done <= end * total]
@@ -258,7 +256,7 @@ def steady(samples: Sequence[Sample], total: int, begin: float = 0.15, end: floa
 
 
 def rates(first: Sample, last: Sample) -> dict[str, float]:
-    """CPU a frame and frames a second between two looks."""
+    """CPU a frame and frames a second between two samples."""
     frames, elapsed_s = last.done - first.done, last.at_s - first.at_s
     return {"cpu_us_per_frame": (last.cpu_s - first.cpu_s) / frames * 1e6, "frames_per_s": frames / elapsed_s}
 

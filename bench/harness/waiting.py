@@ -1,4 +1,4 @@
-"""Waiting with a deadline, and the error of a benchmark that cannot give its figures."""
+"""Waiting with a deadline, and the error of a benchmark that cannot measure its figures."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,16 +9,16 @@ T = TypeVar("T")
 
 
 class BenchFailed(Exception):
-    """A figure cannot be given; says why."""
+    """A figure could not be measured; the text has the reason."""
 
 
 def wait_for(condition: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.05) -> T:
-    """The first truthy value of ``condition()``.
+    """Wait for the first truthy value of ``condition()``.
 
     Raises
     ------
     BenchFailed
-        Not within ``timeout_s``; names ``what``.
+        After ``timeout_s``; the text names ``what``.
     """
     if value := poll_until(condition, timeout_s, every_s):
         return value

@@ -1,6 +1,6 @@
-"""The dashboards: ``python -m deploy.grafana.dashboards`` writes them as JSON beside this file.
+"""The dashboards: ``python -m deploy.grafana.dashboards`` writes them as JSON next to this file.
 
-A test holds the committed files against what is made here, and asks a real Prometheus for every expression.
+A test compares the committed files with this output, and evaluates every expression in a real Prometheus.
 """
 
 import json
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent / "dashboards"
 RECEIVED, PASSED, DROPPED = "klais_packets_received_total", "klais_packets_passed_total", "klais_packets_dropped_total"
 LANDED, KAFKA = "klais_landed_latency_seconds", "klais_kafka_latency_seconds"
 
-# Metrics that are on no panel, each with the reason.
+# Metrics without a panel, each with the reason.
 NOT_SHOWN: dict[str, str] = {}
 
 PIPELINE = Board(
@@ -28,7 +28,7 @@ PIPELINE = Board(
             Panel("Landed", "pps", [(rate(PASSED, stage="lane"), "")], "Frames/s that pass the dam.", kind="number"),
             Panel(
                 "Lost", "pps", [(rate(DROPPED, intentional="false"), "")],
-                "Frames/s dropped though no rule asks for it.", kind="number",
+                "Frames/s dropped unintentionally.", kind="number",
             ),
             Panel("Lag", "s", [(f"max({of('klais_lag_seconds')})", "")], "Of the oldest partition.", kind="number"),
             Panel("Latency p99", "s", [(quantile(0.99, LANDED), "")], "Edge to clean topic.", kind="number"),
@@ -47,23 +47,23 @@ PIPELINE = Board(
                     (rate(RECEIVED, stage="lane"), "lanes received"),
                     (rate(PASSED, stage="lane"), "passed the dam"),
                 ],
-                "The lines lie on each other while nothing waits and nothing is dropped.",
+                "The lines coincide while no frames wait and none are dropped.",
             ),
             Panel(
                 "Lost, by reason", "pps",
                 [(rate(DROPPED, "stage, reason", intentional="false"), "{{stage}} {{reason}}")],
-                "No rule asks for these.",
+                "Unintended drops.",
             ),
             Panel(
                 "Dropped on purpose, by reason", "pps",
                 [(rate(DROPPED, "stage, reason", intentional="true"), "{{stage}} {{reason}}")],
-                "A rule of yours or of the protocol asks for these.",
+                "Drops by your limits or by the protocol.",
             ),
         ],
         [
             Panel(
                 "Lag by partition", "s", [(f"max by (partition) ({of('klais_lag_seconds')})", "{{partition}}")],
-                "Age of the oldest batch that a lane has not taken.",
+                "Age of the oldest batch that a lane has not read.",
             ),
             Panel(
                 "From the edge to the clean topic", "s",
@@ -72,7 +72,7 @@ PIPELINE = Board(
                     (quantile(0.99, LANDED), "p99"),
                     (f"max({of('klais_latency_target_seconds')})", "target"),
                 ],
-                "With the time in the queue and in the spool. The target is KLAIS_LATENCY_MS.",
+                "Including the time in the queue and in the spool. The target is KLAIS_LATENCY_MS.",
             ),
             Panel(
                 "Landed later than the target", "percentunit",
@@ -110,7 +110,7 @@ PIPELINE = Board(
                     (rate("klais_lost_records_total"), "records lost/s"),
                     (rate("klais_missing_batches_total"), "batches missing/s"),
                 ],
-                "All 0, or something is wrong.",
+                "Must be 0.",
             ),
             Panel(
                 "Held", "short",
@@ -124,7 +124,7 @@ PIPELINE = Board(
 EDGE = Board(
     "klais-edge",
     "KLAIS / Edge & XDP",
-    "Edges: what they receive, hold and spool; and the kernel filter before them.",
+    "Edges: received, held and spooled frames, and the kernel filter.",
     [
         [
             Panel("Received", "pps", [(rate(RECEIVED, "instance", stage="edge"), "{{instance}}")]),
@@ -200,7 +200,7 @@ EDGE = Board(
             Panel(
                 "Signed frames, by result", "pps",
                 [(rate("klais_auth_frames_total", "result, generation"), "{{result}}, generation {{generation}}")],
-                "With KLAIS_AUTH: good, forged and unsigned frames; retire a generation when nobody uses it.",
+                "With KLAIS_AUTH: good, forged and unsigned frames; retire a generation that is no longer used.",
                 always=False,
             ),
             Panel(
@@ -217,7 +217,7 @@ EDGE = Board(
 WORKER = Board(
     "klais-worker",
     "KLAIS / Worker & lanes",
-    "Workers: their lanes, queues, checkpoints and what they need.",
+    "Workers: lanes, queues, checkpoints and resource use.",
     [
         [
             Panel(
@@ -289,7 +289,7 @@ WORKER = Board(
 CONTROL = Board(
     "klais-control",
     "KLAIS / Control loop",
-    "What the controller measures, decides and cuts, and what operators override.",
+    "Measurements, decisions and cuts of the controller, and overrides by operators.",
     [
         [
             Panel(
@@ -352,7 +352,7 @@ CONTROL = Board(
             ),
             Panel(
                 "Models left out", "short", [(rate("klais_forecast_falls_total", "instance"), "{{instance}}")],
-                "The forecast goes on with the next simpler model; /health says why.",
+                "The forecast continues with the next simpler model; /health has the reason.",
             ),
             Panel(
                 "Limit of a device during an attack", "pps", [(of("klais_control_device_limit"), "{{instance}}")],

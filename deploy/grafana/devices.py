@@ -7,7 +7,7 @@ DROPPED = "klais_packets_dropped_total"
 DEVICES = Board(
     "klais-devices",
     "KLAIS / Devices & anomalies",
-    "How many devices there are, in which state, and what is odd about them.",
+    "Number of devices, their states and anomalies.",
     [
         [
             Panel(
@@ -33,7 +33,7 @@ DEVICES = Board(
                     (rate("klais_sequence_late_total"), "late/s"),
                     (rate("klais_sequence_resets_total"), "restarts/s"),
                 ],
-                "Missing numbers show what the network lost.",
+                "Missing numbers show losses of the network.",
             ),
         ],
         [
@@ -84,7 +84,7 @@ DEVICES = Board(
         [
             Panel(
                 "Types of devices", "short",
-                [(of("klais_fingerprint_types"), "{{instance}}")], "Of the model in use; 0: there is none.",
+                [(of("klais_fingerprint_types"), "{{instance}}")], "Of the model in use; 0 without a model.",
             ),
             Panel(
                 "Fingerprints", "short",

@@ -1,4 +1,4 @@
-"""What a dashboard of KLAIS is made of: panels in rows, the variables of all dashboards, links between them."""
+"""Parts of a dashboard: panels in rows, the variables of all dashboards, links between them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Query = tuple[str, str]
 
 
 def of(name: str, **labels: str) -> str:
-    """A metric of the chosen jobs and instances; a label whose value starts with ``~`` or ``!`` brings its operator."""
+    """A metric of the chosen jobs and instances; a label value with a leading ``~`` or ``!`` includes its operator."""
     chosen = ['job=~"$job"', 'instance=~"$instance"']
     for label, value in labels.items():
         operator, text = ("=~", value[1:]) if value.startswith("~") else ("=", value)
@@ -53,7 +53,7 @@ class Panel:
     queries : sequence of (expression, legend)
         PromQL.
     says : str
-        What a reader should see in it.
+        Description for the reader.
     always : bool
         Whether it has values in every running system.
     kind : str
@@ -113,7 +113,7 @@ class Board:
 
 
 def variables() -> list[Any]:
-    """Data source, job and instance to look at, and where the live page is."""
+    """Data source, job and instance, and the address of the live page."""
     return [
         dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
         _query_variable("job", "Job", 'label_values(klais_build_info{job=~"klais.*"}, job)'),

@@ -1,6 +1,6 @@
-"""The manifests: ``python -m deploy.kubernetes.manifests`` writes base and overlays as YAML beside this file.
+"""The manifests: ``python -m deploy.kubernetes.manifests`` writes base and overlays as YAML next to this file.
 
-A test holds the committed files against what is made here.
+A test compares the committed files with this output.
 """
 
 from pathlib import Path
@@ -48,7 +48,7 @@ def _kustomization(more: Object) -> Object:
 
 
 class _Plain(yaml.SafeDumper):
-    """Without anchors: a reader of a manifest wants to see what stands there."""
+    """YAML without anchors, which is easier to read."""
 
     def ignore_aliases(self, data: object) -> bool:
         return True
@@ -60,7 +60,7 @@ def text(documents: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write all files; those that are made no more go."""
+    """Write all files, and remove obsolete ones."""
     made = {HERE / name: text(documents) for name, documents in files().items()}
     for path in HERE.glob("*/**/*.yaml"):
         if path not in made:

@@ -1,4 +1,4 @@
-"""The Kubernetes objects of KLAIS, as Python data: what edge, worker and the topics' job need, and no more."""
+"""The Kubernetes objects of KLAIS, as Python data: the minimum for edge, worker and the topics' job."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ EDGE, WORKER, TOPICS = "klais-edge", "klais-worker", "klais-topics"
 API_PORT, WEB_PORT, UDP_PORT = 8080, 6066, 5000
 PARTITIONS = 4
 WORKERS = 2
-# A pod's restart takes longer than a process's, and a static member keeps its lanes for so long.
+# A pod restarts more slowly than a process, and a static member keeps its lanes for that time.
 SESSION_S = 45
 PLAIN: Object = {
     "allowPrivilegeEscalation": False,
@@ -56,7 +56,7 @@ TOKENS = [
 
 
 def probes(port: str) -> Object:
-    """Alive: the loop turns. Ready: frames are kept, or lanes are live. No process dies because Kafka is away."""
+    """Alive: the loop runs. Ready: frames are kept, or lanes are live. No process is killed because Kafka is away."""
     alive = {"httpGet": {"path": "/livez", "port": port}, "timeoutSeconds": 5}
     return {
         # A start compiles kernels on a CPU below the level of the image's, and waits for Kafka: five minutes.
@@ -101,7 +101,7 @@ def pod(name: str, spec: Object, state: Object) -> Object:
     spec = {
         "serviceAccountName": "klais",
         "automountServiceAccountToken": False,
-        "enableServiceLinks": False,  # their variables begin with KLAIS_ and would be refused as unknown settings
+        "enableServiceLinks": False,  # their variables start with KLAIS_ and would be refused as unknown settings
         **spec,
         "initContainers": [copy, *spec.get("initContainers", [])],
         "volumes": volumes,
@@ -110,7 +110,9 @@ def pod(name: str, spec: Object, state: Object) -> Object:
 
 
 def edge() -> Object:
-    """One edge on each node with the label ``klais.io/edge``, in the node's network: UDP by a Service loses frames."""
+    """One edge on each node with the label ``klais.io/edge``, in the node's network: UDP through a Service loses
+    frames.
+    """
     env = [
         field("KLAIS_EDGE_NAME", "spec.nodeName"),
         value("KLAIS_EDGE_ID_FROM", "claim"),
@@ -150,11 +152,11 @@ def edge() -> Object:
         "initContainers": [own_folder],
         "containers": [main],
     }
-    # The spool has to outlive the pod.
+    # The spool must outlive the pod.
     state = {"hostPath": {"path": "/var/lib/klais-edge", "type": "DirectoryOrCreate"}}
     body = {
         "selector": {"matchLabels": labels(EDGE)},
-        # The next pod on a node begins when the last has ended: both would need the same port and the same spool.
+        # The next pod on a node starts after the previous one has ended: both need the same port and spool.
         "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
         "template": pod(EDGE, spec, state),
     }
@@ -198,7 +200,7 @@ def worker() -> Object:
 
 
 def topics() -> Object:
-    """Creates the topics once, or checks them. Edges and workers need not wait for it."""
+    """Creates the topics once, or checks them. Edges and workers do not have to wait for it."""
     resources = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
     main = container("topics", ["topics", "create", "--wait", "120"], [], resources=resources)
     spec = {"restartPolicy": "OnFailure", "containers": [main]}
@@ -224,9 +226,9 @@ def common() -> list[Object]:
 
 
 def network() -> list[Object]:
-    """Names of the workers, the page's Service, who may reach them, and how many may be away at once.
+    """Services of workers and page, access to them, and the number that may be down at once.
 
-    A NetworkPolicy does not hold for the edges: they are in the node's network.
+    A NetworkPolicy does not apply to the edges, which are in the node's network.
     """
     port = {"name": "web", "port": WEB_PORT, "targetPort": "web", "protocol": "TCP"}
     selector = labels(WORKER)

@@ -1,4 +1,4 @@
-"""What comes on top of the base: Prometheus's operator, a Kafka with TLS and passwords, the XDP filter."""
+"""Overlays over the base: the Prometheus operator, a Kafka with TLS and passwords, the XDP filter."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ XDP_IMAGE = "klais-xdp"
 
 
 def monitoring() -> list[Object]:
-    """Scraping by Prometheus's operator, under the jobs that the alerts name, and the alerts."""
+    """Scraping by the Prometheus operator, with the job names of the alerts, and the alerts."""
     api = "monitoring.coreos.com/v1"
     token = {"type": "Bearer", "credentials": {"name": "klais-tokens", "key": "read-token"}}
 
@@ -47,11 +47,11 @@ def monitoring() -> list[Object]:
 
 
 def scaling() -> list[Object]:
-    """KEDA adds and removes workers: by their CPU and by the age of what waits, means of ten minutes.
+    """KEDA adds and removes workers by their CPU and by the age of the backlog, means over ten minutes.
 
-    Never by committed lag: commits come with checkpoints, so it is never 0. KLAIS's own controller decides twice a
-    second; a second one on the same plant has to be much slower, so no more than one worker comes in 10 minutes and
-    goes in 20.
+    Never by committed lag: commits happen at checkpoints, so it is never 0. KLAIS's own controller decides twice a
+    second; a second one on the same system must be much slower, so at most one worker is added in 10 minutes and
+    removed in 20.
     """
 
     def asked(name: str, query: str, kind: str, threshold: str) -> Object:
@@ -78,7 +78,7 @@ def scaling() -> list[Object]:
 
 
 def unfixed_replicas() -> Object:
-    """A patch: the number of workers is KEDA's, so that applying the manifests again does not set it back."""
+    """A patch that leaves the number of workers to KEDA, so that applying the manifests again does not reset it."""
     return {"target": {"kind": "StatefulSet", "name": WORKER}, "patch": "- op: remove\n  path: /spec/replicas\n"}
 
 
@@ -90,7 +90,7 @@ def patch(which: tuple[str, str, str, str], pod: Object, container: Object) -> O
 
 
 def external_kafka() -> list[Object]:
-    """Patches for a cluster with SASL over TLS; the Secret ``klais-kafka`` is yours: username, password, ca.crt."""
+    """Patches for a cluster with SASL over TLS; you create the Secret ``klais-kafka``: username, password, ca.crt."""
     settings = {
         "KLAIS_KAFKA_BOOTSTRAP": "kafka-1.example.org:9093,kafka-2.example.org:9093,kafka-3.example.org:9093",
         "KLAIS_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
@@ -110,7 +110,7 @@ def external_kafka() -> list[Object]:
 
 
 def with_xdp() -> list[Object]:
-    """A patch: an init container loads the filter as root; the edge runs as root too, with the rights to read it."""
+    """A patch: an init container loads the filter as root; the edge also runs as root, with the rights to read it."""
     bpffs = {"name": "bpffs", "mountPath": BPFFS}
     env = [value("KLAIS_IFACE", "eth0")]
     rights = {"runAsNonRoot": False, "runAsUser": 0, "runAsGroup": 0}
@@ -144,7 +144,7 @@ def with_xdp() -> list[Object]:
         | {"capabilities": {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN", "NET_RAW", "PERFMON", "DAC_OVERRIDE"]}},
         "volumeMounts": [bpffs],
     }
-    # Root uses no folder that another user owns.
+    # Root does not use a folder that another user owns.
     state = {"name": "state", "command": ["install", "-d", "-m", "0700", "-o", "0", "-g", "0", "/state/klais"]}
     kernels = {
         "name": "kernels",

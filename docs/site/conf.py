@@ -13,7 +13,7 @@ language = "en"
 
 extensions = ["myst_parser"]
 root_doc = "docs/site/index"
-include_patterns = ["docs/**", "bench/README.md", "bench/notes/**", "klais/sim/data/README.md", "examples/**", "*.md"]
+include_patterns = ["docs/**", "bench/*.md", "bench/notes/**", "klais/sim/data/README.md", "examples/**", "*.md"]
 exclude_patterns = ["docs/images/**", "docs/site/_static/**"]
 source_suffix = {".md": "markdown"}
 myst_heading_anchors = 4

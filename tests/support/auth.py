@@ -30,13 +30,13 @@ def signed(device_id: str, sequence: int, payload: bytes, epoch: int = 1, genera
 
 
 def vector_payload(vector: dict[str, Any]) -> bytes:
-    """Payload of a vector; a long one is not in the file."""
+    """Payload of a vector; long payloads are generated, not stored in the file."""
     text = vector["payload"]
     return text.encode() if text is not None else b'{"p":"' + b"x" * (vector["payload_bytes"] - 8) + b'"}'
 
 
 class Judged:
-    """What the edge's kernels say of frames, column by column."""
+    """Results of the edge's kernels for frames, column by column."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ def _laid_out(pieces: list[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[n
 
 
 class Clients:
-    """``examples/klais_client.c`` and ``examples/klais_mcu.c``, with the checks of a strict compiler on."""
+    """``examples/klais_client.c`` and ``examples/klais_mcu.c``, compiled with strict warnings."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("cc") is None:
@@ -107,7 +107,7 @@ class Clients:
     def mcu_frame(
         self, key: bytes, device_id: bytes, sequence: int, payload: bytes, epoch: int, generation: int
     ) -> bytes:
-        """``klais_next_frame``; empty when it refuses the payload."""
+        """Call ``klais_next_frame``; empty if it refuses the payload."""
         device = _Device((ctypes.c_uint8 * 16)(*key), (ctypes.c_uint8 * 16)(*device_id), generation, epoch, sequence)
         size = self.mcu.klais_next_frame(ctypes.byref(device), payload, ctypes.c_uint16(len(payload)))
         assert device.sequence == (sequence + (size > 0)) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""A broker with logins beside its plain listener, for tests of TLS, SASL and access rights."""
+"""A broker with a second, authenticated listener, for tests of TLS, SASL and access rights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 
 @contextmanager
 def broker_with_listener(folder: Path, protocol: str, properties: Sequence[str]) -> Iterator[tuple[Settings, str]]:
-    """Settings of the plain listener (its users are nobody: ANONYMOUS), and the address of one with ``protocol``."""
+    """Settings of the plain listener (its users are ANONYMOUS), and the address of a listener with ``protocol``."""
     port, patch = free_port(), pytest.MonkeyPatch()
 
     def with_listener(settings: Settings, files: Any, controller_port: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.needs import need_missing
 
-# Without these Chromium asks its maker's servers at every start.
+# Without these Chromium contacts its vendor's servers at every start.
 ARGUMENTS = [
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -16,7 +16,7 @@ WAIT_MS = 120_000  # until a thing is there; no test is that slow, a busy machin
 
 
 def chromium() -> str:
-    """Path of the browser; skips, or fails where ``KLAIS_REQUIRE`` names it, when there is none."""
+    """Path of the browser. Without one the test skips, or fails if ``KLAIS_REQUIRE`` names it."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         need_missing("browser", "no chromium on PATH (make setup)")
@@ -25,7 +25,7 @@ def chromium() -> str:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A browser of Playwright that ends with the block."""
+    """A Playwright browser that closes with the block."""
     path = chromium()
     try:
         from playwright.sync_api import sync_playwright
@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 
 class Watched:
-    """A tab whose errors, policy violations and requests are kept."""
+    """A tab that records its errors, policy violations and requests."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -56,5 +56,5 @@ class Watched:
             self.errors.append(f"console: {message.text}")
 
     def hosts(self) -> set[str]:
-        """Origins that the tab asked."""
+        """Origins that the tab requested."""
         return {"/".join(url.split("/")[:3]) for url in self.requests if url.startswith("http")}

@@ -15,7 +15,7 @@ def build_shift(folder: Path) -> Path:
 
 
 class WallClock:
-    """Processes that are started inside have a wall clock that can be stepped while they run."""
+    """Environment whose processes have a wall clock that a test can step while they run."""
 
     def __init__(self, library: Path, file: Path) -> None:
         self._file = file
@@ -23,7 +23,7 @@ class WallClock:
         self.step(0)
 
     def step(self, offset_s: int) -> None:
-        """From now on the clock is off by so many seconds."""
+        """Set the clock's offset in seconds."""
         new = self._file.with_suffix(".new")
         new.write_text(str(offset_s))
         new.replace(self._file)

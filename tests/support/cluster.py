@@ -1,4 +1,4 @@
-"""Three Apache Kafka nodes (KRaft, broker and controller each) on loopback: killed, frozen and started one by one."""
+"""Three Apache Kafka nodes (KRaft, broker and controller each) on loopback, which a test can kill, freeze and start."""
 
 import base64
 import contextlib
@@ -37,7 +37,7 @@ _REPLICATED: dict[str, Any] = {
     "share.coordinator.state.topic.replication.factor": NODES,
     "share.coordinator.state.topic.min.isr": 2,
     "num.io.threads": 2,
-    # A node that is gone is noticed within seconds, as its leaders must move before anything goes on.
+    # The cluster detects a dead node within seconds: its leaders must move before writes continue.
     "broker.session.timeout.ms": 3000,
     "broker.heartbeat.interval.ms": 500,
     "replica.lag.time.max.ms": 4000,
@@ -45,7 +45,7 @@ _REPLICATED: dict[str, Any] = {
 
 
 class Node:
-    """One node with a folder of its own."""
+    """One node with its own folder."""
 
     def __init__(self, folder: Path, number: int, port: int, controllers: list[int], cluster_id: str) -> None:
         settings = Settings(state_dir=folder, kafka_port=port, kafka_heap_mb=192)
@@ -66,27 +66,27 @@ class Node:
         self._child: OwnedChild | None = None
 
     def start(self) -> None:
-        """With what its folder holds; does not wait until it serves."""
+        """Start with the data in its folder; does not wait until it serves."""
         self._child = OwnedChild([*self._base, "kafka.Kafka", str(self._files.properties)], self._files.jvm_log)
 
     def send(self, number: signal.Signals) -> None:
-        """A signal."""
+        """Send a signal."""
         assert self._child is not None
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(self._child.pid).send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, and wait for the end."""
+        """Send SIGKILL and wait for the exit."""
         self.send(signal.SIGKILL)
         assert self._child is not None
         self._child.wait()
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay, nobody answers."""
+        """Send SIGSTOP: connections stay open, the node does not answer."""
         self.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self.send(signal.SIGCONT)
 
 
@@ -103,7 +103,7 @@ class Cluster:
             node.start()
 
     def wait_up(self) -> None:
-        """Until all nodes know each other."""
+        """Wait until all nodes know each other."""
 
         def up() -> bool:
             try:
@@ -114,12 +114,12 @@ class Cluster:
         wait_for(up, 60, "every node", every_s=0.2)
 
     def wait_whole(self) -> None:
-        """Until every replica of every partition is in sync."""
+        """Wait until every replica of every partition is in sync."""
         everyone = set(range(1, NODES + 1))
         wait_for(lambda: self._in_sync() == everyone, 60, "every replica in sync", every_s=0.2)
 
     def wait_without(self, node: Node) -> None:
-        """Until the others have noticed that a node is gone: no partition counts on it, or is led by it."""
+        """Wait until the others have detected a dead node: it is in no in-sync set and leads no partition."""
 
         def missed() -> bool:
             there = self._in_sync(least=1)
@@ -128,7 +128,7 @@ class Cluster:
         wait_for(missed, 60, "a node is missed", every_s=0.2)
 
     def _in_sync(self, least: int = NODES) -> set[int]:
-        """Nodes in the in-sync set of any partition; empty where a partition has fewer than ``least``."""
+        """Nodes in the in-sync set of any partition; empty if a partition has fewer than ``least``."""
         try:
             seen = self._metadata()
         except KafkaException:
@@ -140,7 +140,7 @@ class Cluster:
         return AdminClient({"bootstrap.servers": self.settings.bootstrap, "log_level": 0}).list_topics(timeout=5)
 
     def end(self) -> None:
-        """All nodes are gone."""
+        """Stop all nodes."""
         for node in self.nodes:
             node.thaw()
             node.kill()
@@ -148,7 +148,7 @@ class Cluster:
 
 @contextmanager
 def cluster(**overrides: Any) -> Iterator[Cluster]:
-    """A cluster with the topics of its settings; leaves nothing behind."""
+    """A cluster with the topics of its settings, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="klais-cluster-"))
     it = None
     try:

@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[Payload, float]] = {"thermostat": (thermostat, 60.0), "ca
 
 
 class TypedLane:
-    """A lane with fingerprints, fed one frame at a time and replayed beside; ``told`` are the records of its flags."""
+    """A lane with fingerprints, fed one frame at a time, and its replay; ``told`` are the records of its flags."""
 
     def __init__(self, in_use: TypesInUse | None = None, seed: int = 1) -> None:
         self.in_use = in_use or TypesInUse()
@@ -53,7 +53,7 @@ class TypedLane:
         self._sequence: dict[str, int] = {}
 
     def send(self, name: str, payload: bytes, wait_s: float) -> list[dict]:
-        """The records of one frame, which a replay gives too."""
+        """Records of one frame; the replay must give the same."""
         self.at_s += wait_s
         at_ns, n = T0_NS + int(self.at_s * S), self.state.next_raw
         number = self._sequence[name] = self._sequence.get(name, 0) + 1
@@ -70,7 +70,7 @@ class TypedLane:
         return [value for _, value, _, _ in anomaly_records(step)]
 
     def be(self, name: str, kind: str, frames: int) -> int | None:
-        """``name`` sends as a ``kind`` does; the number of the frame at which it was flagged."""
+        """Let ``name`` send like a ``kind``; return the number of the frame at which it was flagged."""
         payload, interval_s = KINDS[kind]
         for nth in range(frames):
             if self.send(name, payload(self.rng), interval_s * self.rng.uniform(0.98, 1.02)):
@@ -78,12 +78,12 @@ class TypedLane:
         return None
 
     def facts(self, name: str):
-        """What the detector knows of a device."""
+        """The detector's state of a device."""
         return self.detector.facts(self.state.find(name.encode()), name.encode())
 
 
 def some_fleet(devices: int = 5, frames: int = 40) -> tuple[TypedLane, Snapshot]:
-    """A lane that knows no types, with devices of each kind, and a snapshot of their samples."""
+    """A lane without types, with devices of each kind, and a snapshot of their samples."""
     lane = TypedLane()
     for kind in KINDS:
         for n in range(devices):
@@ -101,5 +101,5 @@ def some_types(folder: Path, snapshot: Snapshot | None = None) -> DeviceTypes:
 
 
 def store_of(folder: Path) -> ModelStore:
-    """Of these tests."""
+    """Model store of these tests."""
     return ModelStore(folder / "models", folder / "package")

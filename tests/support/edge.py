@@ -1,4 +1,4 @@
-"""Tools of the edge's broker tests: an edge process of its own, senders, and what landed on a topic."""
+"""Tools of the edge's broker tests: an edge process, senders, and the records of a topic."""
 
 import json
 import signal
@@ -22,13 +22,13 @@ from tests.support.udp import send_all
 
 
 def edge_command(settings: Settings, log: Path) -> tuple[list[str], Path, dict[str, str]]:
-    """Command, log and environment of an edge on the addresses that the settings name."""
+    """Command, log and environment of an edge on the addresses in the settings."""
     env = clean_environ() | environ_of(settings) | {"KLAIS_LOG_FORMAT": "json"}
     return [sys.executable, "-m", "klais", "edge"], log, env
 
 
 class EdgeProcess:
-    """One ``klais edge`` with ports of its own; its log goes to ``log``."""
+    """One ``klais edge`` on separate ports; its log goes to ``log``."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class EdgeProcess:
             self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
 
     def get(self, path: str) -> tuple[int, Any]:
-        """Status and body of a GET; (0, None) while nothing answers."""
+        """Status and body of a GET; (0, None) while the edge does not answer."""
         return self.request(urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}"))
 
     def post(self, path: str, body: dict[str, Any], **headers: str) -> tuple[int, Any]:
@@ -89,7 +89,7 @@ class EdgeProcess:
         return edge["counters"] | edge["gauges"]
 
     def send(self, frames: list[bytes], paced: bool = True) -> None:
-        """Send datagrams; ``paced`` sends never more at once than a small receive buffer holds."""
+        """Send datagrams; ``paced`` limits bursts to the size of a small receive buffer."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((self.host, self.udp_port))
@@ -100,7 +100,7 @@ class EdgeProcess:
                     sock.send(frame)
 
     def wait_settled(self, received: int, timeout_s: float = 30) -> dict[str, Any]:
-        """Counters once so many frames were received and none is waiting or in flight."""
+        """Counters once that many frames were received and none is waiting or in flight."""
 
         def settled() -> Any:
             now = self.counters()
@@ -109,14 +109,14 @@ class EdgeProcess:
         return wait_for(settled, timeout_s, f"{received} frames received and settled")
 
     def stop(self, timeout_s: float = 30) -> tuple[int, dict[str, Any]]:
-        """SIGTERM; exit code, and the counters it logged at the end."""
+        """Send SIGTERM; return the exit code and the counters that the edge logged at the end."""
         self.process.send_signal(signal.SIGTERM)
         code = exit_code(self.process, timeout_s, lambda: f"the edge to end on SIGTERM; its log ends:\n{self.tail()}")
         last = [row for row in self.rows() if row.get("event") == "edge_stopped"]
         return code, last[-1] if last else {}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Log lines."""
+        """Parsed log lines."""
         lines = self.log.read_text().splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -127,7 +127,7 @@ class EdgeProcess:
 
 @contextmanager
 def edge_process(settings: Settings, log: Path, host: str = "127.0.0.1") -> Iterator[EdgeProcess]:
-    """An edge that is gone when the block ends."""
+    """An edge that ends with the block."""
     it = EdgeProcess(settings, log, host)
     try:
         yield it
@@ -142,7 +142,7 @@ def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
     try:
         consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
         out: list[Message] = []
-        left = set(range(partitions))  # offsets do not count records: a fence leaves control records between them
+        left = set(range(partitions))  # offsets do not count records: fences leave control records
         deadline = time.monotonic() + 60 * PATIENCE
         while left:
             assert time.monotonic() < deadline, f"partitions {left} of {topic} were not read to their end"
@@ -157,6 +157,6 @@ def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
 
 
 def balanced(counters: dict[str, Any], waiting: int = 0) -> bool:
-    """Whether every frame is in exactly one place (``waiting``: queue depth, or what is left in the spool)."""
+    """Whether every frame is in exactly one place (``waiting``: queue depth, or frames in the spool)."""
     came = counters["received"] + counters.get("spool_recovered", 0)
     return came == counters["passed"] + sum(counters["dropped"].values()) + waiting

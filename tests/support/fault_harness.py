@@ -1,6 +1,4 @@
-"""The fault judge's tools: worker processes that can be killed, a feeder of the staging topic, and
-the settled state.
-"""
+"""Tools of the fault tests: worker processes to kill, a feeder of the staging topic, and the settled state."""
 
 import asyncio
 import signal
@@ -32,7 +30,7 @@ SESSION_S = 2.0
 
 
 class Worker:
-    """One ``faust worker`` process of its own; overrides are settings' names without ``KLAIS_``."""
+    """One ``faust worker`` process; overrides are names of settings without ``KLAIS_``."""
 
     def __init__(self, settings: Settings, log: Path, port: int = 0, **overrides: object) -> None:
         self.port = port or free_port()
@@ -67,7 +65,7 @@ class Worker:
             return False
 
     def wait_ready(self, timeout_s: float = 60) -> None:
-        """Until its lanes are live."""
+        """Wait until its lanes are live."""
         wait_for(lambda: self.ready, timeout_s, lambda: f"worker ready; its log ends:\n{self.tail()}")
 
     def tail(self, lines: int = 25) -> str:
@@ -75,17 +73,17 @@ class Worker:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         kill_hard(self.process)
 
     def stop(self, timeout_s: float = 30) -> int:
-        """SIGTERM; its exit code."""
+        """Send SIGTERM; return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return exit_code(self.process, timeout_s, lambda: f"the worker to end on SIGTERM; its log ends:\n{self.tail()}")
 
 
 class Feeder:
-    """Puts frame batches on the staging topic, as an edge does; with reboots, repeats and rubbish among them."""
+    """Write frame batches to the staging topic like an edge, with reboots, repeats and malformed records."""
 
     def __init__(self, settings: Settings, devices: int = 200, frames_per_s: int = 4000, seed: int = 1) -> None:
         self._settings = settings
@@ -124,7 +122,7 @@ class Feeder:
             self._failed.append(error)
 
     def put(self, count: int) -> None:
-        """One round of batches: ``count`` frames over the partitions."""
+        """Write one round of batches: ``count`` frames over the partitions."""
         by_partition: list[list[bytes]] = [[] for _ in self._number]
         for d in self._rng.integers(0, len(self._ids), count).tolist():
             by_partition[self._partition[d]].append(self._frame(d))
@@ -153,7 +151,7 @@ class Feeder:
 
 
 def committed(settings: Settings) -> list[int]:
-    """For each lane, up to where checkpoints cover the staging topic."""
+    """For each lane, the offset up to which checkpoints cover the staging topic."""
     topics = Topics.of(settings)
     own = {"group.id": topics.app_id, "enable.auto.commit": False}
     consumer = Consumer({"bootstrap.servers": settings.bootstrap, **own})
@@ -165,9 +163,7 @@ def committed(settings: Settings) -> list[int]:
 
 
 def settle(settings: Settings, timeout_s: float = 60) -> None:
-    """Until the group has acknowledged all of the staging topic (its checkpoints cover it) and the output stands
-    still.
-    """
+    """Wait until the group has acknowledged the whole staging topic (by checkpoints) and the output is unchanged."""
     topics = Topics.of(settings)
     parts = [TopicPartition(topics.raw, p) for p in range(settings.partitions)]
     own = {"group.id": topics.app_id, "enable.auto.commit": False}
@@ -201,9 +197,9 @@ def settle(settings: Settings, timeout_s: float = 60) -> None:
 
 
 def judge(settings: Settings, archive: Mapping[int, Mapping[int, bytes]] | None = None) -> list[LaneAudit]:
-    """Audit every lane: nothing missing, doubled, invented or out of order; table and counters as the journal says.
+    """Audit every lane: no record missing, doubled, invented or out of order; table and counters match the journal.
 
-    ``archive``: partition to the raw records (offset to value) that a test kept before it removed them.
+    ``archive`` maps a partition to the raw records (offset to value) that a test saved before it removed them.
     """
     kept = archive or {}
     audits = [asyncio.run(audit_lane(settings, p, kept.get(p))) for p in range(settings.partitions)]
@@ -220,7 +216,7 @@ def judge(settings: Settings, archive: Mapping[int, Mapping[int, bytes]] | None 
 
 @contextmanager
 def worker(settings: Settings, log: Path, **overrides: object) -> Iterator[Worker]:
-    """A worker that is surely gone afterwards."""
+    """A worker that ends with the block."""
     it = Worker(settings, log, **overrides)
     try:
         yield it

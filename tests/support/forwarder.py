@@ -1,5 +1,5 @@
-"""A model of librdkafka and Kafka for the tests of store and forward: in order by partition, late, silent, fenced at
-will.
+"""A model of librdkafka and Kafka for the tests of store and forward: ordered by partition; late, silent or fenced on
+request.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ def name_of(partition: int, value: bytes) -> tuple[int, int, int]:
 
 
 class NoClock:
-    """No clock is known but this host's."""
+    """A clock comparison without a broker's clock."""
 
     def record_ms(self) -> int:
         return 0
@@ -30,7 +30,7 @@ class NoClock:
 
 
 class Message:
-    """What a delivery report shows."""
+    """The message of a delivery report."""
 
     def __init__(self, value: bytes) -> None:
         self._value = value
@@ -43,7 +43,7 @@ class Message:
 
 
 class Producer:
-    """librdkafka, as far as it matters: in order by partition, without gaps; what was sent may arrive after a purge."""
+    """The relevant behaviour of librdkafka: ordered by partition, no gaps; sent batches may arrive after a purge."""
 
     made: list["Producer"] = []
 
@@ -51,7 +51,7 @@ class Producer:
         self.config = config
         self.queued: dict[int, list[tuple[bytes, Any]]] = defaultdict(list)  # not reported yet, oldest first
         self.on_the_way: dict[int, list[bytes]] = defaultdict(list)  # not arrived yet, oldest first
-        self.arrived: dict[int, int] = defaultdict(int)  # of those queued, how many arrived
+        self.arrived: dict[int, int] = defaultdict(int)  # number of queued batches that arrived
         Producer.made.append(self)
 
     def produce(self, topic, value, key, partition, on_delivery, timestamp, headers):
@@ -59,13 +59,13 @@ class Producer:
         self.on_the_way[partition].append(value)
 
     def arrive(self, partition: int, log: list[bytes]) -> None:
-        """The next request of a partition reaches the broker."""
+        """Let the next request of a partition reach the broker."""
         if self.on_the_way[partition]:
             log.append(self.on_the_way[partition].pop(0))
             self.arrived[partition] += 1
 
     def acknowledge(self, partition: int) -> None:
-        """The answer to the oldest that arrived reaches the edge."""
+        """Let the answer to the oldest arrived request reach the edge."""
         if self.arrived[partition] and self.queued[partition]:
             self.arrived[partition] -= 1
             value, report = self.queued[partition].pop(0)

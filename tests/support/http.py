@@ -1,4 +1,4 @@
-"""The two HTTP servers on loopback, over states that tests can set, and a client that says exactly what it sends."""
+"""The two HTTP servers on loopback, over states that tests can set, and a client that sends exact bytes."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 class FakeState:
-    """What the edge's REST API shows, as a test sets it."""
+    """State of the edge's REST API, set by a test."""
 
     def __init__(self) -> None:
         self.rate = 10_000.0
@@ -72,13 +72,13 @@ class FakeState:
 
 
 def make_guard(**options: Any) -> Guard:
-    """A guard that lets a test send as much as it likes, unless it asks for another limiter."""
+    """A guard without a request limit, unless the test passes a limiter."""
     return Guard(AllowedHosts("127.0.0.1"), **{"limiter": RateLimit(per_s=1e9), **options})
 
 
 @contextmanager
 def served(app: web.Application, limits: ConnectionLimits | None = None) -> Iterator[tuple[str, Listener]]:
-    """The application on a port of loopback, in a thread of its own, as (url, listener)."""
+    """The application on a loopback port, in a separate thread, as (url, listener)."""
     loop = asyncio.new_event_loop()
     listener = Listener(app, "127.0.0.1", 0, limits or ConnectionLimits(total=200, per_client=200))
     thread = threading.Thread(target=loop.run_forever)
@@ -98,7 +98,7 @@ def served(app: web.Application, limits: ConnectionLimits | None = None) -> Iter
 def ask(
     url: str, method: str = "GET", body: bytes | str | None = None, **headers: str
 ) -> tuple[int, Any, dict[str, str]]:
-    """Status, body (JSON where it is), headers; underscores in names of headers are hyphens."""
+    """Status, body (parsed if it is JSON), headers; underscores in header names become hyphens."""
 
     async def go() -> tuple[int, Any, dict[str, str]]:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -107,7 +107,7 @@ def ask(
             is_json = answer.content_type == "application/json"
             return answer.status, json.loads(text) if is_json and text else text, dict(answer.headers)
 
-    loop = asyncio.new_event_loop()  # asyncio.run would take away the loop that belongs to the tests around
+    loop = asyncio.new_event_loop()  # asyncio.run would remove the event loop of the surrounding tests
     try:
         return loop.run_until_complete(go())
     finally:
@@ -115,12 +115,12 @@ def ask(
 
 
 def post(url: str, body: bytes | str, **headers: str) -> tuple[int, Any, dict[str, str]]:
-    """A POST of JSON."""
+    """POST JSON."""
     return ask(url, "POST", body, **{"Content_Type": "application/json", **headers})
 
 
 def raw(url: str, request: bytes, timeout_s: float = 10.0) -> bytes:
-    """What a server says to these bytes until it closes the connection, or for as long as nothing more comes."""
+    """The server's answer to these bytes, until it closes the connection or stops sending."""
     with connect(url, timeout_s) as sock:
         sock.sendall(request)
         out = b""
@@ -135,5 +135,5 @@ def raw(url: str, request: bytes, timeout_s: float = 10.0) -> bytes:
 
 
 def connect(url: str, timeout_s: float = 10.0) -> socket.socket:
-    """A connection to a server."""
+    """Connect to a server."""
     return socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout_s)

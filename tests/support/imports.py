@@ -1,4 +1,4 @@
-"""Who imports whom, read from the source: imports inside functions count too, and so does ``if TYPE_CHECKING``."""
+"""The import graph, read from the source. Imports inside functions and below ``if TYPE_CHECKING`` count too."""
 
 import ast
 from collections.abc import Iterable, Mapping
@@ -17,14 +17,14 @@ def modules_below(*roots: str) -> tuple[str, ...]:
 
 @cache
 def file_of(module: str) -> Path | None:
-    """File of a module of ours; None where there is none."""
+    """File of a module of this repository; None for other modules."""
     base = REPO.joinpath(*module.split("."))
     return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
 
 
 @cache
 def imports_of(module: str) -> frozenset[str]:
-    """Full names of what a module imports; ``from a import b`` gives a.b where that is a module of ours, else a."""
+    """Full names of a module's imports; ``from a import b`` gives a.b if that is a module of ours, else a."""
     path = file_of(module)
     assert path is not None, module
     found = set()
@@ -41,7 +41,7 @@ def imports_of(module: str) -> frozenset[str]:
 
 
 def reach(module: str) -> dict[str, str]:
-    """Everything that a module imports, directly or through other modules of ours, with the module that names it."""
+    """All imports of a module, direct and through other modules of this repository, with the importing module."""
     found: dict[str, str] = {}
     todo = [module]
     while todo:
@@ -60,13 +60,13 @@ def package_of(module: str) -> str:
 
 
 def file_graph(modules: Iterable[str]) -> dict[str, set[str]]:
-    """Which of these modules each of them imports."""
+    """For each module, its imports among these modules."""
     known = set(modules)
     return {module: (imports_of(module) & known) - {module} for module in sorted(known)}
 
 
 def package_graph(files: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Which packages each package imports, by a graph of files."""
+    """For each package, its imported packages, from a graph of files."""
     graph: dict[str, set[str]] = {package_of(module): set() for module in files}
     for module, imported in files.items():
         graph[package_of(module)] |= {package_of(name) for name in imported} - {package_of(module)}

@@ -1,4 +1,4 @@
-"""Incidents on ``klais_control``, as a leader wrote them."""
+"""Incidents on ``klais_control``, as a leader writes them."""
 
 import orjson
 

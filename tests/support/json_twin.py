@@ -1,4 +1,4 @@
-"""Names of numeric fields from the definition, in plain Python: the twin of what the kernels find. Slow on purpose."""
+"""Names of numeric fields by the definition, in plain Python: the naive twin of the kernels, deliberately slow."""
 
 import json
 import re
@@ -13,7 +13,7 @@ def numeric_paths(payload: bytes) -> Iterator[tuple[list[bytes], bytes]]:
     """Keys (raw bytes) and text of each number of a valid payload that is not inside an array, in order."""
     keys: list[bytes] = []
     containers: list[bytes] = []
-    key: bytes | None = None  # the member being read; None where a key is due
+    key: bytes | None = None  # the member being read; None if a key is expected
     for match in _TOKEN.finditer(payload):
         string, mark, scalar = match.groups()
         in_object = bool(containers) and containers[-1] == b"{"
@@ -33,9 +33,7 @@ def numeric_paths(payload: bytes) -> Iterator[tuple[list[bytes], bytes]]:
 
 
 def path_text(payload: bytes, path_hash: int) -> str:
-    """Name of the path with this hash in one valid payload, such as ``pos.x``; "?" where the payload has no such
-    path.
-    """
+    """Name of the path with this hash in one valid payload, such as ``pos.x``; "?" if the payload has no such path."""
     for keys, _ in numeric_paths(payload):
         if hash_path(keys) == path_hash:
             return ".".join(_key_text(key) for key in keys)

@@ -1,4 +1,4 @@
-"""Jars of Apache Kafka that the broker does not need, each by its SHA-512: its command-line tools, Kafka Streams.
+"""Jars of Apache Kafka that the broker does not need, verified by SHA-512: command-line tools, Kafka Streams.
 
 ``python -m tests.support.kafka_tools`` fetches the tools (`bin/setup --tests` does so).
 """
@@ -31,7 +31,7 @@ def fetch(artifact: str) -> Path:
     Raises
     ------
     SetupMissing
-        There is no Maven, it failed, or the jar is another.
+        If Maven is missing or fails, or the jar has another hash.
     """
     assert kafka_version() == VERSION, "the broker's version has changed: name the SHA-512 of its jars here"
     jar = f"{artifact}-{VERSION}.jar"
@@ -54,7 +54,7 @@ def fetch(artifact: str) -> Path:
 
 
 def classpath(need: str, artifact: str) -> str:
-    """Of one of ``SHA512`` with the broker's jars; skips (or fails) where it is missing."""
+    """Class path of one of ``SHA512`` with the broker's jars; skips (or fails) if it is missing."""
     try:
         return f"{jars_dir()}/*:{fetch(artifact)}"
     except (SetupMissing, subprocess.TimeoutExpired) as error:
@@ -62,7 +62,7 @@ def classpath(need: str, artifact: str) -> str:
 
 
 def kafka_tool(name: str, *arguments: str) -> str:
-    """What a tool prints, by its class below ``org.apache.kafka.tools``; skips (or fails) where it is missing."""
+    """Output of a tool, by its class below ``org.apache.kafka.tools``; skips (or fails) if it is missing."""
     jars = classpath("kafka-tools", "kafka-tools")
     command = [find_java(), "-Xmx256m", "-cp", jars, f"org.apache.kafka.tools.{name}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)

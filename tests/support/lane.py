@@ -1,4 +1,4 @@
-"""Frames and batches for lane tests, and a lane's twin in plain Python written from the definition."""
+"""Frames and batches for lane tests, and a lane's naive twin in plain Python, written from the definition."""
 
 import numpy as np
 
@@ -23,12 +23,12 @@ def limits(
     new_rate=1e6,
     window_s=60.0,
 ) -> Limits:
-    """Limits of one step, wide open unless said."""
+    """Limits of one step, unlimited by default."""
     return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, new_rate, window_s)
 
 
 def scored(z: float = 6.0, samples: int = 30) -> LaneState:
-    """A lane whose frames are scored by z-scores: the detector that needs the fewest frames."""
+    """A lane with the z-score detector, which needs the fewest frames."""
     return LaneState(detector=ZScore(z, samples, 500))
 
 
@@ -65,11 +65,11 @@ def batch(
 
 
 class Stream:
-    """A run of sequence numbers of one device: the last 32, each with the era it came in."""
+    """A run of sequence numbers of one device: the last 32, each with the era of its arrival."""
 
     def __init__(self, sequence: int, era: int) -> None:
         self.top, self.era = sequence, era
-        self.seen: dict[int, int | None] = {sequence: era}  # None: came, but too long ago to be recognised
+        self.seen: dict[int, int | None] = {sequence: era}  # None: arrived, but too long ago to be recognized
 
     def age(self, era: int) -> None:
         if era in (self.era, self.era - 1):
@@ -85,7 +85,7 @@ class Stream:
         return (sequence - self.top) % 2**32 <= 32 or (self.top - sequence) % 2**32 < 32
 
     def advance(self, sequence: int) -> int:
-        """The numbers left out."""
+        """Advance to a number; return the skipped numbers."""
         gap = (sequence - self.top) % 2**32 - 1
         self.top = sequence
         self.seen = {s: at for s, at in self.seen.items() if (sequence - s) % 2**32 < 32} | {sequence: self.era}
@@ -93,7 +93,7 @@ class Stream:
 
 
 class Window:
-    """Sequence window of one device, from the words of the definition (:mod:`klais.core.devices.sequence`)."""
+    """Sequence window of one device, by the definition (:mod:`klais.core.devices.sequence`)."""
 
     def __init__(self) -> None:
         self.main: Stream | None = None
@@ -173,7 +173,7 @@ class Window:
 
 
 class Feature:
-    """Running profile of one feature, from the words of the definition (:mod:`klais.core.anomaly.zscore`)."""
+    """Running profile of one feature, by the definition (:mod:`klais.core.anomaly.zscore`)."""
 
     def __init__(self, smallest_deviation, z: float = 6.0, min_samples: int = 30, window: int = 500) -> None:
         self.least, self.z, self.min_samples, self.window = smallest_deviation, z, min_samples, window
@@ -181,7 +181,7 @@ class Feature:
         self.samples = self.run = 0
 
     def learn(self, value: float) -> float:
-        """The score of a value, which is learned then."""
+        """Return the score of a value, then learn it."""
         difference, z = value - self.mean, 0.0
         if self.samples >= self.min_samples:
             deviation = max(self.var**0.5, self.least(self.mean))
@@ -200,7 +200,7 @@ class Feature:
 
 
 class Interval:
-    """Mean interval of a device, from the words of the definition (:mod:`klais.core.devices.intervals`)."""
+    """Mean interval of a device, by the definition (:mod:`klais.core.devices.intervals`)."""
 
     def __init__(self) -> None:
         self.mean_s, self.count = 0.0, 0
@@ -225,7 +225,7 @@ class NaiveBucket:
 
 
 class NaiveDevice:
-    """What a lane keeps of one device."""
+    """A lane's state of one device."""
 
     def __init__(self, lim: Limits, at_ns: int) -> None:
         self.window, self.bucket = Window(), NaiveBucket(lim.device_burst, at_ns)
@@ -245,11 +245,11 @@ class NaiveDevice:
 
 
 class NaiveFairQueue:
-    """Turns of devices, from the words of the definition (:mod:`klais.core.dam.fair`)."""
+    """Turns of devices, by the definition (:mod:`klais.core.dam.fair`)."""
 
     def __init__(self) -> None:
-        self.round = 0  # the one being served
-        self.waiting: list[tuple[int, int, bytes, bytes]] = []  # (round, number of arrival, device, frame)
+        self.round = 0  # the round being served
+        self.waiting: list[tuple[int, int, bytes, bytes]] = []  # (round, arrival number, device, frame)
         self.arrived = 0
 
     def __len__(self) -> int:
@@ -261,14 +261,14 @@ class NaiveFairQueue:
         self.arrived += 1
 
     def pop(self, count: int) -> list[bytes]:
-        """The next frames."""
+        """Remove and return the next frames."""
         gone, self.waiting = (ordered := sorted(self.waiting))[:count], ordered[count:]
         self.round = gone[-1][0] if gone and self.waiting else 0 if not self.waiting else self.round
         return [frame for _, _, _, frame in gone]
 
 
 class NaiveLane:
-    """Verdicts of well-formed frames, one by one (no malformed frames, no blocks, one edge)."""
+    """Verdicts of frames, one by one (no malformed frames, no blocks, one edge)."""
 
     def __init__(self) -> None:
         self.devices: dict[bytes, NaiveDevice] = {}
@@ -301,7 +301,7 @@ class NaiveLane:
             verdict = Reason.QUEUED
         else:
             device.bucket.tokens -= 1
-            return Reason.QUEUE_FULL  # of a device that is new it stays the only trace
+            return Reason.QUEUE_FULL  # for a new device it remains the only trace
         device.admit(at_ns)
         self.devices[key] = device
         return verdict

@@ -1,7 +1,6 @@
-"""Whole lanes on a real Kafka, in this process and without Faust: what a test does to topics, a lane meets within a
-second.
+"""Whole lanes on a real Kafka, in this process and without Faust. Lanes detect changes of topics within a second.
 
-``stop`` of a lane drops everything at once, without flushing: to Kafka it is what kill -9 is.
+``stop`` of a lane drops everything immediately, without flushing: for Kafka it is like kill -9.
 """
 
 import asyncio
@@ -36,9 +35,9 @@ WAIT_S = 90.0
 
 
 class Consumers:
-    """In the place of the group's consumer: it delivers nothing, so lanes read for themselves.
+    """Replacement of the group's consumer: it delivers no records, so lanes use their own readers.
 
-    What they ask is noted.
+    It records the lanes' calls.
     """
 
     def __init__(self) -> None:
@@ -55,7 +54,7 @@ class Consumers:
 
 
 class Edge:
-    """A small edge: one frame of each of its devices a round, batches numbered, nothing sent twice by itself."""
+    """A small edge: one frame of each device a round, in numbered batches, without repeats."""
 
     def __init__(self, settings: Settings, devices: int = 5, partition: int = 0, boot: int = 1) -> None:
         self._topic, self._partition, self._boot = Topics.of(settings).raw, partition, boot
@@ -67,11 +66,11 @@ class Edge:
         self.last = b""  # batch
 
     def connect(self) -> None:
-        """A new producer: one that was there before its topic was cut is out of sequence for good."""
+        """Create a new producer: after a topic was truncated, an older producer stays out of sequence."""
         self._producer = Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True, "log_level": 0})
 
     def send(self, rounds: int = 1, tag: str = "x", at_ns: int | None = None) -> None:
-        """``rounds`` batches, acknowledged when it returns."""
+        """Send ``rounds`` batches, acknowledged on return."""
         for _ in range(rounds):
             self._round += 1
             body = json.dumps({"t": self._round, "tag": tag}).encode()
@@ -83,7 +82,7 @@ class Edge:
         assert self._producer.flush(30) == 0
 
     def put(self, value: bytes | None) -> None:
-        """Any record."""
+        """Send any record."""
         self._producer.produce(self._topic, value, partition=self._partition)
         self._producer.poll(0)
 
@@ -92,7 +91,7 @@ class Edge:
 
 
 async def until(condition, what: str, timeout_s: float = WAIT_S):
-    """The first truthy value of ``condition()``."""
+    """Wait for the first truthy value of ``condition()``."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
@@ -102,7 +101,7 @@ async def until(condition, what: str, timeout_s: float = WAIT_S):
 
 @asynccontextmanager
 async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> AsyncIterator[dict[int, Lane]]:
-    """Lanes that are started, and dropped without flushing at the end."""
+    """Running lanes, dropped without flushing at the end."""
     topics = Topics.of(settings)
     producers = [await make_producer(settings) for _ in range(3)]
     context = LaneContext(
@@ -122,12 +121,12 @@ async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> Async
 
 
 async def live(lane: Lane) -> None:
-    """Until a lane is live."""
+    """Wait until a lane is live."""
     await until(lambda: lane.live.is_set(), f"lane {lane.partition} live: {lane.failure}")
 
 
 async def caught_up(settings: Settings, lane: Lane) -> None:
-    """Until a lane has taken, put out and checkpointed all that lies on its partition of klais_raw."""
+    """Wait until a lane has read, sent and checkpointed all records of its partition of klais_raw."""
     end = (await asyncio.to_thread(ends, settings, Topics.of(settings).raw))[lane.partition][1]
 
     def done() -> bool:
@@ -173,14 +172,14 @@ def records(settings: Settings, topic: str, partition: int = 0) -> list[SimpleNa
 
 
 def landed(settings: Settings, partition: int = 0) -> Counter[tuple[bytes, int]]:
-    """(device, sequence number) of the records on the clean topic, and how often each is there."""
+    """(device, sequence number) of the records on the clean topic, with their count."""
     clean = records(settings, Topics.of(settings).telemetry, partition)
     found = (re.match(rb'\{"device_id":"(.*?)","seq":(\d+),', record.value) for record in clean)
     return Counter((match[1], int(match[2])) for match in found if match)
 
 
 def remove(settings: Settings, topic: str, before: int | None = None, partition: int = 0) -> None:
-    """What retention does: all records before an offset go, None = all."""
+    """Remove all records before an offset, like retention; None = all."""
     target = TopicPartition(topic, partition, ends(settings, topic)[partition][1] if before is None else before)
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for done in admin.delete_records([target]).values():
@@ -188,13 +187,13 @@ def remove(settings: Settings, topic: str, before: int | None = None, partition:
 
 
 def recreate(settings: Settings, *names: str) -> None:
-    """Delete topics and create them again, empty."""
+    """Delete topics and create them empty."""
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for done in admin.delete_topics(list(names)).values():
         done.result(30)
     wait_for(lambda: not set(names) & set(admin.list_topics(timeout=20).topics), 30, f"{names} to be gone", 0.1)
 
-    def created() -> bool:  # Kafka deletes asynchronously: for a moment it refuses to create the topic again
+    def created() -> bool:  # Kafka deletes asynchronously and refuses to create the topic for a moment
         with contextlib.suppress(KlaisError, KafkaException):
             ensure_topics(settings)
             return True
@@ -204,7 +203,7 @@ def recreate(settings: Settings, *names: str) -> None:
 
 
 def figures(lane: Lane) -> SimpleNamespace:
-    """What the lane reports of itself, as the views and metrics show it."""
+    """The lane's report, as the views and metrics show it."""
     assert lane.session is not None
     state, seen = lane.session.state, lane.statistics()
     tally = state.tally

@@ -1,4 +1,4 @@
-"""What tests need and a machine may lack. Such a test skips with the reason, or fails where the need is required."""
+"""Requirements of tests that a machine may lack. Without one a test skips, or fails if it is required."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ if unknown := REQUIRED - set(NEEDS):
 
 
 def need_missing(need: str, why: str) -> NoReturn:
-    """Skip with the reason, or fail where ``KLAIS_REQUIRE`` names the need (in CI a silent skip proves nothing)."""
+    """Skip with the reason, or fail if ``KLAIS_REQUIRE`` names the need (in CI a silent skip proves nothing)."""
     assert need in NEEDS, need
     if need in REQUIRED:
         pytest.fail(f"KLAIS_REQUIRE names {need!r}, and it is missing: {why}")
@@ -46,7 +46,7 @@ def need_missing(need: str, why: str) -> NoReturn:
 
 @cache
 def ipv6_error() -> OSError | None:
-    """Why this machine has no IPv6 loopback address; None where it has one."""
+    """Why this machine has no IPv6 loopback address; None if it has one."""
     try:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
             probe.bind(("::1", 0))
@@ -62,7 +62,7 @@ def need_ipv6() -> None:
 
 
 def need_command(need: str, command: str, *works: str) -> str:
-    """Path of a program; skips (or fails) where it is not installed, or where it fails with the arguments ``works``."""
+    """Path of a program; skips (or fails) if it is not installed, or fails with the arguments ``works``."""
     found = shutil.which(command)
     if found is None:
         need_missing(need, f"no command {command}")

@@ -1,4 +1,4 @@
-"""Files that belong to another user, as far as a test may make them so."""
+"""Files that belong to another user, real or simulated."""
 
 import os
 from collections.abc import Callable
@@ -10,7 +10,9 @@ NOBODY = 65_534
 
 
 def giver(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """A function that gives a path to another user. Who is not root cannot: then this process seems to be another."""
+    """A function that gives a path to another user. Without root, it makes this process appear to be another user
+    instead.
+    """
 
     def give(path: Path) -> None:
         if os.geteuid() == 0:

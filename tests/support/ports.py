@@ -1,4 +1,4 @@
-"""Ports that no other test process takes: a lock file for each lasts as long as the process that asked."""
+"""Ports that no other test process uses: each has a lock file for the life of the requesting process."""
 
 import fcntl
 import os
@@ -9,16 +9,16 @@ from klais.system import ports
 from klais.system.ports import SERVER_PORTS, Kind
 
 _FOLDER = Path(tempfile.gettempdir()) / f"klais-test-ports-{os.getuid()}"
-# Not those from which the processes under test choose theirs (they ask no lock), nor those of outgoing connections.
+# Not the range of the processes under test (they use no locks), nor that of outgoing connections.
 TEST_PORTS = range(SERVER_PORTS.stop, 32_000)
 _held: list[int] = []  # open lock files; the kernel releases them when this process ends, however it ends
 
 
 def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
-    """A port that is free now and that no other test process gets while this one lives.
+    """A port that is free now and that no other test process gets while this one runs.
 
-    `klais.system.ports.free_port` can only say that a port was free a moment ago. Tests run side by side, and a test
-    that restarts a server needs its port for longer than a moment.
+    `klais.system.ports.free_port` only knows that a port was free a moment ago. Tests run side by side, and a test that
+    restarts a server needs its port for longer than a moment.
     """
     _FOLDER.mkdir(mode=0o700, exist_ok=True)
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""Child processes, and waiting for what they do: written once, so that no test depends on how fast the machine is."""
+"""Child processes and waiting for conditions, so that no test depends on the speed of the machine."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ from klais.system.waiting import poll_until
 
 T = TypeVar("T")
 
-# Tests state their deadlines for a quiet machine. A deadline only matters when something is broken, so a long one costs
-# nothing, while a short one fails on a machine that is slow or busy.
+# Tests state their deadlines for an idle machine. A deadline matters only in a failure, so a long one costs nothing,
+# while a short one fails on a slow or busy machine.
 PATIENCE = float(os.environ.get("KLAIS_TEST_PATIENCE", "10"))
-# A request to a process that is up, in seconds: long for the same reason.
+# Timeout of a request to a running process, in seconds: long for the same reason.
 HTTP_S = 2 * PATIENCE
 
 
@@ -25,18 +25,18 @@ def wait_for(condition: Callable[[], T], timeout_s: float, what: str | Callable[
     Parameters
     ----------
     condition : callable
-        Called until its value is truthy; what it raises goes to the caller.
+        Called until its value is truthy; its exceptions propagate.
     timeout_s : float
-        Deadline on a quiet machine, in seconds; ``PATIENCE`` multiplies it.
+        Deadline on an idle machine, in seconds; ``PATIENCE`` multiplies it.
     what : str or callable
-        What the test waits for. Pass a callable when the text shows state: it is called at the end.
+        The awaited condition, for the error. Pass a callable if the text shows state: it is called at the end.
     every_s : float
         Pause between two calls.
 
     Raises
     ------
     AssertionError
-        The deadline passed; the text names ``what``.
+        If the deadline passes; the text names ``what``.
     """
     if value := poll_until(condition, timeout_s * PATIENCE, every_s):
         return value
@@ -44,31 +44,31 @@ def wait_for(condition: Callable[[], T], timeout_s: float, what: str | Callable[
 
 
 def has_ended(process: psutil.Process | subprocess.Popen[Any]) -> bool:
-    """Whether a process has ended: it is gone, or a zombie that nobody has collected."""
+    """Whether a process has ended: it does not exist, or is a zombie."""
     if isinstance(process, subprocess.Popen):
         return process.poll() is not None
     return processes.has_ended(process)
 
 
 def wait_ended(process: psutil.Process, timeout_s: float, what: str | Callable[[], str]) -> None:
-    """Wait until a process that is no child of this one has ended."""
+    """Wait until a process that is not a child of this one has ended."""
     wait_for(lambda: has_ended(process), timeout_s, what)
 
 
 def exit_code(process: subprocess.Popen[Any], timeout_s: float, what: str | Callable[[], str] = "its end") -> int:
-    """Wait for the end of a child; its exit code (negative: the signal that ended it)."""
+    """Wait for a child to exit; return its exit code (negative: the signal that killed it)."""
     wait_for(lambda: process.poll() is not None, timeout_s, what)
     return int(process.returncode)
 
 
 def kill_hard(process: subprocess.Popen[Any]) -> None:
-    """SIGKILL for a child that still runs (a stopped one too), and collect it."""
+    """Send SIGKILL to a running or stopped child, and reap it."""
     if process.poll() is None:
         process.kill()
     process.wait()
 
 
 def clean_environ() -> dict[str, str]:
-    """This process's environment without a developer's own KLAIS settings; compiled kernels stay where they are."""
+    """This process's environment without a developer's KLAIS settings, except the folder of compiled kernels."""
     kept = ("KLAIS_CACHE_DIR", "KLAIS_JIT")
     return {name: value for name, value in os.environ.items() if not name.startswith("KLAIS_") or name in kept}

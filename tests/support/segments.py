@@ -1,4 +1,4 @@
-"""What a power loss leaves of a topic: the files of a partition of a broker that does not run, cut for real."""
+"""Simulate a power loss: truncate the segment files of a partition of a stopped broker."""
 
 import struct
 from pathlib import Path
@@ -12,7 +12,7 @@ _DELTA_AT = 23
 
 
 def folder_of(settings: Settings, topic: str, partition: int = 0) -> Path:
-    """Where the embedded broker of these settings keeps a partition."""
+    """Folder of a partition of the embedded broker of these settings."""
     return BrokerFiles(settings).data / f"{topic}-{partition}"
 
 
@@ -22,7 +22,7 @@ def newest_segment(folder: Path) -> Path:
 
 
 def batches(segment: Path) -> list[tuple[int, int, int]]:
-    """(base offset, offset after the batch, place in the file) of each batch of a segment."""
+    """(base offset, offset after the batch, position in the file) of each batch of a segment."""
     data, at, found = segment.read_bytes(), 0, []
     while at + _BATCH_HEAD.size <= len(data):
         base, size = _BATCH_HEAD.unpack_from(data, at)
@@ -35,10 +35,10 @@ def batches(segment: Path) -> list[tuple[int, int, int]]:
 
 
 def cut(settings: Settings, topic: str, offset: int, partition: int = 0, torn: bool = False) -> int:
-    """Truncate the newest segment at the batch that holds ``offset``; the partition's end offset then.
+    """Truncate the newest segment at the batch that holds ``offset``; return the partition's new end offset.
 
-    ``torn`` leaves half of that batch, as a disk does that had written some of its pages. The index files and the
-    producers' snapshots go, too: a power loss takes them, and the broker builds them from the segment.
+    ``torn`` leaves half of that batch, like a disk that had written some of its pages. The index files and the
+    producers' snapshots are removed too: a power loss may destroy them, and the broker rebuilds them from the segment.
     """
     folder = folder_of(settings, topic, partition)
     segment = newest_segment(folder)
@@ -54,9 +54,10 @@ def cut(settings: Settings, topic: str, offset: int, partition: int = 0, torn: b
 
 
 def damage(settings: Settings, topic: str, offset: int, partition: int = 0) -> tuple[int, int]:
-    """Flip a byte of the batch that holds ``offset``, where it lies; the batch's first offset and the one behind it.
+    """Flip a byte of the batch that holds ``offset``, in place; return the batch's first offset and the next one after
+    it.
 
-    The broker may run: it sends what the file holds, and checks no CRC when it reads.
+    The broker may run: it sends the bytes of the file, and checks no CRC when it reads.
     """
     segment = newest_segment(folder_of(settings, topic, partition))
     found = batches(segment)

@@ -1,4 +1,4 @@
-"""The applications of both HTTP servers, as tests ask them."""
+"""The applications of both HTTP servers for tests."""
 
 import time
 from types import SimpleNamespace

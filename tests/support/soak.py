@@ -1,8 +1,8 @@
-"""A soak: a system under load, random combinations of faults, and what its processes used meanwhile.
+"""A soak test: a system under load, random combinations of faults, and the resource use of its processes.
 
-Only one of the faults loses what an edge has accepted: records of the staging topic are removed, also those that no
-lane has taken yet. What it removes it keeps for the judge, who replays every lane from its first step: each record must
-have a step, or be counted as lost.
+Only one fault loses accepted frames: it removes records of the staging topic, including those that no lane has read
+yet. It keeps the removed records for the audit, which replays every lane from its first step: each record must have a
+step, or count as lost.
 """
 
 import random
@@ -31,7 +31,7 @@ from tests.support.stage import Stage
 
 @dataclass(frozen=True)
 class Fault:
-    """Something bad that happens to one part of the system: ``begin``, then after a while ``end``."""
+    """A fault of one part of the system: ``begin``, then after a while ``end``."""
 
     name: str
     target: str
@@ -40,14 +40,14 @@ class Fault:
 
 
 class Soak:
-    """One edge and two workers on a broker of their own; ``rounds`` has what happened and what was used."""
+    """One edge and two workers on a separate broker; ``rounds`` has the faults and the resource use."""
 
     WORKERS = 2
 
     def __init__(self, stage: Stage, folder: Path, seed: int) -> None:
         self._stage, self._folder, self._rng = stage, folder, random.Random(seed)
         self._clock = WallClock(build_shift(folder), folder / "shift")
-        self.archive: dict[int, dict[int, bytes]] = defaultdict(dict)  # partition -> raw records that were removed
+        self.archive: dict[int, dict[int, bytes]] = defaultdict(dict)  # partition -> removed raw records
         self._rubbish = 0
         self.edge = self._new_edge(None)
         self.workers = [self._new_worker(k) for k in range(self.WORKERS)]
@@ -68,14 +68,14 @@ class Soak:
             worker.wait_ready()
 
     def round(self) -> None:
-        """One to three faults of different parts at once, for up to 3 s; then often a time to recover."""
+        """Inject one to three faults of different parts, for up to 3 s; then often wait for recovery."""
         faults: dict[str, Fault] = {}
         for fault in self._rng.sample(self._faults(), self._rng.randint(1, 3)):
             faults.setdefault(fault.target, fault)
         for fault in faults.values():
             fault.begin()
         time.sleep(self._rng.uniform(0.1, 3.0))
-        # The broker first: a worker that starts where there is none ends with the reason.
+        # The broker first: a worker that starts without one exits with the reason.
         for fault in sorted(faults.values(), key=lambda fault: fault.target != "broker"):
             fault.end()
         well = self._rng.random() < 0.6
@@ -125,11 +125,11 @@ class Soak:
         return Topics.of(self._stage.settings)
 
     def _step_clocks(self) -> None:
-        """Of the edge and the workers; the broker's stays."""
+        """Step the clocks of the edge and the workers, not the broker's."""
         self._clock.step(self._rng.choice([-3600, -10, 10, 3600]))
 
     def _remove(self, topic: str, partition: int, before: int | None = None) -> None:
-        """Take away all records, or those before an offset; where no broker answers nothing happens."""
+        """Remove all records, or those before an offset; without a broker do nothing."""
         admin = AdminClient({"bootstrap.servers": self._stage.settings.bootstrap, "log_level": 0})
         try:
             if before is None:
@@ -137,11 +137,11 @@ class Soak:
                 (before,) = (future.result().offset for future in ends.values())
             for done in admin.delete_records([TopicPartition(topic, partition, before)], request_timeout=1).values():
                 done.result()
-        except Exception:  # the broker is frozen or gone: another round will
+        except Exception:  # the broker is frozen or down: retry in another round
             return
 
     def _truncate_raw(self) -> None:
-        """Remove what the staging topic of one partition holds, whether its lane has taken it or not."""
+        """Remove the records of one partition of the staging topic, whether its lane has read them or not."""
         partition = self._rng.randrange(self._stage.settings.partitions)
         consumer = Consumer({"bootstrap.servers": self._stage.settings.bootstrap, "group.id": "soak", "log_level": 0})
         topic, kept = self._topics.raw, self.archive[partition]
@@ -163,7 +163,7 @@ class Soak:
         self._remove(topic, partition, end)
 
     def _write_rubbish(self) -> None:
-        """What no edge writes: another program's record, none at all, a batch from a clock that is centuries ahead."""
+        """Write records that no edge writes: another program's, an empty one, a batch with a time centuries ahead."""
         producer = Producer(
             {"bootstrap.servers": self._stage.settings.bootstrap, "message.timeout.ms": 60_000, "log_level": 0}
         )
@@ -172,10 +172,10 @@ class Soak:
         for partition in range(self._stage.settings.partitions):
             for value in (b"another program's record", None, ahead):
                 producer.produce(self._topics.raw, value, partition=partition)
-        producer.flush(1)  # where no broker answers this lot is dropped
+        producer.flush(1)  # without a broker these records are dropped
 
     def topic_mb(self) -> dict[str, float]:
-        """What the broker's folder holds of each topic, in MB on the disk."""
+        """Size of each topic in the broker's folder, in MB on the disk."""
         data, sizes = BrokerFiles(self._stage.settings).data, defaultdict(int)
         names = self._topics
         ours = {names.raw, names.journal, names.telemetry, names.stats, names.control, names.devices_changelog}
@@ -184,7 +184,7 @@ class Soak:
             if topic in ours:
                 try:
                     sizes[topic] += path.stat().st_blocks * 512
-                except OSError:  # the broker deletes segments meanwhile
+                except OSError:  # the broker may delete segments at the same time
                     continue
         return {topic: round(size / 1e6, 2) for topic, size in sorted(sizes.items())}
 
@@ -209,7 +209,7 @@ class Soak:
         return sum(future.result().offset for future in ends.values()) - sum(committed(settings))
 
     def drain(self) -> None:
-        """Wait until the edge has published all that it accepted."""
+        """Wait until the edge has published all accepted frames."""
         wait_for(lambda: not self.edge.counters()["spooled"], 60, "the spool to be empty")
         self.edge.wait_settled(0, 60)
 
@@ -247,4 +247,4 @@ def _resume(it: EdgeProcess | Worker) -> None:
 
 
 def _none(_: object) -> None:
-    """For a fault: what its step returns is of no interest."""
+    """Discard the result of a fault's step."""

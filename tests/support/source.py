@@ -1,4 +1,4 @@
-"""What the contract tests of the sources share: a rig a source (how it is opened, how frames reach it), senders,
+"""Helpers of the contract tests of the sources: a rig for each source (how to open it and send to it), senders,
 receivers.
 """
 
@@ -14,7 +14,7 @@ from tests.support.needs import ipv6_error
 
 SECOND_NS = 1_000_000_000
 RCVBUF = 8 << 20
-# A machine may have no IPv6: then the sources have one address here.
+# Without IPv6 on the machine the sources have one address here.
 LOOPBACK, ANY = (("127.0.0.1", "::1"), "[::]:0") if ipv6_error() is None else (("127.0.0.1",), "0.0.0.0:0")
 
 
@@ -23,8 +23,8 @@ class Rig:
     """One source, ready to be opened.
 
     ``open(rcvbuf_bytes, bind)`` opens it on a free port (close it yourself); ``hosts`` are its addresses, IPv4 first;
-    ``sender`` gives sockets to send from; ``in_place_bytes`` is the longest frame that takes the fast way, and
-    ``dates`` whether it says when the kernel received a frame.
+    ``sender`` returns sockets to send from; ``in_place_bytes`` is the longest frame on the fast path, and ``dates``
+    whether the source reports when the kernel received a frame.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Rig:
 
     @contextmanager
     def opened(self, rcvbuf_bytes: int = RCVBUF, bind: str = ANY) -> Iterator[Source]:
-        """The source, closed in the end."""
+        """The source, closed at the end."""
         source = self.open(rcvbuf_bytes, bind)
         try:
             yield source
@@ -56,7 +56,7 @@ class Rig:
 
 
 def receive(source: Source, count: int) -> list[tuple[bytes, str, int | None]]:
-    """The next ``count`` frames, each with its sender as text and the kernel's receive time (ns) where there is one."""
+    """The next ``count`` frames, each with its sender as text and the kernel's receive time (ns), if any."""
     out: list[tuple[bytes, str, int | None]] = []
     while len(out) < count:
         n = source.fill(60 * SECOND_NS)
@@ -70,7 +70,7 @@ def receive(source: Source, count: int) -> list[tuple[bytes, str, int | None]]:
 
 
 def drain(source: Source) -> int:
-    """Take all that is there; returns how many frames."""
+    """Receive all waiting frames; return their number."""
     total = 0
     while n := source.fill(0):
         total += n

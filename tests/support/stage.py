@@ -1,4 +1,4 @@
-"""A whole system of a test's own: a broker that may go away, edges and workers on it, the simulator, and the judge."""
+"""A whole system for one test: a broker that can be stopped, edges and workers, the simulator, and the audit."""
 
 import contextlib
 import shutil
@@ -34,7 +34,7 @@ FAST: dict[str, Any] = {"breaker_timeout_s": 1.0, "breaker_wait_min_s": 0.3, "br
 
 
 class Stage:
-    """A broker of this test's own, that may be stopped, killed and started again; its settings, and what runs on it."""
+    """A broker that a test can stop, kill and restart, with its settings and the processes that use it."""
 
     def __init__(self, folder: Path, **overrides: Any) -> None:
         given = {"state_dir": folder, "kafka_port": free_port(), "partitions": 2, "kafka_heap_mb": 256, **FAST}
@@ -44,7 +44,7 @@ class Stage:
         ensure_topics(self.settings)
 
     def start(self) -> None:
-        """The broker, with what its folder holds."""
+        """Start the broker with the data in its folder."""
         self.broker = EmbeddedKafka(self.settings, command="pytest")
         try:
             self.broker.start()
@@ -52,38 +52,38 @@ class Stage:
             need_missing("broker", str(error))
 
     def freeze(self) -> None:
-        """SIGSTOP: connections stay, nobody answers."""
+        """Send SIGSTOP: connections stay open, the broker does not answer."""
         psutil.Process(self.broker.pid).send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         psutil.Process(self.broker.pid).send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
-        """A clean end. Started again it is there at once; one that was killed waits for the end of its own session."""
+        """Stop cleanly. A restart is then immediate; after a kill it waits until the old session expires."""
         self.broker.stop()
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         process = psutil.Process(self.broker.pid)
         process.kill()
         wait_ended(process, 10, "the broker's end")
         self.broker.stop()
 
     def edge(self, log: Path, port: int | None = None, **overrides: Any) -> EdgeProcess:
-        """An edge that is surely gone in the end."""
+        """An edge that ends with the stage."""
         edge = EdgeProcess(self.settings.model_copy(update=overrides), log, port=port)
         self.running.append(edge)
         return edge
 
     def worker(self, log: Path) -> Worker:
-        """A worker, likewise."""
+        """A worker that ends with the stage."""
         worker = Worker(self.settings, log)
         self.running.append(worker)
         return worker
 
     def end(self) -> None:
-        """All that still runs ends."""
+        """End all remaining processes."""
         for it in self.running:
             kill_hard(it.process)
         if self.broker.pid is not None:
@@ -94,7 +94,7 @@ class Stage:
 
 @contextmanager
 def stage(**overrides: Any) -> Iterator[Stage]:
-    """A stage that leaves nothing behind."""
+    """A stage that cleans up at the end."""
     folder = Path(tempfile.mkdtemp(prefix="klais-spool-"))
     it = None
     try:
@@ -128,7 +128,7 @@ class Sending:
 
 
 def held_against(settings: Settings, manifest: Path) -> ManifestVerdict:
-    """What became of the frames of a manifest: found among the clean records and the dead letters, or missing."""
+    """Outcome of the frames of a manifest: found in the clean records or the dead letters, or missing."""
     topics = Topics.of(settings)
     landed, dead = (
         read_topic_columns(settings, topic, begin_offsets(settings, topic), end_offsets(settings, topic))

@@ -1,17 +1,17 @@
-"""Turns of the event loop, in place of a moment of time."""
+"""Iterations of the event loop, instead of sleeping."""
 
 import asyncio
 from collections.abc import Callable
 
 
 async def turns(count: int = 100) -> None:
-    """Let everything that is ready run, so many times: more than any chain of awaits in these tests is long."""
+    """Run the event loop that many iterations, more than the longest chain of awaits in these tests."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object], limit: int = 100_000) -> None:
-    """Turn the loop until the condition holds; fails after ``limit`` turns."""
+    """Run the loop until the condition holds; fail after ``limit`` iterations."""
     for _ in range(limit):
         if condition():
             return

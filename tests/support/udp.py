@@ -1,4 +1,4 @@
-"""Senders that never overrun a receiver: the kernel says how much waits in a socket."""
+"""Senders that never overrun a receiver: they ask the kernel how many bytes wait in a socket."""
 
 import socket
 from collections.abc import Iterable, Iterator
@@ -10,22 +10,22 @@ from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket
 from tests.support.process import wait_for
 
-# Bytes between two looks. A receive buffer of Linux's default size (208 KiB) holds as many, even in tiny frames.
+# Bytes between two checks. A receive buffer of Linux's default size (208 KiB) holds this many, even in tiny frames.
 BURST_BYTES = 16_384
-_SMALLEST = 64  # what a frame counts at least
+_SMALLEST = 64  # minimum charge of a frame
 
 
 def frames_that_fit(granted_bytes: int, frame_bytes: int = 60) -> int:
-    """How many frames surely wait in a receive buffer that the kernel granted so (``UdpSocket.granted_bytes``).
+    """Number of frames that fit into a receive buffer of that granted size (``UdpSocket.granted_bytes``).
 
-    Linux doubles what it grants, and counts each frame with its bookkeeping: less than 1 KiB above the frame's own
+    Linux doubles the granted size, and charges each frame with its bookkeeping: less than 1 KiB above the frame's own
     pages.
     """
     return 2 * granted_bytes // (1024 + (frame_bytes // 4096 + 1) * 4096 if frame_bytes > 512 else 1024)
 
 
 def granted_bytes(asked: int = 8 << 20) -> int:
-    """The receive buffer that a UDP source gets here: a user without rights gets ``net.core.rmem_max`` at most."""
+    """The receive buffer that a UDP source gets here: an unprivileged user gets at most ``net.core.rmem_max``."""
     udp = UdpSocket.bind("127.0.0.1:0", asked)
     udp.close()
     return udp.granted_bytes
@@ -46,7 +46,7 @@ def waiting_bytes(port: int) -> int:
 
 
 def send_all(sock: socket.socket, frames: Iterable[bytes], port: int, timeout_s: float = 30) -> None:
-    """Send datagrams on a connected socket; after each burst wait until the receiver has taken all of it."""
+    """Send datagrams on a connected socket; after each burst wait until the receiver has read all of it."""
     sent = 0
     for frame in frames:
         sock.send(frame)
@@ -57,7 +57,7 @@ def send_all(sock: socket.socket, frames: Iterable[bytes], port: int, timeout_s:
 
 
 def wait_taken(port: int, timeout_s: float = 30) -> None:
-    """Wait until nothing waits in the sockets of a port (or they are gone)."""
+    """Wait until the sockets of a port are empty (or closed)."""
     wait_for(lambda: waiting_bytes(port) == 0, timeout_s, f"the receiver of port {port} to take what waits", 0.001)
 
 

@@ -1,4 +1,4 @@
-"""Lanes without Kafka for tests of the views: real lane states behind the attributes that views look at."""
+"""Lanes without Kafka for tests of the views: real lane states behind the attributes that views read."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ PARTITIONS = 2
 
 
 class FakeLane:
-    """What the views and the report look at in a lane, around a real state."""
+    """The attributes of a lane that the views and the report read, around a real state."""
 
     def __init__(self, state: LaneState | None = None, live: bool = True) -> None:
         state = state if state is not None else scored()
@@ -44,7 +44,7 @@ class FakeLane:
             self.live.set()
 
     def statistics(self) -> LaneStatistics:
-        """As of a lane that has no output yet and a fresh checkpoint."""
+        """Statistics of a lane without output and with a fresh checkpoint."""
         of_lane = LaneStatistics(
             partition=0,
             live=self.live.is_set() and not self.closed,
@@ -67,7 +67,7 @@ fake_lane = FakeLane
 
 
 def feed(lanes: dict, some: list[bytes], at_ns: int, number: int, lim=None, bound=None) -> None:
-    """Frames to the lanes of their devices, as the edge would send them."""
+    """Send frames to the lanes of their devices, as the edge would."""
     by: dict[int, list[bytes]] = {}
     for frame in some:
         by.setdefault(partition_of(frame[2:18].rstrip(b"\0"), PARTITIONS), []).append(frame)
@@ -78,7 +78,7 @@ def feed(lanes: dict, some: list[bytes], at_ns: int, number: int, lim=None, boun
 
 
 class FakePeers:
-    """No other workers, unless told: ``owners`` partition -> address, ``bodies`` address -> JSON."""
+    """No other workers by default; ``owners`` maps partition to address, ``bodies`` address to JSON."""
 
     own_url = "http://here"
 
@@ -100,7 +100,7 @@ class FakePeers:
 
 
 class FakeOffsets:
-    """End offsets as told."""
+    """Given end offsets."""
 
     def __init__(self) -> None:
         self.sample = None
@@ -125,7 +125,7 @@ class FakeOffsets:
 
 
 def make_views(lanes: dict, control=None, **overrides) -> Views:
-    """All that pages need, without Kafka."""
+    """The views of all pages, without Kafka."""
     settings = Settings(partitions=PARTITIONS, **overrides)
     holder = Lanes()
     holder.by_partition = lanes

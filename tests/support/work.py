@@ -1,4 +1,4 @@
-"""Counting work instead of time: bytes that a kernel reads, lines that Python runs."""
+"""Count work instead of time: bytes that a kernel reads, lines that Python runs."""
 
 import gc
 import importlib.util
@@ -17,7 +17,7 @@ KERNEL_MODULES = ("json_number", "frame", "json_scan", "json_locate")
 
 
 class CountedBytes:
-    """Bytes for a kernel that is not compiled: each element that it reads is counted."""
+    """Bytes for an interpreted kernel that count each element read."""
 
     def __init__(self, data: bytes) -> None:
         self._data: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
@@ -56,16 +56,14 @@ def interpreted(names: Sequence[str] = KERNEL_MODULES) -> dict[str, ModuleType]:
 
 
 class Lines:
-    """How many lines of Python ran."""
+    """Number of executed lines of Python."""
 
     count = 0
 
 
 @contextmanager
 def lines_run(most: int) -> Iterator[Lines]:
-    """Count the lines of Python that the block runs, in any file; AssertionError at once when there are more than
-    ``most``.
-    """
+    """Count the lines of Python that the block runs, in any file; raise AssertionError at more than ``most``."""
     lines = Lines()
 
     def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
@@ -75,7 +73,7 @@ def lines_run(most: int) -> Iterator[Lines]:
         return trace
 
     before = sys.gettrace()
-    gc.disable()  # what a collection calls is no work of the block
+    gc.disable()  # calls from garbage collection are not work of the block
     sys.settrace(trace)
     try:
         yield lines

@@ -1,6 +1,4 @@
-"""A real interface with the filter on it, for kernel tests: packets go in at one end, a UDP socket
-takes what passes.
-"""
+"""A real interface with the filter, for kernel tests: packets enter at one end, a UDP socket receives the rest."""
 
 import os
 import threading
@@ -31,14 +29,14 @@ BAD = b"\x55\xaa" + bytes(40)
 
 @dataclass
 class Rig:
-    """A veth pair in namespaces of its own; the filter goes onto its end on the edge's side."""
+    """A veth pair in separate namespaces; the filter is on the edge's end."""
 
     pair: Pair
     request: loader.Request
 
     @property
     def pin_dir(self) -> Path:
-        """Where everything is pinned."""
+        """Folder of the pins."""
         return self.request.pin_dir
 
     def load(self, **changes: Any) -> loader.Loaded:
@@ -48,7 +46,7 @@ class Rig:
             return loader.load(self.request)
 
     def unload(self, **options: Any) -> list[str]:
-        """Take it off."""
+        """Unload the filter."""
         with inside(self.pair.edge):
             return loader.unload(self.pin_dir, **options)
 
@@ -69,7 +67,7 @@ class Rig:
             return {name: packets for name, (packets, _) in maps.counts().items()}
 
     def raw(self) -> "Raw":
-        """Any packet into the pair's far end."""
+        """Send any packet from the far end of the pair."""
         return Raw(self.pair)
 
     @contextmanager
@@ -83,13 +81,13 @@ class Rig:
             source.close()
 
     def sent_packets(self) -> int:
-        """What the far end has sent since it was made, whatever it was."""
+        """Number of packets that the far end has sent since its creation, of any kind."""
         with inside(self.pair.devices):
             return statistic("out0", "tx_packets")
 
 
 class Counter(threading.Thread):
-    """Takes what reaches the edge's socket; ``numbers`` are the frames' sequence numbers."""
+    """Reader of the edge's socket; ``numbers`` are the frames' sequence numbers."""
 
     def __init__(self, source: UdpSource) -> None:
         super().__init__(daemon=True)
@@ -98,7 +96,7 @@ class Counter(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Until :meth:`finish`, and then until nothing is left."""
+        """Read until :meth:`finish`, and then until the socket is empty."""
         while n := (self.source.fill(50_000_000) or not self._stop_now):
             if n is True:
                 continue
@@ -117,7 +115,7 @@ class Counter(threading.Thread):
 
 
 class Flow(threading.Thread):
-    """Numbered good frames, each followed by one with the wrong magic, until it is ended."""
+    """Sender of numbered good frames, each followed by one with the wrong magic."""
 
     def __init__(self, found: Rig, pause_s: float = 0.0002) -> None:
         super().__init__(daemon=True)
@@ -134,7 +132,7 @@ class Flow(threading.Thread):
             time.sleep(self._pause_s)
 
     def finish(self) -> int:
-        """Stop; how many good ones were sent."""
+        """Stop; return the number of good frames sent."""
         self._ended.set()
         self.join(30 * PATIENCE)
         self._raw.close()
@@ -143,7 +141,7 @@ class Flow(threading.Thread):
 
 @contextmanager
 def rig(limits: Limits = WIDE, load: bool = True, **options: Any) -> Iterator[Rig]:
-    """A veth pair with the filter on it; skips (or fails, see ``need_missing``) where that cannot be."""
+    """A veth pair with the filter; skips (or fails, see ``need_missing``) if that is impossible."""
     if os.geteuid() != 0:
         need_missing("kernel", "namespaces and XDP need root")
     with ExitStack() as stack:

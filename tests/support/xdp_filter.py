@@ -1,4 +1,4 @@
-"""A source behind a real filter on a veth pair of the test's own, for the kernel tests."""
+"""A source behind a real filter on a separate veth pair, for the kernel tests."""
 
 import math
 import os
@@ -37,9 +37,7 @@ class Behind:
     mode: loader.Mode = "native"
 
     def load(self, ring_bytes: int = RING_BYTES) -> loader.Loaded:
-        """Load the filter, without limits; frames without magic are only counted, so that tests may send what they
-        like.
-        """
+        """Load the filter, without limits; frames without magic are only counted, so tests may send any bytes."""
         with inside(self.pair.edge):
             request = loader.Request(
                 self.pair.iface, self.pin_dir, [5000], NO_LIMITS, 10.0, 65_536, ring_bytes, self.mode
@@ -50,13 +48,13 @@ class Behind:
         return done
 
     def unload(self) -> None:
-        """Take the filter off."""
+        """Unload the filter."""
         with inside(self.pair.edge):
             loader.unload(self.pin_dir)
 
     def settings(self, rcvbuf_bytes: int = RCVBUF, bind: str = "[::]:0", **more: object) -> Settings:
-        """Settings of an edge here."""
-        # One flow goes into one queue: each gets as much memory as the only one would.
+        """Settings of an edge in this namespace."""
+        # One flow goes into one queue, so each queue gets as much memory as a single one would.
         given = {"udp_bind": bind, "udp_rcvbuf_bytes": rcvbuf_bytes * self.queues, "iface": self.pair.iface}
         return Settings(xdp_pin_dir=self.pin_dir, **given | {"source": self.name} | more)  # type: ignore[arg-type]
 
@@ -73,17 +71,17 @@ class Behind:
 
     @property
     def rig(self) -> Rig:
-        """For the contract."""
+        """Rig for the contract tests."""
         return Rig(self.name, self.open, self.pair.hosts, self.pair.sender, self.mtu - 28, self.name == "ringbuf")
 
     def accept(self) -> str:
-        """Where the filter hands accepted frames."""
+        """The filter's destination of accepted frames."""
         with XdpMaps.open(self.pin_dir) as maps:
             return maps.status().accept
 
 
 def choose_source(settings: Settings) -> Chosen:
-    """The source of the settings, on a socket of its own."""
+    """The source of the settings, on a new socket."""
     udp = listen(settings)
     try:
         return open_source(settings, udp)
@@ -96,7 +94,7 @@ def choose_source(settings: Settings) -> Chosen:
 def filtered(
     name: str, queues: int = 1, load: bool = True, mtu: int = 1500, mode: loader.Mode = "native"
 ) -> Iterator[Behind]:
-    """A veth pair with the filter on it; skips (or fails, see ``need_missing``) where that cannot be."""
+    """A veth pair with the filter; skips (or fails, see ``need_missing``) if that is impossible."""
     if os.geteuid() != 0:
         need_missing("kernel", "namespaces and XDP need root")
     with ExitStack() as stack:

@@ -32,7 +32,7 @@ class _Number(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Judged:
-    """Verdict of parsing and header, where the headers lie, the device's id."""
+    """Verdict of parsing and header, positions of the headers, the device's id."""
 
     verdict: Verdict
     packet: npt.NDArray[np.void]
@@ -64,7 +64,7 @@ class Native:
             getattr(self._library, f"klais_test_{name}").restype = result
 
     def numbers(self) -> dict[str, int]:
-        """The table of all numbers Python mirrors."""
+        """All numbers that Python mirrors."""
         table = (_Number * 512).in_dll(self._library, "klais_numbers")
         found = {}
         for entry in table:
@@ -74,7 +74,7 @@ class Native:
         raise AssertionError("the table has no end")
 
     def judge(self, packet: bytes, any_port: bool = False) -> Judged:
-        """``klais_test_judge``: the bytes end where memory ends. The port is 5000, or any."""
+        """Call ``klais_test_judge`` on bytes that end at a page end. The port is 5000, or any."""
         ports = np.full(1, -1, np.int64).repeat(1024) if any_port else self._ports
         out, raw_id = np.zeros((), PACKET), np.zeros(16, np.uint8)
         verdict = self._library.klais_test_judge(
@@ -88,7 +88,7 @@ class Native:
         return int(self._library.klais_test_key(_pointer(spread), raw_id))
 
     def source(self, ip: bytes, config: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], bytes] | None:
-        """Key in ``src_allow`` and prefix of the source in an IP header; None when it is cut."""
+        """Key in ``src_allow`` and prefix of the source in an IP header; None if it is truncated."""
         key, prefix = np.zeros((), PREFIX), np.zeros((), ADDRESS)
         if not self._library.klais_test_source(
             ip, ctypes.c_size_t(len(ip)), _pointer(config), _pointer(key), _pointer(prefix)
@@ -106,7 +106,7 @@ class Native:
         return bool(self._library.klais_test_is_marked(_pointer(marks), ctypes.c_uint64(key)))
 
     def take(self, bucket: npt.NDArray[np.void], limit: npt.NDArray[np.void], cost: int, now_ns: int) -> bool:
-        """One frame out of the bucket."""
+        """Take one frame from the bucket."""
         cost_, now_ = ctypes.c_int64(cost), ctypes.c_uint64(now_ns)
         return bool(self._library.klais_test_take(_pointer(bucket), _pointer(limit), cost_, now_))
 
@@ -120,7 +120,7 @@ class Native:
         threads: int,
         asks: int,
     ) -> tuple[int, int]:
-        """Many threads at one bucket: (admitted, time at the end)."""
+        """Run many threads on one bucket; return (admitted, final time)."""
         clock = ctypes.c_uint64(start_ns)
         admitted = self._library.klais_test_crowd(
             _pointer(bucket), _pointer(limit), ctypes.c_int64(cost), ctypes.byref(clock),
@@ -138,7 +138,7 @@ class Table:
         self.spread["multipliers"], self.spread["shift"] = multipliers, 65 - sets.bit_length()
 
     def take(self, raw_id: bytes, limit: npt.NDArray[np.void], now_ns: int) -> Verdict:
-        """One frame of a device."""
+        """Take one frame of a device."""
         self._use()
         return Verdict(
             self._library.klais_test_take_device(
@@ -149,7 +149,7 @@ class Table:
     def rush(
         self, ids: npt.NDArray[np.uint8], limit: npt.NDArray[np.void], start_ns: int, rounds: int, threads: int
     ) -> npt.NDArray[np.int64]:
-        """Threads that ask for the same devices (uint8 [n, 16]) in the same order: frames admitted of each."""
+        """Run threads that take the same devices (uint8 [n, 16]) in the same order; return admitted frames of each."""
         self._use()
         admitted, clock = np.zeros(len(ids), np.int64), ctypes.c_uint64(start_ns)
         failed = self._library.klais_test_rush(

@@ -1,1 +1,1 @@
-"""The anomaly scorer without Kafka: ``nab``, ``flags`` and ``fleet``, each a command of ``python -m bench``."""
+"""The anomaly scorer without Kafka: the commands ``nab``, ``flags`` and ``fleet`` of ``python -m bench``."""

@@ -1,4 +1,4 @@
-"""Synthetic telemetry with a fault: the series and its labels, 1 within the fault."""
+"""Synthetic telemetry with a fault: the series and its labels (1 during the fault)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -36,7 +36,7 @@ def pressure(rng: Rng, t: np.ndarray, step_s: float) -> tuple[np.ndarray, float,
 
 
 KINDS = {"temperature": temperature, "weather": weather, "room": room, "pressure": pressure}
-# Fault -> hours that its label lasts.
+# Fault -> length of its label in hours.
 VALUE_FAULTS = {
     "stuck": 12.0,
     "spike_10sd": 0.0,
@@ -113,7 +113,7 @@ def _other_fault(fault: str, rng: Rng, days: float, step_s: float) -> Labelled:
 
 
 def all_faults() -> list[tuple[str, str, Callable[[Rng, float, float], Labelled]]]:
-    """(fault, kind, how to make it): each value fault in each kind, then the others."""
+    """(fault, kind, generator): each value fault in each kind, then the others."""
     out: list[tuple[str, str, Callable[[Rng, float, float], Labelled]]] = []
     for fault in VALUE_FAULTS:
         for kind in KINDS:

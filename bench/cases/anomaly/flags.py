@@ -1,11 +1,11 @@
-"""``python -m bench flags DIR [--tier light|full] [--json]``: false flags of normal series, and faults found.
+"""``python -m bench flags DIR [--tier light|full] [--json]``: false flags of normal series, and recall of faults.
 
 ``DIR/normal/<kind>-<n>.csv`` has timestamp,value, ``DIR/faults/<fault>-<kind>-<n>.csv`` a label as well, 1 within the
 fault; timestamps are seconds since the epoch or ISO 8601. Every file is one device with one field: its value and its
-rhythm (the times between rows) are judged; values that are those times are the rhythm. A flag counts as a hit from the
-fault's first row until 30 minutes after its last. ``--generate`` first writes such files to DIR, from kinds and faults
-of this package with a fixed seed; ``--kinds second`` and ``third`` take normal kinds that the scorer's constants were
-not chosen on.
+rhythm (the times between rows) are scored; values that equal those times are scored as rhythm only. A flag is a hit
+from the fault's first row until 30 minutes after its last. ``--generate`` first writes such files to DIR, from kinds
+and faults of this package with a fixed seed; ``--kinds second`` and ``third`` use normal kinds that were not used in
+development.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from klais.core.anomaly.series import Tier, rhythm_flags, score_series
 SEED = 1
 KINDS = {"first": normal, "second": second, "third": third}
 HIT_AFTER_S = 1800.0
-SIZES = ("payload_bytes",)  # kinds whose lengths are in rows, as those of payload sizes are
+SIZES = ("payload_bytes",)  # kinds whose lengths are in rows, such as payload sizes
 
 
 def flags_of(samples: Samples, tier: Tier, kind: str) -> np.ndarray:
@@ -41,13 +41,13 @@ def flags_of(samples: Samples, tier: Tier, kind: str) -> np.ndarray:
 
 
 def is_interval(samples: Samples) -> bool:
-    """Whether the values are the times between the rows: then they are no field, and the rhythm is judged alone."""
+    """Whether the values are the times between the rows: then only the rhythm is scored."""
     between = np.diff(samples.t)
     return len(between) > 0 and bool(np.median(np.abs(samples.x[1:] - between)) < 0.01 * np.median(between))
 
 
 def of_normal(files: dict[str, list[Samples]], tier: Tier) -> dict[str, float]:
-    """Flags a device and day of each kind."""
+    """Flags per device and day of each kind."""
     out = {}
     for kind, devices in files.items():
         days = sum(float(one.t[-1] - one.t[0]) / DAY_S for one in devices)
@@ -123,7 +123,7 @@ def generate(folder: Path, devices: int, days: float, step_s: float, repeats: in
 
 
 def main(arguments: list[str]) -> int:
-    """Run it; see the module."""
+    """Run the benchmark that the module describes."""
     parser = argparse.ArgumentParser("python -m bench flags", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tier", choices=("light", "full"), default="full")

@@ -1,10 +1,10 @@
-"""``python -m bench fleet [--seconds S] [--devices N] [--json]``: a fleet whose rate changes, and what happens to it.
+"""``python -m bench fleet [--seconds S] [--devices N] [--json]``: flags and incidents of a fleet with events.
 
-The simulator's devices send at the rate of NASA's launch day; lanes decide their frames as a worker does, in process.
-Once all devices are normal, so every flag is false. Once 20 of them send only every third frame from 60 % of the time
-on; a device that was flagged for its interval since then is found. The recording itself stands still a few times, which
-is an incident of the fleet. Then, at a steady rate: the whole fleet pauses for a tenth of the time and is back at once,
-all devices send Fahrenheit from one moment on, and a third of them pauses. Each of these is one cause, so one incident.
+The simulator's devices send at the rate of NASA's launch day; lanes decide their frames like a worker, in process. In
+the first run all devices are normal, so every flag is false. In the second, 20 of them send only every third frame from
+60 % of the time on; a device that is flagged for its interval after that counts as found. The recording itself pauses a
+few times, which is an incident of the fleet. Then, at a steady rate: the whole fleet pauses for a tenth of the time,
+all devices switch to Fahrenheit, and a third of them pauses. Each of these has one cause, so is one incident.
 """
 
 import argparse
@@ -42,9 +42,9 @@ OPEN = Limits(1e12, 1e12, 1e9, 1e9, 0, 100_000, 1e9, 60.0)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happens to the first ``devices`` devices from ``begin`` to ``end`` (shares of the time).
+    """Change of the first ``devices`` devices from ``begin`` to ``end`` (shares of the time).
 
-    They send one frame in ``every`` (0: none), or all with ``fahrenheit`` temperatures.
+    They send one frame in ``every`` (0: none), or all frames with ``fahrenheit`` temperatures.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Fleet:
                 self.flags.append((times_ns[i], step.columns.device_id(i), int(found["nth"]) == OF_INTERVAL))
 
     def pass_time(self, at_s: float) -> None:
-        """What the leader of the controllers does once a second, up to ``at_s``."""
+        """Do the leader's work of each second, up to ``at_s``."""
         while self._second_s + 1 <= at_s:
             self._second_s += 1
             rate, self._arrived = float(self.frames - self._arrived), self.frames
@@ -115,7 +115,7 @@ class Fleet:
 
 
 def schedule_of(event: Event, devices: int) -> Schedule:
-    """When frames are due."""
+    """Send times of frames."""
     if event.steady:
         return SteadyRate(devices / INTERVAL_S)
     trace = nasa_trace()
@@ -154,7 +154,7 @@ def run(settings: Settings, devices: int, seconds: float, event: Event) -> dict[
 
 
 def figures(fleet: Fleet, event: Event, hit: set[bytes], seconds: float) -> dict[str, Any]:
-    """What the run gave; ``hit`` are the ids of the devices that the event is about."""
+    """Results of the run; ``hit`` are the ids of the devices of the event."""
     from_ns = EPOCH_NS + int(event.begin * seconds * 1e9)
     since = [flag for flag in fleet.flags if flag[1] in hit and flag[0] >= from_ns]
     kinds = Counter(
@@ -172,7 +172,7 @@ def figures(fleet: Fleet, event: Event, hit: set[bytes], seconds: float) -> dict
 
 
 def main(arguments: list[str]) -> int:
-    """Run it; see the module."""
+    """Run the benchmark that the module describes."""
     parser = argparse.ArgumentParser("python -m bench fleet", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--devices", type=int, default=1000)

@@ -1,7 +1,7 @@
-"""Synthetic telemetry: kinds of normal series, in which every flag is a false one.
+"""Synthetic telemetry: kinds of normal series, in which every flag is false.
 
-Each kind is a function of a random generator and the times of its rows; :func:`normal` makes all of them for one
-device. Seeds are the caller's.
+Each kind is a function of a random generator and the times of its rows; :func:`normal` generates all of them for one
+device. The caller chooses seeds.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def autoregressive(rng: Rng, n: int, keep: float, deviation: float = 1.0) -> np.
 
 
 def times(rng: Rng, days: float, step_s: float) -> np.ndarray:
-    """Times of a device that sends every ``step_s`` with 1 % of jitter, from some day on."""
+    """Times of a device that sends every ``step_s`` with 1 % of jitter, from a random day on."""
     n = int(days * DAY_S / step_s)
     return EPOCH_S + rng.uniform(0, 7 * DAY_S) + np.arange(n) * step_s + rng.uniform(0, 0.01 * step_s, n)
 
@@ -34,12 +34,12 @@ def of_day(t: np.ndarray, phase: float) -> np.ndarray:
 
 
 def rounded(x: np.ndarray, step: float) -> np.ndarray:
-    """Values as a sensor with steps gives them."""
+    """Values of a sensor with a limited resolution."""
     return np.round(np.round(x / step) * step, 6)
 
 
 def activity(rng: Rng, t: np.ndarray) -> np.ndarray:
-    """What people do, 0 to about 1, by hour and weekday, each day a little different."""
+    """Human activity, 0 to about 1, by hour and weekday, each day slightly different."""
     hour, weekday = (t % DAY_S) / 3600, (t // DAY_S + 4) % 7
     shape = np.exp(-(((hour - 9) / 2.5) ** 2)) + np.exp(-(((hour - 19) / 3) ** 2)) * 1.2 + 0.08
     day = (t // DAY_S).astype(int)
@@ -79,7 +79,7 @@ def climate(rng: Rng, t: np.ndarray, step_s: float) -> Iterator[tuple[str, Serie
 
 
 def counters(rng: Rng, t: np.ndarray, step_s: float) -> Iterator[tuple[str, Series]]:
-    """What only grows, and what tells the time."""
+    """Monotonic counters and clocks."""
     n, busy = len(t), activity(rng, t)
     energy = np.cumsum(busy * rng.gamma(1.0, 0.5, n) * step_s / 3600)
     yield "energy_kwh", (t, rounded(rng.uniform(100, 9000) + energy, 0.01))

@@ -1,8 +1,9 @@
 """The scorer of the Numenta Anomaly Benchmark, from its definition (Lavin and Ahmad 2015, "Evaluating real-time anomaly
 detection algorithms", section 3; the sweep over thresholds of NAB's sweeper.py).
 
-The first detection within a window counts most at the window's begin; a false positive counts against the distance from
-the window before it. Score 100 = every window found with its first row and no false positive, 0 = no detection at all.
+The first detection within a window counts most at the window's start; the cost of a false positive depends on its
+distance from the previous window. Score 100 = every window found with its first row and no false positive, 0 = no
+detection at all.
 """
 
 import math
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# Weight of a false positive and of a missed window; that of a window found is 1.
+# Weight of a false positive and of a missed window; that of a detected window is 1.
 PROFILES = {"standard": (0.11, 1.0), "low_fp": (0.22, 1.0), "low_fn": (0.11, 2.0)}
 PROBATION_SHARE, PROBATION_ROWS = 0.15, 750  # the first rows of a file, which do not count
-_FURTHEST = 3.0  # windows behind the last one: a false positive there counts in full
+_FURTHEST = 3.0  # lengths of a window after the last one: a false positive beyond counts in full
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,7 +35,7 @@ def sigmoid(position: Floats) -> Floats:
 
 
 def probation(rows: int) -> int:
-    """Rows at a file's begin that do not count."""
+    """Rows at the start of a file that do not count."""
     return min(math.floor(PROBATION_SHARE * rows), PROBATION_ROWS)
 
 
@@ -55,7 +56,7 @@ def row_values(windows: list[tuple[int, int]], rows: int) -> tuple[Floats, npt.N
 
 
 def curve(files: Mapping[str, LabelledFile], fp_weight: float, fn_weight: float) -> tuple[Floats, Floats, float]:
-    """Thresholds (falling), NAB's raw score gained at each, and the most that can be gained."""
+    """Thresholds (descending), NAB's raw score at each, and the maximum."""
     scores, gains, owner = [], [], []
     windows = 0
     for file in files.values():
@@ -76,7 +77,7 @@ def curve(files: Mapping[str, LabelledFile], fp_weight: float, fn_weight: float)
 
 
 def _only_the_best(gain: Floats, window: npt.NDArray[np.int64], fn_weight: float) -> None:
-    """Of the detections in a window only the most valuable one counts: later ones add what they are worth more."""
+    """Of the detections in a window only the most valuable one counts: later ones add their gain over it."""
     best: dict[int, float] = {}
     for at in np.flatnonzero(window >= 0).tolist():
         k, value = int(window[at]), float(gain[at])

@@ -1,4 +1,4 @@
-"""Copies of a labelled corpus that differ in length, spacing, gaps, sign, scale: what no detector was tuned on."""
+"""Copies of a labelled corpus with other length, spacing, gaps, sign, scale: no detector was tuned on them."""
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _valid(file: File) -> File:
-    """Windows that begin after the probation; what lies before it counts in no file."""
+    """Windows that begin after the probation; earlier rows never count."""
     t, x, windows = file
     begin = probation(len(x))
     kept = [(max(a, begin), b) for a, b in windows if (a + b) // 2 >= begin]

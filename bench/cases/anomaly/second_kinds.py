@@ -1,7 +1,7 @@
-"""A second set of normal series, none of which the scorer's constants were chosen on: ``--generate --kinds second``.
+"""A second set of normal series that was not used in development: ``--generate --kinds second``.
 
-They are harsher than the first set: heavy tails, habits that begin after days, values that rest at an end of their
-range, hours that shift, counters that begin again.
+They are harsher than the first set: heavy tails, patterns that begin after days, values that stay at an end of their
+range, hours that shift, counters that restart.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ Values = npt.NDArray[Any]
 
 
 class Made:
-    """What the kinds share: a generator, times, and shorthands for them."""
+    """Shared by the kinds: a generator, times, and shorthands for them."""
 
     def __init__(self, rng: Rng, t: Values, step_s: float) -> None:
         self.rng, self.t, self.step_s, self.n = rng, t, step_s, len(t)
@@ -24,7 +24,7 @@ class Made:
         self.day = (t // DAY_S).astype(int) - int(t[0] // DAY_S)
 
     def slow(self, seconds: float, deviation: float = 1.0) -> Values:
-        """Noise that remembers so long."""
+        """Noise with that correlation time."""
         return autoregressive(self.rng, self.n, float(np.exp(-self.step_s / seconds)), deviation)
 
     def noise(self, deviation: float = 1.0) -> Values:
@@ -37,24 +37,24 @@ class Made:
         return out
 
     def busy(self) -> Values:
-        """What people do, 0 to about 1."""
+        """Human activity, 0 to about 1."""
         shape = np.exp(-(((self.hour - 10) / 3) ** 2)) + 0.8 * np.exp(-(((self.hour - 17) / 2.5) ** 2)) + 0.03
         out: Values = shape * np.where(self.weekday >= 5, 0.3, 1.0) * self.by_day(0.85, 1.2)
         return out
 
     def held(self, mean_s: float, levels: Values) -> Values:
-        """Levels that are held for exponential times."""
+        """Levels held for exponential times."""
         count = int(4 * self.n * self.step_s / mean_s) + 20
         rows = np.maximum(1, np.round(self.rng.exponential(mean_s, count) / self.step_s)).astype(int)
         out: Values = np.repeat(np.resize(levels, count), rows)[: self.n]
         return np.pad(out, (0, self.n - len(out)), mode="edge")
 
     def often(self, a_day: float) -> npt.NDArray[np.bool_]:
-        """Rows of something that happens so often."""
+        """Rows of an event with that rate."""
         return self.rng.random(self.n) < a_day * self.step_s / DAY_S
 
     def lasting(self, begun: Values, seconds: float) -> Values:
-        """Each of ``begun`` goes on for a while."""
+        """Each of ``begun`` lasts for a while."""
         return np.convolve(begun, np.ones(max(1, int(seconds / self.step_s))))[: self.n]
 
 
@@ -82,7 +82,7 @@ def states(m: Made) -> Iterator[tuple[str, Values]]:
 
 
 def counts(m: Made) -> Iterator[tuple[str, Values]]:
-    """Counters that begin again, bursts, queues, events."""
+    """Counters that restart, bursts, queues, events."""
     rng = m.rng
     yield "bursty_counter", np.cumsum(np.floor(20 * rng.pareto(1.8, m.n) * (1 + 3 * m.busy())))
     total = np.cumsum(rng.poisson(3 * m.step_s / 60 * (m.busy() + 0.1))).astype(float)

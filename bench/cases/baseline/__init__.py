@@ -1,5 +1,5 @@
-"""KLAIS against the plain way, in one run: one frame an event in Faust; asyncio UDP with aiokafka's
-``send`` a frame.
+"""KLAIS against a plain implementation, in one run: one Faust event a frame; asyncio UDP with one aiokafka ``send`` a
+frame.
 """
 
 import sys
@@ -19,13 +19,13 @@ from klais.sim.stream import FrameStream, StreamOptions
 
 PLAIN_FRAMES = 50_000
 KLAIS_FRAMES = 2_000_000
-PLAIN_EDGE_RATE = 90_000  # more than it can take
-SUSTAINED = 0.8  # of what it can take
+PLAIN_EDGE_RATE = 90_000  # more than it can process
+SUSTAINED = 0.8  # of its capacity
 WARM_S, MEASURED_S = 1.5, 5.0
 
 
 def create_topic(settings: Settings, name: str) -> str:
-    """A topic of the plain way; returns its name."""
+    """Create a topic of the plain implementation; return its name."""
     topic = f"{settings.topic_prefix}{name}"
     made = NewTopic(topic, settings.partitions, settings.replication)
     admin = admin_client(settings)
@@ -34,7 +34,7 @@ def create_topic(settings: Settings, name: str) -> str:
 
 
 def preload(settings: Settings, topic: str, frames: int) -> None:
-    """One frame a record, keyed by its device: what a plain edge would have written."""
+    """Write one record a frame, keyed by its device, like the plain edge."""
     stream = FrameStream(StreamOptions(devices=DEVICES, seed=1))
     producer = Producer(
         confluent_config(settings)
@@ -85,8 +85,7 @@ def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
 
 
 def plain_edge(bench: Bench) -> dict[str, float]:
-    """The plain edge: frames a second when offered more than it can take, CPU a frame at most of that (nothing is
-    dropped).
+    """Measure the plain edge: frames a second in overload, and CPU a frame at most of that rate (without drops).
 
     Frames done are frames in Kafka.
     """
@@ -120,7 +119,7 @@ def plain_edge(bench: Bench) -> dict[str, float]:
 
 
 def _wait_until_still(ends: Ends) -> None:
-    """Until what was queued has been sent."""
+    """Wait until all queued frames have been sent."""
     last = -1
     until_s = time.monotonic() + 15
     while (now := ends.total()) != last and time.monotonic() < until_s:
@@ -142,7 +141,7 @@ def klais_edge(bench: Bench) -> dict[str, Any]:
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("baseline")
     measured: dict[str, dict[str, Any]] = {}
     for name, call in (

@@ -1,8 +1,8 @@
-"""The plain way to do the worker's part: a Faust agent that handles one frame an event, for the comparison only.
+"""A plain implementation of the worker: a Faust agent that handles one frame an event, for comparison only.
 
-Written as Faust's guide has it: a topic with a stream, ``json.loads``, a table keyed by the stream's key that is set
-for each event, ``topic.send`` of the result; the settings that make Faust slower than it must be are not used. It
-does less than KLAIS does: no journal, no rates, no scores, and what it puts out may be doubled after a crash.
+It follows Faust's guide: a topic with a stream, ``json.loads``, a table keyed by the stream's key that is set for each
+event, ``topic.send`` of the result, without settings that slow Faust down. It does less than KLAIS: no journal, no
+rates, no scores, and a crash may duplicate its output.
 
     PLAIN_BROKER=kafka://127.0.0.1:9092 PLAIN_PREFIX=x- faust -A bench.cases.baseline.plain_agent worker
 """
@@ -57,7 +57,7 @@ def profile(state: dict[str, Any], sequence: int, payload: dict[str, Any]) -> di
 
 @app.agent(frames)
 async def handle(stream: Any) -> None:
-    """One event, one frame: check it, drop repeats, set the table, send the clean record."""
+    """Handle one frame: check it, drop repeats, set the table, send the clean record."""
     async for key, frame in stream.items():
         found = read(frame)
         if found is None:

@@ -1,9 +1,9 @@
-"""The plain way to do the edge's part: an asyncio datagram endpoint and aiokafka's ``send`` for each frame, to
-compare with.
+"""A plain implementation of the edge: an asyncio datagram endpoint and aiokafka's ``send`` for each frame, for
+comparison only.
 
-Written as the documentation of both suggests: ``datagram_received`` puts frames on a bounded queue, a few tasks take
-them off and ``await producer.send(...)`` (which batches by itself); lz4, acks=all, idempotent, as the edge. What the
-queue has no room for is dropped and counted. It checks what the edge checks.
+It follows the documentation of both: ``datagram_received`` puts frames on a bounded queue, a few tasks read it and
+``await producer.send(...)`` (which batches by itself); lz4, acks=all, idempotent, like the edge. Frames are dropped and
+counted when the queue is full. It makes the same checks as the edge.
 
     python -m bench.cases.baseline.plain_edge HOST:PORT BOOTSTRAP TOPIC
 """
@@ -20,7 +20,7 @@ HEADER = struct.Struct(">H16sI")
 MAGIC = 0xAA55
 QUEUE_FRAMES = 100_000
 TASKS = 4
-BATCH_BYTES = 131_072  # aiokafka's default of 16 KiB would make a request of some 200 frames a partition
+BATCH_BYTES = 131_072  # aiokafka's default of 16 KiB would limit requests to some 200 frames a partition
 RECEIVE_BUFFER_BYTES = 64 << 20
 
 
@@ -38,7 +38,7 @@ def key_of(frame: bytes) -> bytes | None:
 
 
 class Receiver(asyncio.DatagramProtocol):
-    """Puts what comes in on a queue."""
+    """Put received frames on a queue."""
 
     def __init__(self, queue: "asyncio.Queue[bytes]") -> None:
         self._queue = queue
@@ -53,7 +53,7 @@ class Receiver(asyncio.DatagramProtocol):
 
 
 async def publish(queue: "asyncio.Queue[bytes]", producer: AIOKafkaProducer, topic: str) -> None:
-    """Send frame after frame; ``send`` waits only while the producer's buffer is full."""
+    """Send frames one by one; ``send`` waits only while the producer's buffer is full."""
     while True:
         frame = await queue.get()
         key = key_of(frame)
@@ -79,7 +79,7 @@ async def serve(host: str, port: int, bootstrap: str, topic: str) -> None:
     tasks = [asyncio.create_task(publish(queue, producer, topic)) for _ in range(TASKS)]
     transport, _ = await loop.create_datagram_endpoint(lambda: Receiver(queue), local_addr=(host, port))
     sock = transport.get_extra_info("socket")
-    sock.setsockopt(1, 33, RECEIVE_BUFFER_BYTES)  # SOL_SOCKET, SO_RCVBUFFORCE: as much as the edge asks for
+    sock.setsockopt(1, 33, RECEIVE_BUFFER_BYTES)  # SOL_SOCKET, SO_RCVBUFFORCE: the same size as the edge's
     print("receives", flush=True)
     await stop.wait()
     transport.close()
@@ -89,7 +89,7 @@ async def serve(host: str, port: int, bootstrap: str, topic: str) -> None:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the plain edge."""
     host, _, port = sys.argv[1].rpartition(":")
     asyncio.run(serve(host, int(port), sys.argv[2], sys.argv[3]))
 

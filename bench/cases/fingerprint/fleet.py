@@ -14,9 +14,9 @@ from klais.core.wire.constants import HEADER_SIZE
 from klais.core.wire.json_locate import field_name
 from klais.core.wire.json_scan import scan_payloads
 
-POOL = 48  # payloads of a device that its frames are drawn from
+POOL = 48  # payloads of a device from which its frames are drawn
 EPOCH_NS = 1_700_000_000_000_000_000
-REBOOTS = 1 / 4000  # of the frames: the device says once more what it is
+REBOOTS = 1 / 4000  # share of the frames that are boot messages
 LOST = 0.01  # of the frames never arrive
 BOOT = b'{"boot":1,"reset_cause":4,"heap":41234,"fw_build":2207}'
 
@@ -44,7 +44,7 @@ class Device:
 
 
 def make_device(kind: Kind, rng: np.random.Generator, names: dict[int, str]) -> Device:
-    """Draw one; ``names`` gets those of its fields by the lower half of their paths."""
+    """Draw one device; adds its field names to ``names``, by the lower half of their paths."""
     texts = [*payloads(kind, rng, POOL), BOOT]
     buf = np.frombuffer(b"".join(bytes(HEADER_SIZE) + text for text in texts), np.uint8)
     lengths = np.array([HEADER_SIZE + len(text) for text in texts], np.int64)
@@ -68,8 +68,9 @@ def make_device(kind: Kind, rng: np.random.Generator, names: dict[int, str]) -> 
 
 @dataclass(slots=True)
 class Trace:
-    """Frames in the order of time: ``row`` (whose id), ``device`` (who sent it) int32, ``at_s`` float64, ``payload``
-    int64 of the sender's pool."""
+    """Frames in the order of time: ``row`` (id) and ``device`` (sender) int32, ``at_s`` float64, ``payload`` int64 of
+    the sender's pool.
+    """
 
     row: npt.NDArray[np.int32]
     device: npt.NDArray[np.int32]
@@ -92,7 +93,7 @@ class Trace:
         return cls(row[order], device[order], at_s[order], payload[order])
 
     def frames(self, devices: Sequence[Device], begin: int, end: int, last_s: npt.NDArray[np.float64]) -> Frames:
-        """Columns of some of them; ``last_s`` (by row) has the time of the frame before, NaN = none."""
+        """Columns of some frames; ``last_s`` (by row) has the time of the previous frame, NaN = none."""
         row, at_s = self.row[begin:end], self.at_s[begin:end]
         interval = np.empty(len(row))
         for i, (r, t) in enumerate(zip(row.tolist(), at_s.tolist(), strict=True)):

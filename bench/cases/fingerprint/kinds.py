@@ -1,7 +1,7 @@
-"""Types of simulated devices: payloads as real integrations send them (Zigbee2MQTT, Tasmota, Shelly, OwnTracks, LoRa).
+"""Types of simulated devices: payloads like those of Zigbee2MQTT, Tasmota, Shelly, OwnTracks, LoRa.
 
-Each value is a range that a device draws its own level from, with its noise; ``optional`` fields come in some frames.
-``DEVELOPMENT`` served to build the detector, ``HELD_OUT`` only to judge it.
+Each value is a range from which a device draws its level, with its noise; ``optional`` fields are in some frames.
+``DEVELOPMENT`` was used to build the detector, ``HELD_OUT`` only to evaluate it.
 """
 
 import json
@@ -15,7 +15,7 @@ Range = tuple[float, float, float, int]  # lowest and highest level of a device,
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``interval_s`` lowest and highest of a device, ``jitter`` (relative), ``bursty``: sends by events."""
+    """``interval_s``: lowest and highest of a device; ``jitter`` (relative); ``bursty``: sends on events."""
 
     name: str
     interval_s: tuple[float, float]

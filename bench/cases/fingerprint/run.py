@@ -1,10 +1,10 @@
-"""``python -m bench fingerprint [--devices N] [--days D] [--seed S] [--json]``: types that change or are feigned.
+"""``python -m bench fingerprint [--devices N] [--days D] [--seed S] [--json]``: changes of type and impersonations.
 
-A fleet of at least 12 types trains a model as a worker does; then, for types and seeds that development did not use:
-normal days give the false flags; a device whose frames come from a device of another type from some moment on (change),
-or whose own frames go on between them (impersonation), gives recall and delay, counted in frames under its id from the
-first strange one. Both types of an impersonation send about equally often; of one that sends far less there is nothing
-to see within 50 frames.
+A fleet of at least 12 types trains a model as a worker does. Then, for types and seeds not used in development: normal
+days measure false flags; recall and delay are measured with a device whose frames come from a device of another type
+from some time on (change), or whose own frames continue in between (impersonation). The delay counts frames under its
+id from the first foreign one. Both types of an impersonation send about equally often; one that sends far less is not
+detectable within 50 frames.
 """
 
 import argparse
@@ -39,7 +39,7 @@ WARM_FRAMES = 400  # of a device before it changes
 
 
 def detector(in_use: TypesInUse) -> Typed:
-    """What a lane has."""
+    """A detector as in a lane."""
     found = detector_maker(Settings(), CpuBudget(1.0, lambda: 0), in_use)()
     if not isinstance(found, Typed):
         raise TypeError("fingerprints are off")
@@ -61,13 +61,13 @@ def play(typed: Typed, devices: Sequence[Device], trace: Trace, rows: int) -> li
 
 
 def fleet(kinds: Sequence[Kind], count: int, rng: np.random.Generator) -> tuple[list[Device], dict[int, str]]:
-    """Devices of all kinds by turns."""
+    """Devices of all kinds in turn."""
     names: dict[int, str] = {}
     return [make_device(kinds[k % len(kinds)], rng, names) for k in range(count)], names
 
 
 def learn(devices: Sequence[Device], names: dict[int, str], rng: np.random.Generator) -> tuple[DeviceTypes, Any]:
-    """A model from some hours of the fleet, as a worker has it made."""
+    """A model from some hours of the fleet, trained as a worker does."""
     typed = detector(TypesInUse())
     parts = [(k, k, 0.0, 60.0 * device.interval_s + 60.0) for k, device in enumerate(devices)]
     play(typed, devices, Trace.of(devices, rng, parts), len(devices))
@@ -81,7 +81,7 @@ def learn(devices: Sequence[Device], names: dict[int, str], rng: np.random.Gener
 def normal_days(
     types: DeviceTypes, devices: Sequence[Device], days: float, rng: np.random.Generator
 ) -> dict[str, float]:
-    """False flags of a fleet that nothing happens to."""
+    """False flags of a fleet without events."""
     in_use = TypesInUse(types)
     typed = detector(in_use)
     parts = [(k, k, 0.0, days * DAY_S) for k in range(len(devices))]
@@ -105,7 +105,7 @@ def normal_days(
 def changed(
     types: DeviceTypes, devices: Sequence[Device], mixed: bool, rng: np.random.Generator, intruders: Sequence[Device]
 ) -> dict[str, Any]:
-    """Recall and delay when each device changes once, or another one sends under its id as well (``mixed``)."""
+    """Recall and delay if each device changes once, or another one also sends under its id (``mixed``)."""
     typed = detector(TypesInUse(types))
     both = [*devices, *intruders]
     parts, begins = [], np.empty(len(devices))
@@ -144,9 +144,9 @@ def changed(
 
 
 def cost(types: DeviceTypes, devices: Sequence[Device], rng: np.random.Generator) -> dict[str, float]:
-    """Time of a frame beside a lane's scorer (ns): median of pairs with and without, and their quartiles.
+    """Time of a frame in addition to a lane's scorer (ns): median of pairs with and without, and their quartiles.
 
-    All devices send once a second and have their types by then, which they were not trained at.
+    All devices send once a second, a rate that was not in the training, and already have their types.
     """
     fast = [Device(d.kind, 1.0, d.sizes, d.paths, d.values) for d in devices]
     trace = Trace.of(fast, rng, [(k, k, 0.0, 150.0) for k in range(len(fast))])

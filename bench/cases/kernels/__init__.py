@@ -1,6 +1,6 @@
 """The kernels alone, on one core: payload check and record batch writer.
 
-Each also alone: ``python -m bench.cases.kernels.payload_check``, ``python -m bench.cases.kernels.record_batch``.
+Separately: ``python -m bench.cases.kernels.payload_check``, ``python -m bench.cases.kernels.record_batch``.
 """
 
 from bench.cases.kernels import payload_check, record_batch
@@ -9,7 +9,7 @@ from bench.harness.report import Result, rounded
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("kernels")
     for kind in ("small", "nested"):
         found = payload_check.measure(kind)

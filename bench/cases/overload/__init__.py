@@ -1,20 +1,19 @@
-"""Steady overload: 1.4 and 2 times what the worker carries, for 60 s; what lands meanwhile, how soon it settles and
-ends.
+"""Steady overload: 1.4 and 2 times the worker's capacity for 60 s.
 
-The worker gets a fixed share of a CPU (a control group; root is needed), so that it is the bottleneck, its capacity
-does not move with what sender, edge and broker need, and the rest of the machine can offer twice of it. Capacity is
-what lands while more comes than the worker takes, nothing limits it, and klais_raw fills up. It is probed in the same
-group before and after each step (``capacity.py``): the step offers a multiple of the probe before it, and what lands
-is compared with the mean of both. When the two differ by more than 15 %, or the sender's CPU time a frame does within
-the step, the machine changed its speed meanwhile, and the step is made again, three times at most; all tries are in
-the rows, the figures are those of the first in which the machine held still, else of the one that it moved least in,
-and then a note says so. The share is 0.2 of a CPU, and half of that where the machine could not offer twice of what
-the worker carries with it. ``KLAIS_TEST_OVERLOAD_S=10`` makes it shorter, ``KLAIS_TEST_OVERLOAD_CPU`` sets the share.
+Measures goodput, and the times to settle and to recover. A control group (needs root) gives the worker a fixed share of
+a CPU. So the worker is the bottleneck, its capacity does not depend on the CPU use of sender, edge and broker, and the
+rest of the machine can offer twice the capacity. Capacity is the rate that lands while more arrives than the worker can
+process, without limits, and klais_raw fills up. It is probed in the same group before and after each step
+(``capacity.py``): the step offers a multiple of the probe before it, and goodput is relative to the mean of both. If
+the probes differ by more than 15 %, or the sender's CPU time a frame changes by as much within the step, the machine
+has changed its speed, and the step is repeated, at most three times. All attempts are in the rows. The figures are
+those of the first attempt with a steady machine, else of the steadiest, with a note. The share is 0.2 of a CPU, or half
+of that if the machine cannot offer twice the capacity. ``KLAIS_TEST_OVERLOAD_S=10`` makes the steps shorter,
+``KLAIS_TEST_OVERLOAD_CPU`` sets the share.
 
-What may wait (KLAIS_DAM_QUEUE_LIMIT) is set to what the worker carries in 1.5 s, as an operator would who wants the
-backlog gone within seconds: a queue of any size takes its size / spare capacity to drain. KLAIS_ANOMALY_RATE is
-scaled with the share: frames that are shed make intervals uneven, and the flags for that would take a third of a
-fifth of a CPU.
+KLAIS_DAM_QUEUE_LIMIT is the capacity of 1.5 s, the choice of an operator who wants the backlog gone within seconds: a
+queue takes its size / spare capacity to drain. KLAIS_ANOMALY_RATE is scaled with the share, because shedding makes
+intervals uneven, and the flags for that would take a third of a fifth of a CPU.
 """
 
 import os
@@ -39,40 +38,38 @@ from klais.telemetry.stats import total
 
 FACTORS = (1.4, 2.0)
 TRIES = 3
-CPU_SHARES = (0.2, 0.1)  # less is no use: the least quota is 1 ms, of a period of 10
-OFFERED_MOST = 320_000.0  # frames/s that one sender, an edge and a broker can handle besides the worker on two cores
+CPU_SHARES = (0.2, 0.1)  # the minimum: the least quota is 1 ms, of a period of 10
+OFFERED_MOST = 320_000.0  # frames/s that one sender, an edge and a broker can handle next to the worker on two cores
 CALM_S = 12.0
 CALM_SHARE = 0.3  # of the capacity: the load before and after
 END_S = 2.5  # the sender's own end, and the last window
 WARM_S = 10.0
-ANOMALY_RATE = 1000.0  # the default, sized for a worker with a whole CPU: writing so many takes 6 % of one
-WINDOW_S = (
-    5.0  # one checkpoint of each lane: each window has the same of them, and a lump of output more or less is 5 %
-)
-STEADY = 0.8  # of the mean goodput, or of the capacity if that is less: what every window lands once it has settled
-BACKLOG_S = 1.5  # of capacity: what may wait
-WAITS_S = 2.0  # of capacity: what waits and what is under way, when the edges shed as they should
-WHOLE_SHARE = 0.9  # of its CPU share: a worker that uses so much in a second was not idle (the group counts in 0.1 s)
+ANOMALY_RATE = 1000.0  # the default, sized for a worker with a whole CPU: this rate takes 6 % of one
+WINDOW_S = 5.0  # one checkpoint of each lane: each window has the same number of them, and one burst of output is 5 %
+STEADY = 0.8  # of the mean goodput, or of the capacity if that is less: the least goodput of a settled window
+BACKLOG_S = 1.5  # seconds of capacity: the allowed backlog
+WAITS_S = 2.0  # seconds of capacity: backlog and frames in flight if the edges shed correctly
+WHOLE_SHARE = 0.9  # of its CPU share: a worker that uses this much in a second was not idle (the group counts in 0.1 s)
 SPAN_S, SKIPPED_S = (
     5,
     2,
-)  # over so many seconds the sender's CPU time tells the machine's speed; its begin is not steady
+)  # window in which the sender's CPU time shows the machine's speed; its start is not steady
 CLOCK_S = 0.01  # CPU times are counted in steps of this
-NORMAL_S = 0.25  # of capacity: less than this waits when all is as before
+NORMAL_S = 0.25  # seconds of capacity: the backlog is below this in normal operation
 HELD = ("goodput_share", "settled_s", "normal_s", "unaccounted")
 
 
 def settled_after(rows: Floats, begin_s: float, end_s: float, least_per_s: float) -> float:
-    """Seconds from the begin of the step to the begin of the first window from which on every one lands so much."""
+    """Seconds from the start of the step to the first window from which on every one lands that much."""
     starts = np.arange(begin_s, end_s - WINDOW_S, SAMPLE_S)
     bad = [at for at in starts if landed_per_s(rows, at, at + WINDOW_S) < least_per_s]
     return float(bad[-1] + SAMPLE_S - begin_s) if bad else 0.0
 
 
 def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, most: float) -> float:
-    """Seconds from the begin of the step from which on the worker is never idle and no more than ``most`` frames wait.
+    """Seconds from the start of the step until the worker is never idle and at most ``most`` frames wait.
 
-    What control can do, whatever the machine's speed: a worker that uses its whole share (``cpus``) lands what it can.
+    The controller's part, independent of the machine's speed: a worker with its whole share (``cpus``) in use.
     """
     step = [second for second in series if 0 <= second["at_s"] < seconds - END_S]
     bad = [s["at_s"] for s in step if s["cpu_worker"] < WHOLE_SHARE * cpus - CLOCK_S or s["waiting"] > most]
@@ -80,11 +77,10 @@ def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, m
 
 
 def swing_of(series: list[dict[str, Any]], seconds: float) -> float:
-    """By what factor the machine's speed moved within the step: the sender's CPU time a frame, most over least of
-    ``SPAN_S``.
+    """Factor by which the machine's speed changed within the step: the sender's CPU time a frame, maximum over minimum
+    of ``SPAN_S``.
 
-    The sender does the same work all the time and knows nothing of the worker, so what it needs for that is the
-    machine's.
+    The sender always does the same work, independent of the worker, so its CPU time shows the speed of the machine.
     """
     step = [s for s in series if SKIPPED_S <= s["at_s"] < seconds - END_S and s["received_per_s"] > 0]
     costs = np.array([s["cpu_sender"] / s["received_per_s"] for s in step])
@@ -93,17 +89,15 @@ def swing_of(series: list[dict[str, Any]], seconds: float) -> float:
 
 
 def load_ends(rows: Floats, before_s: float) -> float:
-    """When the edge had received the last frame that it got before a time at which nobody sends: the sender ends
-    later.
-    """
+    """Time at which the edge had received its last frame before a pause of the sender, whose process ends later."""
     at, received = column(rows, "at_s"), column(rows, "received")
     last = received[np.searchsorted(at, before_s, "right") - 1]
     return float(at[np.searchsorted(received, last, "left")])
 
 
 def normal_after(rows: Floats, begin_s: float, most: float) -> float | None:
-    """Seconds from the end of the load until no more than ``most`` frames wait and it stays so; None = not while
-    watched.
+    """Seconds from the end of the load until at most ``most`` frames wait, permanently; None = not in the observed
+    time.
     """
     after = column(rows, "at_s") >= begin_s
     at = column(rows, "at_s")[after]
@@ -115,7 +109,7 @@ def normal_after(rows: Floats, begin_s: float, most: float) -> float | None:
 
 
 class Ledger:
-    """Where all frames are: of edge, kernel, worker and log, to be subtracted."""
+    """Location of all frames: counters of edge, kernel, worker and log, to be subtracted."""
 
     def __init__(self, settings: Settings, stats: StatsFollower) -> None:
         counters = edge_counters(settings)
@@ -127,7 +121,7 @@ class Ledger:
         self.landed = count_records(settings, Topics.of(settings).telemetry)
 
     def since(self, before: "Ledger", sent: int) -> dict[str, Any]:
-        """What became of so many frames sent since then; ``unaccounted`` must be 0."""
+        """Outcome of that many frames sent since then; ``unaccounted`` must be 0."""
         dropped = {
             why: n - before.dropped.get(why, 0) for why, n in self.dropped.items() if n > before.dropped.get(why, 0)
         }
@@ -143,10 +137,10 @@ class Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was seen of one step up and down again.
+    """Observation of one step up and down again.
 
-    ``samples`` as in :meth:`Watched.table`; ``marks`` are when the calm load, the step, and the calm after it began,
-    and when that ended (s); ``sent`` are the frames of the three.
+    ``samples`` as in :meth:`Watched.table`; ``marks`` are the start times of calm load, step and second calm load, and
+    the end (s); ``sent`` are the frames of the three.
     """
 
     samples: Floats
@@ -157,7 +151,7 @@ class Step:
 
 
 def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, factor: float, seconds: float) -> Step:
-    """A calm load, the overload, and calm again."""
+    """Run a calm load, the overload, and calm again."""
     watched, calm = Watched(settings, clock), CALM_SHARE * capacity
     before = Ledger(settings, watched.stats)
     rates = ((calm, CALM_S / 2), (factor * capacity, seconds), (calm, CALM_S))
@@ -171,16 +165,14 @@ def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, 
                 watched.until(time.monotonic() + SAMPLE_S)
             sent.append(int(sender.summary(30)["frames"]))
         marks.append(time.monotonic())
-    watched.until(marks[-1] + 4)  # what still waits lands, and everybody says so
+    watched.until(marks[-1] + 4)  # the backlog lands, and all processes report it
     ledger = Ledger(settings, watched.stats).since(before, sum(sent))
     watched.stats.stop()
     return Step(watched.table(), tuple(marks), tuple(sent), ledger, watched.series(marks[1]))
 
 
 def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: float) -> dict[str, Any]:
-    """The row of a step: what it is compared with, what landed, how soon it settled and ended, what became of all
-    frames.
-    """
+    """The row of a step: capacities, goodput, times to settle and to recover, outcome of all frames."""
     rows, marks, capacity = step.samples, step.marks, around.mean
     goodput = landed_per_s(rows, marks[1] + 2, marks[2] - END_S)
     at = column(rows, "at_s")
@@ -211,7 +203,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
         "rate_least": round(float(column(during, "rate").min())),
         "rate_most": round(float(column(during, "rate").max())),
         "intake_least": round(least_intake) if np.isfinite(least_intake) else None,
-        # its whole share in each second = something always waited for it, and what lands is its speed
+        # its whole share in each second = frames always waited, and goodput is its speed
         "worker_cpus_least": round(
             min(second["cpu_worker"] for second in step.series if 2 <= second["at_s"] < seconds), 2
         ),
@@ -221,7 +213,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Where and for how long: the control group, its share of a CPU, seconds of each step."""
+    """Parameters: the control group, its share of a CPU, seconds of each step."""
 
     bench: Bench
     group: Path
@@ -229,14 +221,14 @@ class Experiment:
     seconds: float
 
     def capacity(self, known: float | None = None) -> float:
-        """What the worker carries now (frames/s); about a minute when it was ``known`` a while ago."""
+        """Measure the worker's present capacity (frames/s); takes about a minute if a recent one is ``known``."""
         self.bench.say(f"overload: capacity of a worker with {self.share:g} of a CPU")
         found = capacity_of(self.bench, self.group, ANOMALY_RATE * self.share, known)
         self.bench.say(f"overload: {found:,.0f} frames/s" + (f", {known:,.0f} before" if known is not None else ""))
         return found
 
     def step(self, factor: float, capacity: float) -> Step:
-        """One step on a system of its own, whose backlog is bounded by the capacity probed before."""
+        """Run one step on a new system, whose backlog is bounded by the previously probed capacity."""
         given: dict[str, Any] = {"dam_max_rate": 10_000, "dam_burst_size": 50_000, "control_auto": True}
         given |= {"dam_queue_limit": round(BACKLOG_S * capacity), "anomaly_rate": ANOMALY_RATE * self.share}
         bench = self.bench
@@ -251,14 +243,14 @@ class Experiment:
 def until_still(
     capacity: float, seconds: float, step: Callable[[float], Step], probe: Callable[[float], float]
 ) -> list[tuple[Around, Step]]:
-    """A step, and again while the machine moves, ``TRIES`` times at most.
+    """Run a step, and repeat it while the machine's speed changes, at most ``TRIES`` times.
 
     Parameters
     ----------
     capacity : float
-        Probed just now, frames/s.
+        Capacity just probed, frames/s.
     seconds : float
-        That a step lasts.
+        Length of a step.
     step : Callable
         One step; takes the capacity probed before it.
     probe : Callable
@@ -274,7 +266,7 @@ def until_still(
 
 
 def tell(result: Result, factor: float, seconds: float, cpus: float, tries: list[tuple[Around, Step]]) -> None:
-    """All tries to the rows and series, the figures of the one that counts, and a note when the machine held still in
+    """Report all attempts as rows and series, the figures of the valid one, and a note if the machine was steady in
     none.
     """
     best, name = chosen([around for around, _ in tries]), f"{factor:g}x"
@@ -301,8 +293,8 @@ def tell(result: Result, factor: float, seconds: float, cpus: float, tries: list
 
 
 def offerable(experiment: Experiment, last: bool) -> float | None:
-    """The capacity of the worker (frames/s); None where so much cannot be offered, unless there is no smaller share
-    to try.
+    """The capacity of the worker (frames/s); None if the machine cannot offer that much and there is a smaller share to
+    try.
     """
     try:
         capacity = experiment.capacity()
@@ -314,7 +306,7 @@ def offerable(experiment: Experiment, last: bool) -> float | None:
 
 
 def run(bench: Bench) -> Result:
-    """See the module."""
+    """Run the benchmark that the module describes."""
     result = Result("overload")
     seconds = float(os.environ.get("KLAIS_TEST_OVERLOAD_S", "60"))
     given = os.environ.get("KLAIS_TEST_OVERLOAD_CPU")

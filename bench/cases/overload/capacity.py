@@ -1,8 +1,8 @@
-"""What the limited worker carries just now, and whether the machine held still between two such samples.
+"""The present capacity of the limited worker, and whether the machine's speed was steady between two probes.
 
-A machine with neighbours changes its speed within minutes, by up to a factor of two. What lands in an overload says
-something only beside a capacity of the same minutes: so that is probed before and after each step, and a step whose
-two probes differ by more than ``STILL`` allows is repeated.
+A virtual machine with neighbours changes its speed within minutes, by up to a factor of two. Goodput in an overload is
+meaningful only relative to a capacity from the same minutes. So capacity is probed before and after each step, and a
+step whose two probes differ by more than ``STILL`` is repeated.
 """
 
 import time
@@ -16,28 +16,25 @@ from bench.harness.cgroup import enter
 from klais.config.load import Settings
 
 DEVICES = 10_000
-STILL = (
-    1.15  # the greater of two probes over the lesser, of two speeds within a step: up to here the machine held still
-)
+STILL = 1.15  # ratio of two probes, or of two speeds within a step: up to here the machine was steady
 LEAST_RATE, FIRST_RATE, MOST_RATE = (
     10_000.0,
     100_000.0,
     400_000.0,
-)  # frames/s: bounds, and the begin of who knows nothing
+)  # frames/s: bounds, and the first rate without a known capacity
 PROBES_MOST = 12
-# What is left of a short probe holds one checkpoint of each lane. The flow comes in lumps of up to 40,000 frames, and
-# even a machine that holds still has slow moments: a mean over half a minute is what the mean over the step is
-# compared with.
+# The measured part of a short probe has one checkpoint of each lane. The flow comes in bursts of up to 40,000 frames, #
+# and even a steady machine has slow moments: so the mean over the step is compared with a mean over half a minute.
 PROBE_S, LONG_S, PROBE_SKIP_S = 8.0, 30.0, 3.0
-SATURATED = 0.85  # of what was sent landed: the probe is above the capacity
+SATURATED = 0.85  # share of the sent frames that landed: below it the probe is above the capacity
 ABOVE, UP = 1.3, 1.5  # next probe: times a capacity that is known, times a rate that did not overload
 PROBE_WARM_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """Capacities (frames/s) probed just before and right after a step, and by what factor the machine's speed moved
-    in it.
+    """Capacities (frames/s) probed just before and after a step, and the factor by which the machine's speed changed in
+    it.
     """
 
     before: float
@@ -46,7 +43,7 @@ class Around:
 
     @property
     def mean(self) -> float:
-        """What the step is compared with."""
+        """The reference capacity of the step."""
         return (self.before + self.after) / 2
 
     @property
@@ -56,17 +53,17 @@ class Around:
 
     @property
     def unrest(self) -> float:
-        """The most by which the machine's speed moved, a factor from 1 on."""
+        """The largest change of the machine's speed, a factor of at least 1."""
         return max(self.drift, 1 / self.drift, self.swing)
 
     @property
     def moved(self) -> bool:
-        """Whether the machine changed its speed so much meanwhile that the step says little."""
+        """Whether the machine changed its speed too much for a meaningful step."""
         return self.unrest > STILL
 
 
 def chosen(tries: Sequence[Around]) -> int:
-    """Which of at least one try counts: the first in which the machine held still, else the one with the least unrest.
+    """The valid one of several attempts: the first with a steady machine, else the steadiest.
 
     Examples
     --------
@@ -78,17 +75,18 @@ def chosen(tries: Sequence[Around]) -> int:
 
 
 def search(probe: Callable[[float, float], tuple[float, float]], first_rate: float) -> float:
-    """The capacity (frames/s): what lands in a long probe that overloads, after a short one has found where that is.
+    """The capacity (frames/s): the rate that lands in a long probe with overload, after short probes have found the
+    range.
 
-    A probe that did not overload is followed by a higher one, one that did by one a little above what it landed: far
-    above it the sender, the edge and the broker take from the machine what the worker should have.
+    After a probe without overload follows a higher one, after one with overload one slightly above its landed rate: far
+    above it sender, edge and broker would take CPU from the worker.
 
     Parameters
     ----------
     probe : Callable
-        Offers a rate (frames/s) for some seconds; returns what landed and what was sent, frames/s.
+        Offers a rate (frames/s) for some seconds; returns landed and sent rate, frames/s.
     first_rate : float
-        Where to begin.
+        First rate to try.
 
     Raises
     ------
@@ -101,7 +99,7 @@ def search(probe: Callable[[float, float], tuple[float, float]], first_rate: flo
         saturated = landed < SATURATED * sent
         if saturated and lasts_s == LONG_S:
             return landed
-        lasts_s = LONG_S if saturated else PROBE_S  # what looked like its end was none
+        lasts_s = LONG_S if saturated else PROBE_S  # the supposed limit was none
         rate = _offerable(ABOVE * landed if saturated else UP * rate)
     raise BenchFailed(
         f"{PROBES_MOST} probes, up to {MOST_RATE:,.0f} frames/s, do not overload the worker: give it less CPU"
@@ -113,9 +111,9 @@ def _offerable(rate: float) -> float:
 
 
 def capacity_of(bench: Bench, group: Path, anomaly_rate: float, known: float | None = None) -> float:
-    """Frames/s that land while the worker has more than it can take, with an open dam and without a controller.
+    """Frames/s that land while the worker is overloaded, with an open dam and without a controller.
 
-    Edge, worker and topics are its own, the control group is that of the steps. A capacity ``known`` from minutes ago
+    Edge, worker and topics are separate, the control group is that of the steps. A capacity ``known`` from minutes ago
     makes the search shorter.
     """
     with bench.topics(anomaly_rate=anomaly_rate) as settings, bench.edge(settings), bench.worker(settings) as worker:
@@ -131,7 +129,7 @@ def capacity_of(bench: Bench, group: Path, anomaly_rate: float, known: float | N
 
 
 def _probe(bench: Bench, settings: Settings, rate: float, lasts_s: float, number: int) -> tuple[float, float]:
-    """Frames/s that land, and that were sent."""
+    """Landed and sent rate, frames/s."""
     watched, began_s = Watched(settings), time.monotonic()
     options = (
         "--devices",
@@ -153,7 +151,7 @@ def _probe(bench: Bench, settings: Settings, rate: float, lasts_s: float, number
 
 
 def warm_up(bench: Bench, settings: Settings, seconds: float) -> None:
-    """Load until the worker has done everything for the first time: with a share of a CPU that takes seconds."""
+    """Send load until the worker has run all its code once: with a share of a CPU that takes seconds."""
     watched = Watched(settings)
     with bench.simulate(settings, "--devices", str(DEVICES), "--rate", "20000", "--for", f"{seconds:g}s") as sender:
         sender.summary(60)

@@ -1,8 +1,8 @@
-"""What an overload looks like from outside: four samples a second, and what follows from them, second by second.
+"""Observe an overload from outside: four samples a second, and series by second derived from them.
 
-Totals (landed, received, shed, CPU times, checkpoints) become rates, the rest is what was so at the end of each
-second. So a dip has its surroundings beside it: a checkpoint, a cut, an intake that fell, a worker that waited for
-its share of the CPU, or other programs on the machine.
+Totals (landed, received, shed, CPU times, checkpoints) become rates, other values are those at the end of each second.
+So each dip can be matched with its cause: a checkpoint, a cut, a lower intake, a worker that waited for its share of
+the CPU, or other programs on the machine.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """CPU times so far (s): ``worker``, ``edge``, ``broker``, of what is not ours (``others``), taken by the machine
-    beneath ours (``steal``), how long the worker's group waited for its share (``throttled``, summed over CPUs), and
-    ``sender`` (all of them, one after the other).
+    """CPU times so far (s): ``worker``, ``edge``, ``broker``, of other programs (``others``), taken by the hypervisor
+    (``steal``), time that the worker's group waited for its share (``throttled``, summed over CPUs), and ``sender``
+    (all of them, one after the other).
     """
 
     worker: float = 0.0
@@ -49,7 +49,7 @@ class CpuClock:
     Parameters
     ----------
     bench : Bench
-        Knows the broker, itself and what has ended.
+        Provides the CPU times of the broker, itself and ended children.
     group : Path
         Control group of the worker.
     worker, edge : Child
@@ -63,7 +63,7 @@ class CpuClock:
         self._earlier_s = self._sender_s = 0.0  # of senders before the newest, of that
 
     def __call__(self) -> CpuTimes:
-        """Now."""
+        """Read the present CPU times."""
         machine, ours = self._bench.busy_s()
         worker, edge = self._worker.cpu_s(), self._edge.cpu_s()
         if self.sender is not self._looked_at:
@@ -86,7 +86,7 @@ class CpuClock:
 
 
 def _tree_cpu_s(child: Child) -> float:
-    """CPU time of a process and of those that it started."""
+    """CPU time of a process and its children."""
     used = child.cpu_s()
     for process in psutil.Process(child.pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -97,9 +97,9 @@ def _tree_cpu_s(child: Child) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look: frames (``landed``; ``received`` and ``shed`` by the edge; ``dropped`` by workers; ``queue`` and
-    ``lag`` as workers say), frames/s (``rate``, ``intake``), and ``answer_s``, how long the broker took to say what
-    had landed.
+    """One sample: frames (``landed``; ``received`` and ``shed`` by the edge; ``dropped`` by workers; ``queue`` and
+    ``lag`` as reported by workers), frames/s (``rate``, ``intake``), and ``answer_s``, the broker's response time for
+    the landed frames.
     """
 
     at_s: float
@@ -122,9 +122,7 @@ TOTALS = ("landed", "received", "shed")
 
 
 class Watched:
-    """Looks at the log's ends and at what everybody says, ``SAMPLE_S`` apart; CPU times beside them where a clock is
-    given.
-    """
+    """Samples of end offsets and statistics, ``SAMPLE_S`` apart; with CPU times if a clock is given."""
 
     def __init__(self, settings: Settings, clock: Callable[[], CpuTimes] = CpuTimes) -> None:
         self._ends, self.stats = Ends(settings, Topics.of(settings).telemetry), StatsFollower(settings)
@@ -134,7 +132,7 @@ class Watched:
         self.cpu: list[CpuTimes] = []
 
     def until(self, end_s: float) -> None:
-        """Sample until then (monotonic)."""
+        """Sample until that time (monotonic)."""
         while time.monotonic() < end_s:
             self.samples.append(self._sample())
             self.cpu.append(self._clock())
@@ -144,7 +142,7 @@ class Watched:
         asked_s = time.monotonic()
         landed = self._ends.total()
         answered_s = time.monotonic()
-        edge = edge_counters(self._settings)  # not from klais_stats: once a second is too seldom
+        edge = edge_counters(self._settings)  # not from klais_stats: once a second is too rare
         system = self.stats.view()
         control = [controller.gauges for controller in system.controllers.values()]
         intake = [edge_view.gauges.limit_per_s or np.inf for edge_view in system.edges.values()]
@@ -165,11 +163,11 @@ class Watched:
         )
 
     def table(self) -> Floats:
-        """One row for each look, columns :data:`NAMES`: float64 [n, len(NAMES)]."""
+        """One row for each sample, columns :data:`NAMES`: float64 [n, len(NAMES)]."""
         return np.array([astuple(sample) for sample in self.samples], np.float64).reshape(-1, len(NAMES))
 
     def series(self, step_s: float) -> list[dict[str, Any]]:
-        """One row a second, ``at_s`` counted from the step: rates of what adds up, the rest as at the second's end."""
+        """One row a second, ``at_s`` counted from the step: rates of totals, other values as at the second's end."""
         return series(self.table(), np.array([astuple(cpu) for cpu in self.cpu], np.float64), step_s)
 
 
@@ -179,17 +177,15 @@ def column(rows: Floats, name: str) -> Floats:
 
 
 def landed_per_s(rows: Floats, begin_s: float, end_s: float) -> float:
-    """Mean records/s that landed between two times (between two samples in a straight line: a busy broker answers
-    late).
-    """
+    """Mean records/s that landed between two times (linear between two samples, because a busy broker answers late)."""
     begin, end = np.interp((begin_s, end_s), column(rows, "at_s"), column(rows, "landed"))
     return float((end - begin) / (end_s - begin_s))
 
 
 def waiting(rows: Floats) -> Floats:
-    """Frames that the edge let in and that have not landed, less those before the first look: float64 [n].
+    """Frames that the edge admitted and that have not landed, less those before the first sample: float64 [n].
 
-    Counted, not what workers say: their lag in frames is an estimate from records.
+    Counted, not reported by workers: their lag in frames is an estimate from records.
     """
     waits = column(rows, "received") - column(rows, "shed") - column(rows, "dropped") - column(rows, "landed")
     return np.asarray(waits - waits[0], np.float64)
@@ -213,7 +209,7 @@ def series(rows: Floats, cpu: Floats, step_s: float) -> list[dict[str, Any]]:
         grown[name] = column(rows, name)[last].round(3)
     answers, first = column(rows, "answer_s"), np.searchsorted(at, grid[:-1])
     slowest = [answers[a:b].max(initial=0.0) for a, b in zip(first, last + 1, strict=True)]
-    grown["answer_s"] = np.round(slowest, 3)  # how far `landed` may be off
+    grown["answer_s"] = np.round(slowest, 3)  # possible error of `landed`
     out = []
     for number, begin_s in enumerate(grid[:-1]):
         values = {name: float(values[number]) for name, values in grown.items()}

@@ -1,4 +1,4 @@
-"""Device ids for the packet fixtures: what is one, and what is not (RFC 3629; nothing behind the first NUL)."""
+"""Device ids for the packet fixtures: valid and invalid ones (RFC 3629; only NULs after the first NUL)."""
 
 GOOD = (
     "a",

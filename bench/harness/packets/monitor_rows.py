@@ -1,4 +1,4 @@
-"""Fixtures of the monitor mode: a rule that only counts what it would have dropped."""
+"""Fixtures of the monitor mode: a rule that only counts the packets that it would have dropped."""
 
 from collections.abc import Iterator
 

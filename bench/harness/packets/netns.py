@@ -18,7 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @contextmanager
 def inside(name: str) -> Iterator[None]:
-    """This thread, and what it starts, is in the namespace meanwhile; sockets stay where they were opened."""
+    """Move this thread and its children into the namespace for the block; sockets stay where they were opened."""
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     there = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -55,7 +55,7 @@ class Pair:
 
 
 def run(*command: str) -> str:
-    """Run a command; its output. Raises OSError with what it said."""
+    """Run a command; return its output. Raises OSError with its error output."""
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise OSError(f"{' '.join(command)}: {done.stderr.strip()}")
@@ -64,12 +64,12 @@ def run(*command: str) -> str:
 
 @contextmanager
 def veth_pair(queues: int = 1, mtu: int = 1500) -> Iterator[Pair]:
-    """Make the namespaces and the pair; all is gone in the end.
+    """Create the namespaces and the pair; removed at the end.
 
     Raises
     ------
     OSError
-        No right to, or no ``ip``.
+        Without the rights, or without ``ip``.
     """
     number = f"{os.getpid()}-{next(_numbers)}"
     pair = Pair(f"klais-edge-{number}", f"klais-dev-{number}", "in0")

@@ -1,6 +1,4 @@
-"""Packets made by hand, and the plain definition of where UDP's payload lies in them (RFC 791, 8200, 768, IEEE
-802.1Q).
-"""
+"""Raw packets, and the plain definition of the position of UDP's payload in them (RFC 791, 8200, 768, IEEE 802.1Q)."""
 
 import ipaddress
 import struct
@@ -39,7 +37,7 @@ def udp_packet(
 
 
 def payload_of(packet: bytes) -> tuple[bytes, bytes] | None:
-    """Payload and source (16 bytes of address, 2 of port) of a packet, or None when it holds no whole UDP datagram."""
+    """Payload and source (16 bytes of address, 2 of port) of a packet, or None if it has no complete UDP datagram."""
     if len(packet) < 14:
         return None
     kind, rest = int.from_bytes(packet[12:14], "big"), packet[14:]

@@ -1,4 +1,4 @@
-"""Any packet into a veth pair, and what its interfaces have counted."""
+"""Send raw packets into a veth pair, and read the counters of its interfaces."""
 
 import errno
 import fcntl
@@ -45,11 +45,11 @@ class Raw:
         return packet[: at + 10] + struct.pack(">H", checksum(header)) + packet[at + 12 :]
 
     def udp(self, payload: bytes, **more: Any) -> bytes:
-        """A datagram for the edge."""
+        """Build a datagram for the edge."""
         return self.addressed(udp_packet(payload, self.pair.peers[0], to=self.pair.hosts[0], **more))
 
     def send(self, packet: bytes, times: int = 1) -> None:
-        """Send it, again where the queue was full: ENOBUFS is how veth says that it dropped it because its ring is."""
+        """Send a packet, and retry if the queue was full: ENOBUFS means that veth's ring is full."""
         for _ in range(times):
             while True:
                 try:

@@ -1,4 +1,4 @@
-"""What a packet fixture is, and how its packet is made."""
+"""Packet fixtures and the construction of their packets."""
 
 import math
 import struct
@@ -20,12 +20,12 @@ Q, AD = 0x8100, 0x88A8
 MORE = 0x2000
 PAYLOAD = b'{"t":21.53,"h":48.2,"b":3.71,"s":1}'
 PLAIN = Verdict.PASS
-PADDED = (60, b"\x01\x04" + bytes(4))  # one option of padding: the stack takes any number of these
+PADDED = (60, b"\x01\x04" + bytes(4))  # one option of padding: the stack accepts any number of these
 
 
 @dataclass(frozen=True)
 class Row:
-    """``before`` are packets the filter sees first; ``prepare`` sets the maps; ``frame`` None = none of ours in it."""
+    """``before`` are earlier packets; ``prepare`` sets the maps; ``frame`` None = the packet has no frame."""
 
     name: str
     packet: bytes

@@ -1,6 +1,6 @@
-"""Packets as fixtures: what it is, its bytes, what the maps hold, what the filter must say; for tests and benchmark.
+"""Packet fixtures: name, bytes, contents of the maps, expected verdict; for tests and benchmark.
 
-Each row uses a device of its own, so rows do not spend each other's tokens.
+Each row uses a separate device, so rows do not spend each other's tokens.
 """
 
 import math
@@ -55,7 +55,7 @@ _WHOLE = (44, bytes(6))  # a fragment header on a packet that is not fragmented 
 
 
 def _ways_in() -> Iterator[Row]:
-    """Good and bad frames through all headers that may stand before them."""
+    """Good and bad frames after all possible headers."""
     for i, (tag, tags) in enumerate(_TAGS):
         for words in (0, 1, 3, 10):
             name = f"IPv4, {tag}, {4 * words} bytes of options"
@@ -86,7 +86,7 @@ def _ways_in() -> Iterator[Row]:
 
 
 def _not_ours() -> Iterator[Row]:
-    """Everything that must go on untouched."""
+    """Packets that must pass untouched."""
     good, good6 = sent(frame("not-ours")), sent(frame("not-ours6"), V6)
     six = (*[_HOP] * 6,)
     rows: tuple[tuple[str, bytes], ...] = (
@@ -140,7 +140,7 @@ def _not_ours() -> Iterator[Row]:
 
 
 def _unparsable() -> Iterator[Row]:
-    """What the stack may deliver to our socket, and the filter cannot follow to the frame's header."""
+    """Packets that the stack may deliver to our socket, and whose frame header the filter cannot find."""
     good6, whole = sent(frame("zero6"), V6), frame("cut-in-two", b"x" * 400)
     first, many = first_of(whole, 16), MAX_EXTENSIONS + 1
     first6 = (44, struct.pack(">HI", 1, 9))
@@ -177,12 +177,12 @@ def _unparsable() -> Iterator[Row]:
 
 
 def _cut6(packet: bytes, rest: int, padding: int = 0) -> bytes:
-    """An IPv6 packet of which ``rest`` bytes follow the IPv6 header, and padding taken from what followed."""
+    """An IPv6 packet with ``rest`` bytes after the IPv6 header, padded with the bytes that followed."""
     return changed(packet[: 54 + rest + padding], 18, struct.pack(">H", rest))
 
 
 def _fragments() -> Iterator[Row]:
-    """First fragments are judged by what they show, others go on to the stack."""
+    """First fragments are judged by their headers, others pass to the stack."""
     whole = frame("first-fragment", b"x" * 400)
     first = first_of(whole, 200)
     yield Row("IPv4, first fragment, good", first, PLAIN)
@@ -254,7 +254,7 @@ def _lengths() -> Iterator[Row]:
 
 
 def _rates() -> Iterator[Row]:
-    """Buckets: one frame an hour and a burst, so that time does not matter to the outcome."""
+    """Buckets: one frame an hour and a burst, so the outcome does not depend on time."""
     slow = 0.001
     for burst in (1, 2, 5):
         device = f"burst-{burst}"
@@ -323,7 +323,7 @@ def _lists() -> Iterator[Row]:
     )
     yield Row("blocked for ever", sent(frame("for-ever")), Verdict.BLOCKED, None, prepare=lambda m: m.block("for-ever"))
     yield Row("another device is blocked", sent(frame("innocent")), PLAIN, None, prepare=blocked("guilty"))
-    twin = sent(frame("a.fhO!'2#Q3&84>*"))  # FNV-1a 64 cannot tell it from sensor-42
+    twin = sent(frame("a.fhO!'2#Q3&84>*"))  # has the FNV-1a 64 hash of sensor-42
     yield Row("an id made to hash like a blocked one", twin, PLAIN, None, prepare=blocked("sensor-42"))
     yield Row("blocked id of 16 bytes", sent(frame("b" * 16)), Verdict.BLOCKED, None, prepare=blocked("b" * 16))
     yield Row("blocked, but the magic is wrong first", sent(b"m" * 40), Verdict.BAD_MAGIC, None, prepare=blocked("mmm"))

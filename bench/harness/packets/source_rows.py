@@ -111,6 +111,6 @@ def far_away(maps: XdpMaps) -> None:
 
 
 def frames_from(source: str, count: int) -> list[bytes]:
-    """Frames of as many devices from one address."""
+    """Frames of that many devices from one address."""
     to = TO[V6] if ":" in source else TO[V4]
     return [udp_packet(frame(f"s{number}-{source}"[:16]), source, to=to) for number in range(count)]

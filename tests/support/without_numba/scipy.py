@@ -1,3 +1,3 @@
-"""First on the path of a process that must do without it."""
+"""Shadows the real module in processes that must run without it."""
 
 raise ImportError("this process needs no compiler")

@@ -1,5 +1,5 @@
 """Every alert is known to Prometheus, fires on the series it is meant for, stays silent on the others, and has an entry
-in the operations page.
+in docs/alerts.md.
 """
 
 import re
@@ -208,12 +208,12 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ALERTS)
 def test_an_alert_says_how_bad_it_is_what_it_means_and_what_to_do(name: str) -> None:
-    rule, page = ALERTS[name], (REPO / "docs" / "operations.md").read_text()
+    rule, page = ALERTS[name], (REPO / "docs" / "alerts.md").read_text()
     assert rule["labels"] == {"severity": rule["labels"]["severity"]} and rule["labels"]["severity"] in SEVERITIES
     assert {"for", "keep_firing_for"} <= set(rule)
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
-    assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{name.lower()}"
-    entry = re.search(rf"^#### {name}\n\n(.*?)(?=\n#|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert rule["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
+    entry = re.search(rf"^## {name}\n\n(.*?)(?=\n#|\Z)", page, re.MULTILINE | re.DOTALL)
     assert entry is not None and len(entry[1]) > 80, "the runbook has an entry"
     assert f"| [{name}](#{name.lower()}) | {rule['labels']['severity']} |" in page, "and the table names it"
 
