@@ -220,12 +220,12 @@ def test_buttons_that_change_something_say_who_may_press_them(tab: Tab, office: 
     ):
         opened(shown, office, path)
         assert shown.page.get_by_role("button", name=button).is_disabled()
-        shown.page.locator("main small", has_text="to make changes").wait_for()
+        shown.page.locator("main small", has_text="to change something").wait_for()
     opened(shown, office, "login")
     shown.page.get_by_label("Your name").fill("Eve")
     shown.page.get_by_label("Token").fill("guessed")
     shown.page.locator("main button").click()
-    shown.page.get_by_text("this is not the token").wait_for()
+    shown.page.get_by_text("this is not a token").wait_for()
 
 
 def test_who_logs_out_can_change_nothing(ada: Watched, office: Office) -> None:

@@ -148,7 +148,7 @@ def test_a_change_needs_the_token_its_own_origin_and_a_known_host(pair: Pair) ->
 
 def test_a_block_by_keyboard_is_seen_everywhere_and_undone(pair: Pair, tab: Tab) -> None:
     one, two = (opened(tab(), worker, "device/dev-3") for worker in pair.workers)
-    one.page.get_by_text("to make changes").wait_for()
+    one.page.get_by_text("to change something").wait_for()
     assert one.page.get_by_role("button", name="Block…").is_disabled()
     press(one, "Log in")
     fill(one, name="Ada", token=TOKEN)

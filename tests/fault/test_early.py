@@ -84,14 +84,11 @@ def test_an_edge_that_must_end_while_it_starts_stores_what_it_has_taken(tmp_path
 
 
 def test_an_edge_that_cannot_start_stores_what_it_has_taken(tmp_path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        settings = Settings(state_dir=tmp_path / "state", kafka_port=free_port(), partitions=3, udp_rcvbuf_bytes=SMALL)
-        api = f"127.0.0.1:{taken.getsockname()[1]}"
-        with starting(settings, tmp_path / "edge.log", 4000, KLAIS_API_BIND=api) as (edge, frames):
-            assert edge.process.wait(60) != 0
-    assert "port" in edge.tail() and spool_folder(settings).is_dir()
+    settings = Settings(state_dir=tmp_path / "state", kafka_port=free_port(), partitions=3, udp_rcvbuf_bytes=SMALL)
+    missing = {"KLAIS_SOURCE": "ringbuf", "KLAIS_IFACE": "none-such"}  # found only after the socket is bound
+    with starting(settings, tmp_path / "edge.log", 4000, **missing) as (edge, frames):
+        assert edge.process.wait(60) != 0
+    assert "none-such" in edge.tail() and spool_folder(settings).is_dir()
     assert sorted(set(on_disk(settings))) == sorted(frames)
 
 

@@ -79,7 +79,7 @@ def test_rules_and_modes(run: Run, found: Rig) -> None:
         assert "sensor-42" in run("block").output
         assert run("unblock", "sensor-42").output == "sensor-42: unblocked\n"
         assert run("unblock", "sensor-42").output == "sensor-42: was not blocked\n"
-        assert "until taken back" in run("allow", "vip").output
+        assert "until removed" in run("allow", "vip").output
         assert "not allowed" in run("allow", "vip", "--clear").output
         (own,) = as_json(run("rate", "sensor-42", "5", "--burst", "20", "--json"))["rates"]
         assert (own["rate_per_s"], own["burst"]) == (5, 20)

@@ -71,7 +71,7 @@ export function Incidents({ about, paused }) {
         const by = row.acknowledged;
         return html`${by && `by ${printable(by.author ?? "?")}: ${printable(by.reason ?? "")} `}${
           by
-            ? ask("Take back…", `Take back the acknowledgement of incident ${row.id}`, { kind: "unack", row })
+            ? ask("Revoke…", `Revoke the acknowledgement of incident ${row.id}`, { kind: "unack", row })
             : ask("Acknowledge…", `Acknowledge incident ${row.id}`, { kind: "ack", row })
         }`;
       },
