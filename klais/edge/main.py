@@ -37,7 +37,7 @@ from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.spine import Spine
 from klais.edge.topics_check import FIRST_S, TopicsCheck
 from klais.edge.worker_load import WorkerLoad
-from klais.errors import ConfigError
+from klais.errors import ConfigError, SourceUnavailable
 from klais.http.access import Access
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics_watch import TopicsWatch
@@ -90,6 +90,7 @@ class Edge:
         self.signals = Signals(self.stop, self.abort, now)
         self._notifier = Notifier()
         self._stopping, self._early = threading.Event(), early
+        self._unavailable: SourceUnavailable | None = None
         self._drops_next_s = 0.0
         s, name, boot = settings, f"edge-{settings.edge_id}", secrets.randbits(32)
 
@@ -142,7 +143,13 @@ class Edge:
     def _open_source(self, udp: UdpSocket) -> Chosen:
         if self._early is not None and self.settings.source == "io_uring":
             self._early.stop()  # that source receives as soon as it is opened: its frames must be newer
-        return open_source(self.settings, udp)
+        try:
+            return open_source(self.settings, udp)
+        except SourceUnavailable as error:
+            if self._early is None:
+                raise
+            self._unavailable = error  # run() raises it, after the frames that arrived so far are stored
+            return open_source(self.settings.model_copy(update={"source": "udp"}), udp)
 
     def stop(self) -> None:
         """End :meth:`run`; may be called from a signal handler."""
@@ -207,6 +214,8 @@ class Edge:
 
         Raises
         ------
+        SourceUnavailable
+            If the source of ``KLAIS_SOURCE`` cannot be opened.
         PortInUse
             If the port of the API is in use.
         TopicMismatch
@@ -214,16 +223,15 @@ class Edge:
         """
         followers = (self.control, self.system, self.applier, self.topics_watch)
         try:
+            if self._unavailable:
+                raise self._unavailable
             for part in followers:
                 part.start()
             warn_of_spools_left_behind(self.settings, [self.settings.edge_id])
             self._check_topics()
             self._serve()
         except BaseException as error:
-            if self._early is not None:  # it cannot start: its early frames go to the spool
-                self.forwarder.start_spooling(f"the edge cannot start: {error}")
-                self._take_early()
-                self.spine.drain(0.0, 0.0)
+            self._spool_early(error)  # it cannot start
             raise
         finally:
             self.spine.source.close()
@@ -232,6 +240,12 @@ class Edge:
                 part.stop()
             self.producer.close()
         return 0
+
+    def _spool_early(self, error: BaseException) -> None:
+        if self._early is not None:
+            self.forwarder.start_spooling(f"the edge cannot start: {error}")
+            self._take_early()
+            self.spine.drain(0.0, 0.0)
 
     def _check_topics(self) -> None:
         """Spool until the topics are verified; if Kafka answers immediately, that is before the first frame."""

@@ -167,11 +167,12 @@ class Bind:
             raise ConfigError(f"{text!r} is not host:port: {error}") from error
 
 
-def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> socket.socket:
+def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None, rcvbuf_bytes: int = 0) -> socket.socket:
     """Open a bound, non-blocking UDP socket; IPv6 sockets also take IPv4, and a multicast group is joined.
 
     ``iface`` is the interface for joining a group; None = chosen by the kernel's routes. A link-local IPv6 group may
-    name it itself (``[ff02::17%eth0]:5000``).
+    name it itself (``[ff02::17%eth0]:5000``). ``rcvbuf_bytes`` is requested before the socket is bound: the kernel's
+    default buffer could overflow before the process gets to run again. 0 = the default.
 
     Raises
     ------
@@ -190,6 +191,8 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if share_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if rcvbuf_bytes:
+            ask_receive_buffer(sock, rcvbuf_bytes)
         if iface and bind.host.lower().startswith("ff02:") and "%" not in bind.host:
             address = (*address[:2], 0, _index_of(iface, bind.host))  # each interface has its own link-local groups
         sock.bind(address)

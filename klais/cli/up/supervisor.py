@@ -133,7 +133,8 @@ class Supervisor:
     def start_edge(self) -> None:
         """Start the edge with a socket of this process, which buffers frames while the edge restarts."""
         s = self.settings
-        self.udp = HeldSocket(open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface), s.udp_rcvbuf_bytes)
+        sock = open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface, s.udp_rcvbuf_bytes)
+        self.udp = HeldSocket(sock, s.udp_rcvbuf_bytes, new=True)
         command, log = python_module("klais", "edge", "--workers", "1"), self.logs / "edge.log"
         self.edge = Service("edge", command, self._environ(s), log, self.udp.spawn, restart_at_once=True)
         self.edge.start()

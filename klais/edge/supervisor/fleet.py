@@ -169,13 +169,15 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
         raise ConfigError("several edge processes share the port: set ReusePort=yes in klais-edge.socket")
     for sock in inherited:
         join_group(sock, settings.iface)
+    size = settings.udp_rcvbuf_bytes
+    held = [HeldSocket(sock, size) for sock in inherited[:wanted]]
     bind = Bind.parse(settings.udp_bind)
-    while len(inherited) < wanted:
-        inherited.append(open_udp_socket(bind, True, settings.iface))
-        bind = Bind(bind.host, inherited[0].getsockname()[1])  # port 0: the first selected one for all
+    while len(held) < wanted:
+        held.append(HeldSocket(open_udp_socket(bind, True, settings.iface, size), size, new=True))
+        bind = Bind(bind.host, held[0].socket.getsockname()[1])  # port 0: the first selected one for all
     for spare in inherited[wanted:]:
         spare.close()
-    return [HeldSocket(sock, settings.udp_rcvbuf_bytes) for sock in inherited[:wanted]]
+    return held
 
 
 def environment(settings: Settings) -> dict[str, str]:

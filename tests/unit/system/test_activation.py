@@ -114,6 +114,38 @@ def test_an_inherited_socket_keeps_the_larger_buffer_its_owner_gave_it(udp: sock
     reader.close()
 
 
+def test_the_buffer_is_there_before_the_first_frame_can_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Watched(socket.socket):
+        def bind(self, address) -> None:
+            seen.append(self.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2)
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    for size in (16_384, 32_768):
+        open_udp_socket(LOOPBACK, False, None, size).close()
+    assert seen == [16_384, 32_768]
+
+
+@pytest.mark.parametrize("through_supervisor", [False, True])
+def test_drops_of_a_new_socket_before_its_first_reading_are_counted(
+    monkeypatch: pytest.MonkeyPatch, through_supervisor: bool
+) -> None:
+    from klais.edge.sources.udp import socket as udp_socket
+
+    sock = open_udp_socket(LOOPBACK, False)
+    sent = overflow(sock)  # as on a busy machine, where the process does not run between the bind and what follows
+    if through_supervisor:
+        held = HeldSocket(sock, 65_536, new=True)
+        reader = udp_socket.UdpSocket(held.socket, 65_536, held._drops, inherited=True)
+    else:
+        monkeypatch.setattr(udp_socket, "open_udp_socket", lambda *_: sock)
+        reader = udp_socket.UdpSocket.bind("127.0.0.1:0", 65_536)
+    assert drain(reader.socket) + reader.drops() == sent > reader.drops() > 0
+    reader.close()
+
+
 def test_a_socket_on_another_port_than_the_setting_s_is_refused(udp: socket.socket) -> None:
     with pytest.raises(ConfigError, match=r"passes a UDP socket on port .* KLAIS_UDP_BIND is 0.0.0.0:5000"):
         udp_sockets(Settings(), [InheritedSocket(udp, "klais-udp", None)])

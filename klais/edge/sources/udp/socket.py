@@ -83,8 +83,8 @@ class UdpSocket:
         klais.errors.ConfigError
             If the multicast group cannot be joined.
         """
-        sock = open_udp_socket(Bind.parse(address), share_port, iface)
-        return cls(sock, rcvbuf_bytes, timestamps=timestamps)
+        sock = open_udp_socket(Bind.parse(address), share_port, iface, rcvbuf_bytes)
+        return cls(sock, rcvbuf_bytes, drops=0, timestamps=timestamps)  # a new socket: its drops are all ours
 
     @property
     def buffer_bytes(self) -> int:
