@@ -15,18 +15,17 @@ const wholePercent = (share) => `${Math.floor(100 * share)} %`;
 
 function spool(gauges) {
   if (gauges.spool_max_bytes === 0 && !gauges.spooled) return "no spool";
-  const frames = `${count(gauges.spooled ?? 0)} frames`;
   const used = bytes(gauges.spool_bytes ?? 0);
   const share = fill(gauges);
-  if (share === null) return `${frames}, ${used}`;
-  const text = `${frames}, ${used} of ${bytes(gauges.spool_max_bytes)} (${wholePercent(share)})`;
-  return share >= NEARLY_FULL ? html`<${State} value="warning" text=${text} />` : text;
+  const text = share === null ? used : `${used} of ${bytes(gauges.spool_max_bytes)} (${wholePercent(share)})`;
+  const shown = share >= NEARLY_FULL ? html`<${State} value="warning" text=${text} />` : text;
+  return html`<div>${count(gauges.spooled ?? 0)} frames</div><div>${shown}</div>`;
 }
 
 function spoolFull(gauges) {
   const left = gauges.spool_full_s;
   if (left === 0) return html`<${State} value="critical" text="is full" />`;
-  if (!Number.isFinite(left)) return fill(gauges) === null ? "–" : "does not grow";
+  if (!Number.isFinite(left)) return fill(gauges) === null ? "–" : "no growth";
   const text = `in ${duration(left)}`;
   return left < FULL_SOON_S ? html`<${State} value="critical" text=${text} />` : text;
 }
