@@ -83,6 +83,8 @@ class FilterFigures:
     ----------
     packets, bytes : mapping of str to int
         By verdict, since the filter was loaded.
+    rates : mapping of str to float, or None
+        Packets/s by verdict since the reading before; None if that was of another filter or there was none.
     set_points_age_s : float or None
         Time since the set-points were confirmed; None = never.
     limits_by : str
@@ -91,6 +93,7 @@ class FilterFigures:
 
     packets: Mapping[str, int] = field(default_factory=dict)
     bytes: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, float] | None = None
     set_points_age_s: float | None = None
     limits_by: str = ""
 
@@ -99,9 +102,26 @@ class FilterFigures:
         if not self.packets:
             return {}
         found: dict[str, Any] = {"packets": dict(self.packets), "limits_by": self.limits_by}
+        if self.rates is not None:
+            found["rates"] = {verdict: round(per_s, 1) for verdict, per_s in self.rates.items() if per_s}
         if self.set_points_age_s is not None:
             found["set_points_age_s"] = round(self.set_points_age_s, 3)
         return {"xdp": found}
+
+
+def packet_rates(before: Mapping[str, int], now: Mapping[str, int], elapsed_s: float) -> dict[str, float] | None:
+    """Packets/s by verdict between two readings of the counters, None if they were not of the same filter.
+
+    Examples
+    --------
+    >>> packet_rates({"pass": 5, "blocked": 7}, {"pass": 9, "blocked": 7}, 2.0)
+    {'pass': 2.0, 'blocked': 0.0}
+    >>> packet_rates({"pass": 5}, {"pass": 0}, 2.0), packet_rates({}, {"pass": 9}, 2.0)
+    (None, None)
+    """
+    if not before or elapsed_s <= 0 or any(count < before.get(verdict, 0) for verdict, count in now.items()):
+        return None
+    return {verdict: (count - before.get(verdict, 0)) / elapsed_s for verdict, count in now.items()}
 
 
 @dataclass(slots=True)
@@ -154,6 +174,7 @@ class Applier:
         self._reported = False
         self.available, self.applied = False, 0
         self.figures = FilterFigures()
+        self._counted_s = 0.0  # when `figures` were read
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
 
@@ -206,13 +227,15 @@ class Applier:
         self.applied += changes
         if now_s >= self._next_counts_s:
             self._next_counts_s = now_s + COUNTS_S
-            self.figures = self._read(maps)
+            self.figures, self._counted_s = self._read(maps, now_s), now_s
 
-    def _read(self, maps: Maps) -> FilterFigures:
-        counts = maps.counts().items()
+    def _read(self, maps: Maps, now_s: float) -> FilterFigures:
+        counts = maps.counts()
+        packets = {name: at[0] for name, at in counts.items()}
         age_s, in_force = maps.set_points_age()
         by = ("operator" if self._follower.mode() == "manual" else "controller") if in_force else "load"
-        return FilterFigures({name: at[0] for name, at in counts}, {name: at[1] for name, at in counts}, age_s, by)
+        rates = packet_rates(self.figures.packets, packets, now_s - self._counted_s)
+        return FilterFigures(packets, {name: at[1] for name, at in counts.items()}, rates, age_s, by)
 
     def _write_limits(self, maps: Maps, now_s: float) -> int:
         mode, limits = self._follower.mode(), self._follower.intake(self._host)

@@ -16,8 +16,8 @@ Share = float
 ByPartition = dict[str, float]
 
 
-def _of(description: str) -> Any:
-    return Field(default=None, description=description)
+def _of(description: str, least: float | None = None) -> Any:
+    return Field(default=None, description=description, ge=least)
 
 
 class LatencyMs(BaseModel):
@@ -47,8 +47,42 @@ class Filter(BaseModel):
 
     model_config = ConfigDict(extra="allow")
     packets: dict[str, float] = Field(description="by verdict, since the filter was loaded")
+    rates: dict[str, float] | None = _of(
+        "packets/s by verdict since the counters were last read, without those that are 0; absent at the first reading"
+    )
     set_points_age_s: float | None = _of("time since its set-points were confirmed, s; absent if they never were")
     limits_by: str | None = _of("source of its limits: load (those given at load), controller or operator")
+
+
+class Restoring(BaseModel):
+    """Progress of a lane that recovers."""
+
+    model_config = ConfigDict(extra="allow")
+    stage: Literal["takeover", "turn", "devices", "journal", "replay"] = Field(
+        description="takeover: fences the previous owner; turn: waits while another lane reads its devices; devices: "
+        "reads its devices; journal: reads the journal; replay: repeats the steps of the journal"
+    )
+    share: float = Field(ge=0, le=1, description="part of this stage that is done")
+
+    @property
+    def text(self) -> str:
+        """For people.
+
+        Examples
+        --------
+        >>> Restoring(stage="replay", share=0.619).text
+        '61 % of the journal replayed'
+        """
+        return _STAGES[self.stage].format(int(100 * self.share))
+
+
+_STAGES = {
+    "takeover": "takes the partition over",
+    "turn": "waits until another lane has read its devices",
+    "devices": "{} % of its devices read",
+    "journal": "{} % of the journal read",
+    "replay": "{} % of the journal replayed",
+}
 
 
 class Gauges(BaseModel):
@@ -75,6 +109,10 @@ class Gauges(BaseModel):
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
     spooled: float | None = _of("edge: frames in its disk spool")
     spool_bytes: float | None = _of("edge: bytes in its disk spool")
+    spool_max_bytes: float | None = _of("edge: KLAIS_SPOOL_MAX_BYTES, the limit of these bytes; 0 = no spool", 0)
+    spool_full_s: float | None = _of(
+        "edge: time until its disk spool is full at the growth of the last seconds, s; absent while it does not grow", 0
+    )
     xdp: Filter | None = _of("edge: the XDP filter of its host; absent without a filter")
     devices: int | None = _of("known devices of this worker")
     anomaly_devices: int | None = _of("devices whose newest frame was flagged")
@@ -82,6 +120,7 @@ class Gauges(BaseModel):
     pending_bytes: int | None = _of("bytes of frames that this worker's lanes passed and have not written yet")
     lanes: int | None = _of("lanes (partitions) that this worker owns")
     lanes_live: int | None = _of("lanes that take records now")
+    restoring: dict[str, Restoring] | None = _of("progress of the lanes that recover, by partition")
     lane_restarts: int | None = _of("restarts of the lanes that this worker owns")
     checkpoint_age_s: float | None = _of("age of the newest checkpoint of the lane with the oldest one, s")
     processing_ms: LatencyMs | None = _of("from a batch's arrival to its verdicts (worker), to Kafka (edge)")

@@ -112,6 +112,10 @@ class SystemView:
             p for worker in self.workers.values() for p in map(partition_of, worker.gauges.lag_records or {}) if p >= 0
         )
 
+    def restoring(self) -> dict[int, str]:
+        """Progress of the lanes that recover, as texts by partition."""
+        return {p: text for worker in self.workers.values() for p, text in restoring_of(worker.gauges).items()}
+
     def leader(self) -> str | None:
         """The id of the leading controller, the one with the highest epoch; None if no controller reports.
 
@@ -131,6 +135,12 @@ def dropped_by_reason(processes: Iterable[ProcessView]) -> dict[str, int]:
         for reason, frames in process.dropped.items():
             out[reason] = _whole(out.get(reason, 0) + frames)
     return out
+
+
+def restoring_of(gauges: Gauges) -> dict[int, str]:
+    """Progress of a worker's lanes that recover, as texts by partition."""
+    found = {partition_of(name): at.text for name, at in (gauges.restoring or {}).items()}
+    return {p: found[p] for p in sorted(found) if p >= 0}
 
 
 def partition_of(name: str) -> int:

@@ -1,6 +1,9 @@
 """The page with recorded figures: a server that needs neither Kafka nor a worker."""
 
+import math
+import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -59,12 +62,14 @@ def devices_of(body: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]
     rows = body["items"]
     sort = query.get("sort", body["sort"])
     order = query.get("order") or ("asc" if sort in ("device_id", "partition", "first_seen") else "desc")
+    silent_s = _whole(query.get("silent_s"), 0) if "silent_s" in query else None
     found = [
         row
         for row in rows
         if query.get("q", "") in row["device_id"]
         and query.get("state", row["state"]) == row["state"]
         and (row["dropped"] > 0 or "dropped" not in query)
+        and (silent_s is None or _age_s(row["last_seen"]) > silent_s)
     ]
     known = [row for row in found if row.get(sort) is not None]
     known.sort(key=lambda row: row[sort], reverse=order == "desc")
@@ -81,6 +86,11 @@ def devices_of(body: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]
         "devices_by_state": {state: sum(row["state"] == state for row in rows) for state in body["devices_by_state"]},
         "recorded": {"rows": len(rows), "devices": body["total"]},
     }
+
+
+def _age_s(at: str | None) -> float:
+    """Seconds since a time; endless for a device that was never seen."""
+    return time.time() - datetime.fromisoformat(at).timestamp() if at else math.inf
 
 
 def _whole(text: str | None, default: int) -> int:

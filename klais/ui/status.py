@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from klais.core.anomaly.explain import span
 from klais.telemetry.landing import missed_target
-from klais.telemetry.view import ProcessView, Record, SystemView
+from klais.telemetry.schema import Gauges
+from klais.telemetry.view import ProcessView, Record, SystemView, restoring_of
 from klais.ui.sample import INTENDED
 from klais.xdp.layout import Verdict
 
@@ -12,10 +14,13 @@ MOST_PROCESSES = 256  # shown of each kind; sums include all of a larger fleet
 LAG_RECORDS = 1000.0  # batches that wait in klais_raw from which the page shows a problem
 LAG_S = 10.0  # or age of the oldest one
 CHECKPOINT_S = 60.0
+FULL_SOON_S = 600.0  # an operator must act now
+MOST_RESTORING = 3  # lanes named in one text
 
 _EDGE_GAUGES = (
     *("queue_depth", "waiting", "inflight", "inflight_bytes", "spooled", "spool_bytes", "breaker", "frames_per_s"),
     *("limit_per_s", "linger_ms", "cpu_share", "host_cpu_share", "processing_ms", "kafka_ms", "source", "xdp"),
+    *("spool_max_bytes", "spool_full_s"),
 )
 _WORKER_GAUGES = (
     *("lanes", "lanes_live", "lane_restarts", "devices", "queue_depth", "pending_frames", "lag_records", "lag_s"),
@@ -57,20 +62,61 @@ def _missing(sample: Mapping[str, float], system: SystemView, partitions: int) -
         out.append(_problem("critical", "topics", "no worker has reported in the last 3 s"))
     elif sample["lanes_live"] < partitions:
         live = f"{sample['lanes_live']:.0f} of {partitions} lanes are live"
-        out.append(_problem("critical", "topics", f"{live}: the frames of the others wait in klais_raw"))
+        text = f"{live}: the frames of the others wait in klais_raw{restoring_text(system.restoring())}"
+        out.append(_problem("critical", "topics", text))
     return out
+
+
+def restoring_text(lanes: Mapping[int, str]) -> str:
+    """Progress of recovering lanes as the end of a sentence; empty if none recovers.
+
+    Examples
+    --------
+    >>> restoring_text({2: "61 % of the journal replayed"})
+    '; lane 2: 61 % of the journal replayed'
+    """
+    named = [f"lane {p}: {text}" for p, text in list(lanes.items())[:MOST_RESTORING]]
+    more = [f"{len(lanes) - len(named)} more lanes recover"] if len(lanes) > len(named) else []
+    return "; " + ", ".join([*named, *more]) if lanes else ""
 
 
 def _edge_problems(edges: Mapping[str, ProcessView]) -> list[dict[str, str]]:
     out = []
     for name, edge in edges.items():
-        spooled = edge.gauges.spooled or 0.0
-        if edge.gauges.breaker in ("open", "half_open"):
-            text = f"{name} does not reach Kafka; {spooled:,.0f} frames wait in its spool"
-            out.append(_problem("warning", "edges", text))
+        gauges, spooled = edge.gauges, edge.gauges.spooled or 0.0
+        if gauges.breaker in ("open", "half_open"):
+            soon = gauges.spool_full_s is not None and gauges.spool_full_s < FULL_SOON_S
+            text = f"{name} does not reach Kafka; {spooled:,.0f} frames wait in its spool{fill_text(gauges)}"
+            out.append(_problem("critical" if soon else "warning", "edges", text))
         elif spooled > 0:
             out.append(_problem("warning", "edges", f"{name} replays its spool: {spooled:,.0f} frames to go"))
     return out
+
+
+def fill_text(gauges: Gauges) -> str:
+    """Fill of a spool against its limit, and when it will be full, as the end of a sentence.
+
+    Examples
+    --------
+    >>> fill_text(Gauges(spool_bytes=41.0, spool_max_bytes=100.0, spool_full_s=5400.0))
+    ', which is 41 % full, and full in about 1.5 h at its present growth'
+    >>> fill_text(Gauges(spool_bytes=100.0, spool_max_bytes=100.0, spool_full_s=0.0)), fill_text(Gauges())
+    (', which is full: new frames are dropped', '')
+    """
+    share = fill_share(gauges)
+    if share is None:
+        return ""
+    if gauges.spool_full_s == 0:
+        return ", which is full: new frames are dropped"
+    grows = gauges.spool_full_s is not None
+    soon = f", and full in about {span(gauges.spool_full_s or 0.0)} at its present growth" if grows else ""
+    return f", which is {int(100 * share)} % full{soon}"
+
+
+def fill_share(gauges: Gauges) -> float | None:
+    """Bytes of a spool as a share of its limit; None without a spool, or if the limit is unknown."""
+    limit = gauges.spool_max_bytes or 0.0
+    return (gauges.spool_bytes or 0.0) / limit if limit >= 1 else None
 
 
 def _worker_problems(sample: Mapping[str, float], workers: Mapping[str, ProcessView]) -> list[dict[str, str]]:
@@ -101,7 +147,7 @@ def sentence(found: list[dict[str, str]], sample: Mapping[str, float]) -> str:
 
 
 def process(name: str, seen: ProcessView, record: Record) -> dict[str, Any]:
-    """One edge or worker as in the page's list: its parsed record, and some gauges as sent."""
+    """One edge or worker as in the page's list: its parsed record with some gauges."""
     gauges = record["gauges"]
     wanted = _EDGE_GAUGES if record.get("kind") == "edge" else _WORKER_GAUGES
     return {
@@ -113,8 +159,16 @@ def process(name: str, seen: ProcessView, record: Record) -> dict[str, Any]:
         "rates": dict(seen.rates),
         "dropped": drops(seen),
         "kernel_dropped": kernel_drops(seen),
-        "gauges": {key: gauges[key] for key in wanted if key in gauges},
+        "restoring": [{"partition": p, "text": text} for p, text in restoring_of(seen.gauges).items()],
+        "gauges": _checked(seen, gauges, wanted),
     }
+
+
+def _checked(seen: ProcessView, sent: Mapping[str, Any], wanted: tuple[str, ...]) -> dict[str, Any]:
+    """The wanted gauges: those of the schema without invalid parts, the others as sent."""
+    known = Gauges.model_fields.keys() & set(wanted)
+    checked = seen.gauges.model_dump(include=known, exclude_none=True)
+    return checked | {key: sent[key] for key in wanted if key in sent and key not in known}
 
 
 KERNEL_DROPS = {verdict.label for verdict in Verdict if verdict.drops}

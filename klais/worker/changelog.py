@@ -11,6 +11,7 @@ from klais.core.lane.journal import LAST_STEP, MARKER_KEY
 from klais.errors import JournalFormatError, OtherVersion
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
+from klais.worker.progress import Progress
 
 log = get("klais.worker.changelog")
 
@@ -95,7 +96,9 @@ async def load_marker(
     return found, why
 
 
-async def load_partition(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, bytes | None]:
+async def load_partition(
+    reader: PartitionReader, topic: str, partition: int, progress: Progress | None = None
+) -> tuple[Rows, bytes | None]:
     """Read the rows (ROW [n], one per device) and the marker, None if there is none (a million rows take seconds).
 
     Call this only after the fence, when no previous owner can write to the changelog. Records that are not rows are
@@ -107,10 +110,12 @@ async def load_partition(reader: PartitionReader, topic: str, partition: int) ->
         If reading fails.
     """
     start, end = await reader.offsets(topic, partition)
+    progress = progress or Progress()
+    progress.begin("devices", start, end)
     newest, latest = _Newest(), dict[bytes, bytes | None]()
     marker, wanted, foreign = None, marker_key(partition), 0
     async for record in reader.read(topic, partition, start, end):
-        key, value = record.key, record.value
+        key, value, progress.at = record.key, record.value, record.offset
         if key is None:
             continue
         if key[:1] == b"\0":

@@ -27,6 +27,7 @@ from klais.worker.forget import FORGET_TICK_S
 from klais.worker.intake import Intake
 from klais.worker.lane_statistics import LaneStatistics
 from klais.worker.profiles import ProfileKeeper
+from klais.worker.progress import Progress
 from klais.worker.quarantine import Quarantine
 from klais.worker.recovery import recover
 from klais.worker.session import LaneSession
@@ -75,7 +76,7 @@ class Lane:
         self.closed = self.fenced = False
         self.failure: str | None = None
         self.restarts = self._sessions = 0
-        self._quarantine = Quarantine(partition)
+        self._quarantine, self._progress = Quarantine(partition), Progress()
         self.intake = Intake(context.topics.raw, partition, context.consumer)
         self._context = context
         self._reader = PartitionReader(context.settings)
@@ -84,8 +85,13 @@ class Lane:
     async def run(self) -> None:
         """Run one session: take over, finish decided steps, then decide, journal, send and checkpoint."""
         context, partition, reader = self._context, self.partition, self._reader
+        progress = self._progress
+        progress.begin("takeover")
         await reader.start()
-        session = LaneSession(context, partition, await recover(context, partition, reader), self._quarantine)
+        found = await recover(context, partition, reader, progress)
+        session = LaneSession(context, partition, found, self._quarantine)
+        progress.begin("replay", 0, len(found.journal))
+        del found  # it would keep the journal in memory
         watch = Watch(session, self.intake, reader)
         checkpointer = Checkpointer(session, self.intake, watch)
         self.session, self.checkpointer, self.watch = session, checkpointer, watch
@@ -98,6 +104,7 @@ class Lane:
                 async for step in session.replay.steps(reader, context.topics.raw, partition):
                     session.pending.add(step)
                     session.put_out(step)  # an output skips what the previous owner has sent
+                    progress.at += 1
                     await session.pending.room()
                 session.replay_done()
                 await session.pending.drained()
@@ -131,6 +138,7 @@ class Lane:
         spare_the_collector(self._sessions > 1)
         await self.intake.open(session.state.next_raw)
         self.live.set()
+        self._progress.end()
         at = session.state
         log.info("lane_started", partition=self.partition, step=at.step, next_raw=at.next_raw, epoch=session.epoch)
 
@@ -215,6 +223,7 @@ class Lane:
             alarms=session.alarms if session else (),
             waits_ns=self.intake.oldest_ns,
             taken_ns=session.taken_ns if session else 0,
+            restoring=None if self.closed else self._progress.now(),
         )
 
     async def _live(self) -> None:
@@ -234,6 +243,7 @@ class Lane:
 
     def _ended(self, cause: BaseException, in_a_row: int) -> float:
         """Log why a session ended; the seconds until the next one may begin."""
+        self._progress.end()
         if isinstance(cause, EpochRenewal):
             log.info("epoch_renewed", partition=self.partition)
             return 0.0

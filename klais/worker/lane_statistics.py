@@ -9,6 +9,7 @@ import numpy.typing as npt
 from klais.control.shares import demand
 from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.constants import VERDICTS
+from klais.telemetry.schema import Restoring
 
 LEAST_S = 0.08  # rates over shorter intervals are noise
 MEMORY_S = 0.5  # time constant of the arrival rate
@@ -24,8 +25,8 @@ class LaneStatistics:
     session. ``unsent``: frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records
     that the clean topic does not hold. Both are 0 unless there is a defect. ``alarms``: violated invariants found by
     recovery. ``waits_ns`` and ``taken_ns``: when the edge received the oldest batch that waits for the lane, and the
-    newest batch that the lane has taken (ns since the epoch), 0 = none.
-    the lane has taken (ns since the epoch), 0 = none.
+    newest batch that the lane has taken (ns since the epoch), 0 = none. ``restoring``: progress of its recovery, None
+    while the lane is live or waits after a failure.
     """
 
     partition: int
@@ -46,6 +47,7 @@ class LaneStatistics:
     alarms: tuple[str, ...] = ()
     waits_ns: int = 0
     taken_ns: int = 0
+    restoring: Restoring | None = None
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 
 from klais.telemetry.log import get
+from klais.telemetry.schema import Restoring
 from klais.worker.context import LaneContext
 from klais.worker.lane import Lane, spare_the_collector
 
@@ -45,6 +46,11 @@ class Lanes:
     async def drain(self, timeout_s: float) -> bool:
         """Checkpoint all lanes, for a clean shutdown."""
         return all(await asyncio.gather(*(lane.drain(timeout_s) for lane in self.by_partition.values())))
+
+    def restoring(self) -> dict[int, Restoring]:
+        """Progress of the lanes that recover, by partition."""
+        each = ((partition, lane.statistics().restoring) for partition, lane in sorted(self.by_partition.items()))
+        return {partition: at for partition, at in each if at is not None}
 
     @property
     def live(self) -> bool:

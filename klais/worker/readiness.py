@@ -22,6 +22,8 @@ class GroupState:
         Workers that report on ``klais_stats``, including this one.
     live_elsewhere : frozenset of int
         Lanes that other workers report as live.
+    restoring : mapping of int to str
+        Progress of the lanes that recover, as texts by partition.
     """
 
     stopping: bool = False
@@ -32,6 +34,7 @@ class GroupState:
     partitions: int = 0
     workers: int = 0
     live_elsewhere: frozenset[int] = field(default_factory=frozenset)
+    restoring: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,9 @@ def waiting_for(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> lis
     []
     >>> waiting_for(group, "klais_raw", {0: False})
     ['lane 1 to start', 'lane 0 to become live']
+    >>> group = GroupState(recovered=True, restoring={0: "61 % of the journal replayed"}, assigned=frozenset({0}))
+    >>> waiting_for(group, "klais_raw", {0: False})
+    ['lane 0 to become live (61 % of the journal replayed)']
     """
     if group.stopping:
         return ["nothing: the worker is stopping"]
@@ -92,4 +98,9 @@ def waiting_for(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> lis
         out.append(f"a partition of {topic}: the topic does not exist, or its lanes move to other workers")
     out += [f"partition {p} of {topic}: the broker does not know it" for p in sorted(group.gone)]
     out += [f"lane {p} to start" for p in sorted(group.assigned - set(lanes))]
-    return out + [f"lane {p} to become live" for p, live in sorted(lanes.items()) if not live]
+    return out + [f"lane {p} to become live{_progress(group, p)}" for p, live in sorted(lanes.items()) if not live]
+
+
+def _progress(group: GroupState, partition: int) -> str:
+    text = group.restoring.get(partition, "")
+    return f" ({text})" if text else ""

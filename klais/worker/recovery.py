@@ -28,6 +28,7 @@ from klais.worker.changelog import load_marker, load_partition
 from klais.worker.context import LaneContext
 from klais.worker.doubled import Frame, count_doubled
 from klais.worker.invariant import OutputSeen, Plan, Seen, Violation, judge
+from klais.worker.progress import Progress
 from klais.worker.session import RecoveredState, Senders
 
 log = get("klais.worker.recovery")
@@ -53,7 +54,7 @@ class JournalSeen:
     behind: int
 
 
-async def recover(context: LaneContext, partition: int, reader: PartitionReader) -> RecoveredState:
+async def recover(context: LaneContext, partition: int, reader: PartitionReader, progress: Progress) -> RecoveredState:
     """Take the lane over and read the state that it needs to continue.
 
     Raises
@@ -67,8 +68,9 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     # Before the fence, because its control records would hide that an output lost its tail.
     bounds = {name: await reader.offsets(topic, partition) for name, topic in outputs.items()}
     senders = await _take_over(context, partition, list(outputs.values()))
+    progress.begin("turn")
     async with context.loading:
-        rows, value = await load_partition(reader, topics.devices_changelog, partition)
+        rows, value = await load_partition(reader, topics.devices_changelog, partition, progress)
         marker, why = await load_marker(reader, topics.devices_changelog, partition, value)
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
@@ -79,7 +81,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
             f"{topics.partitions}: devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
-    journal = await _read_journal(reader, topics.journal, partition, marker)
+    journal = await _read_journal(reader, topics.journal, partition, marker, progress)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
     floor, epoch = _floor(marker, journal.steps)
     where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
@@ -264,13 +266,19 @@ async def _lineage(senders: Senders, worker_id: str, marker: Marker | None, jour
     return drawn
 
 
-async def _read_journal(reader: PartitionReader, topic: str, partition: int, marker: Marker | None) -> JournalSeen:
+async def _read_journal(
+    reader: PartitionReader, topic: str, partition: int, marker: Marker | None, progress: Progress
+) -> JournalSeen:
     """Read the journalled steps after the marker, up to the first gap."""
     after, start = (marker.step, marker.journal_offset) if marker else (0, 0)
     log_start, log_end = await reader.offsets(topic, partition)
     begin = max(start, log_start) if start <= log_end else log_start  # cut or recreated: read all that it holds
-    found = JournalSteps(after, cut=begin != start)
-    steps = [step async for raw in reader.read(topic, partition, begin) if (step := found.take(raw.value)) is not None]
+    found, steps = JournalSteps(after, cut=begin != start), list[StepRecord]()
+    progress.begin("journal", begin, log_end)
+    async for raw in reader.read(topic, partition, begin):
+        progress.at = raw.offset
+        if (step := found.take(raw.value)) is not None:
+            steps.append(step)
     found.end()
     if found.unreadable:
         say = log.error if found.behind else log.warning

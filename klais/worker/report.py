@@ -218,6 +218,7 @@ class Report:
             lanes=len(self._lanes.by_partition),
             lanes_live=len(live),
             lane_restarts=sum(lane.statistics().restarts for lane in self._lanes.by_partition.values()),
+            restoring=self._lanes.restoring(),
             lane_live={p: lane.live.is_set() and not lane.closed for p, lane in self._lanes.by_partition.items()},
             unaccounted=abs(check.missing) + abs(check.unsent) + abs(check.lost),
         )

@@ -106,6 +106,7 @@ class WorkerRuntime:
             partitions=len(known & self._ours),
             workers=len({*others.workers, self.worker_id}),
             live_elsewhere=others.live_lanes(),
+            restoring={p: at.text for p, at in self.lanes.restoring().items()},
         )
         lanes = {p: lane.live.is_set() and not lane.closed for p, lane in self.lanes.by_partition.items()}
         return readiness(group, raw, lanes)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from klais.core.lane.counters import dropped, dropped_by_reason, passed, received
 from klais.core.lane.state import TALLIES, Tally
 from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, VERDICTS, Reason
-from klais.telemetry.schema import Gauges
+from klais.telemetry.schema import Gauges, Restoring
 from klais.telemetry.snapshots import WorkerSnapshot, reason_counts
 
 OUTPUTS = ("telemetry", "anomalies", "dead_letter")
@@ -59,6 +59,8 @@ class WorkerStatistics:
         Owned lanes, those that take records now, and restarts of owned lanes.
     lane_live : dict of int to bool
         Whether the lane takes records now, by partition, for owned lanes.
+    restoring : dict of int to Restoring
+        Progress of the lanes that recover, by partition.
     unaccounted : int
         Frames missing in the conservation check of the live lanes.
     """
@@ -89,6 +91,7 @@ class WorkerStatistics:
     lanes_live: int = 0
     lane_restarts: int = 0
     lane_live: dict[int, bool] = field(default_factory=dict)
+    restoring: dict[int, Restoring] = field(default_factory=dict)
     unaccounted: int = 0
 
     def counters(self) -> dict[str, Any]:
@@ -139,6 +142,7 @@ class WorkerStatistics:
             pending_frames=self.pending_frames,
             lanes=self.lanes,
             lanes_live=self.lanes_live,
+            restoring={str(p): at for p, at in self.restoring.items()} or None,
             lane_restarts=self.lane_restarts,
         )
 

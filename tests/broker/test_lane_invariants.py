@@ -16,6 +16,7 @@ from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.verify.audit import audit_lane, read_table
 from klais.worker import watch
+from klais.worker.progress import Progress, Stage
 from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
 
 FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
@@ -75,9 +76,16 @@ def once(settings, edge) -> None:
     assert (len(there), sum(there.values())) == (edge.sent, edge.sent)
 
 
-async def test_nothing_is_wrong_after_a_plain_crash(system):
+async def test_nothing_is_wrong_after_a_plain_crash(system, monkeypatch):
     settings, _, edge = system(**RARE)
     await began(settings, edge)
+    stages, begin = list[tuple[str, int]](), Progress.begin
+
+    def noted(self: Progress, stage: Stage, first: int = 0, end: int = 0) -> None:
+        stages.append((stage, end - first))
+        begin(self, stage, first, end)
+
+    monkeypatch.setattr(Progress, "begin", noted)
     report = await after(settings, edge)
     once(settings, edge)
     assert (report.passed, report.doubled, report.output_lost, report.lost_records, report.alarms) == (
@@ -87,6 +95,9 @@ async def test_nothing_is_wrong_after_a_plain_crash(system):
         0,
         (),
     )
+    assert [stage for stage, _ in stages] == ["takeover", "turn", "devices", "journal", "replay"]
+    (_, _, (_, rows), (_, records), (_, steps)) = stages
+    assert rows >= 5 and records >= steps == 10, "five devices in the checkpoint, ten steps after it"
 
 
 async def test_the_whole_journal_and_all_raw_records_expired(system):

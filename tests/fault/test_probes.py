@@ -31,3 +31,5 @@ def test_no_probe_says_that_an_edge_without_kafka_should_be_killed(tmp_path: Pat
         status, body = edge.get("/readyz")
         assert status == 503 and "the spool is full" in body["waiting_for"][0]
         assert edge.get("/livez")[0] == 200 and edge.get("/livez")[1]["live"] is True
+        wait_for(lambda: edge.get("/stats")[1]["edge"]["gauges"].get("spool_full_s") == 0.0, 30, "no time left")
+        assert edge.get("/stats")[1]["edge"]["gauges"]["spool_max_bytes"] == SPOOL_BYTES

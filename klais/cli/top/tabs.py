@@ -56,6 +56,9 @@ def processes(event: Event) -> list[Row]:
                     "lag": sum(lag.values()) if isinstance(lag, Mapping) else None,
                     "queue": gauges.get("queue_depth"),
                     "spool": gauges.get("spooled"),
+                    "spool_percent": _spool_percent(gauges),
+                    "spool_full_s": gauges.get("spool_full_s"),
+                    "restoring": _restoring(one),
                     "cpu_percent": 100 * gauges["cpu_share"] if "cpu_share" in gauges else None,
                     "p99_ms": (gauges.get("processing_ms") or {}).get("p99"),
                     "host": one.get("host"),
@@ -63,6 +66,17 @@ def processes(event: Event) -> list[Row]:
                 }
             )
     return rows
+
+
+def _spool_percent(gauges: Mapping[str, Any]) -> float | None:
+    """Bytes of a spool in percent of its limit; None without a spool or in the record of an older edge."""
+    limit = gauges.get("spool_max_bytes") or 0
+    return 100 * gauges.get("spool_bytes", 0.0) / limit if limit >= 1 else None
+
+
+def _restoring(process: Mapping[str, Any]) -> str | None:
+    """Progress of the lanes of a worker that recover; None if none does."""
+    return "; ".join(f"lane {at['partition']}: {at['text']}" for at in process.get("restoring", ())) or None
 
 
 def drops(event: Event) -> list[Row]:
@@ -101,6 +115,9 @@ TABS = (
             Column("spool"),
             Column("cpu_percent", "CPU %"),
             Column("p99_ms", "P99 MS"),
+            Column("spool_percent", "SPOOL %"),
+            Column("spool_full_s", "FULL IN S"),
+            Column("restoring"),
             Column("host"),
         ),
         processes,

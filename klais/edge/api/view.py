@@ -18,6 +18,7 @@ from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
 from klais.edge.api.models import HANGS_S
 from klais.edge.api.rate import RateSetter
+from klais.edge.sinks.spool.forecast import FillForecast
 from klais.edge.sinks.store_and_forward import Forwarder, ForwarderStatistics
 from klais.edge.spine import Spine
 from klais.kafka.stats import StatsFollower, clock_warning
@@ -109,7 +110,7 @@ class EdgeView:
         self._control, self._system, self._applier, self._rate = control, system, applier, rate
         self._batch, self._kafka, self._metrics = batch_ms, kafka_ms, metrics
         self._problems, self._stopping, self._skipped = problems, stopping, skipped
-        self._cpu = CpuShare()
+        self._cpu, self._forecast = CpuShare(), FillForecast()
         self._started_s = time.monotonic()
         self._refused = (0, float("-inf"))  # frames refused so far, and when that number last grew
 
@@ -138,12 +139,14 @@ class EdgeView:
         """Counters and gauges for ``klais_stats``, with CPU and latency since the previous record; called once a
         second.
         """
-        now = self.statistics()
+        now, now_s = self.statistics(), time.monotonic()
         latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
         with self._spine.lock:
-            second = self._spine.activity.second(time.monotonic())
+            second = self._spine.activity.second(now_s)
         traffic = {} if second is None else {"traffic": second}
-        gauges = now.gauges() | self._applier.figures.gauges()
+        at, batch = now.forwarder, self._settings.batch_max_bytes
+        self._forecast.sample(now_s, at.spool_bytes, at.spool_max_bytes, batch)
+        gauges = now.gauges() | self._forecast.gauges() | self._applier.figures.gauges()
         return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic
 
     def problems(self) -> list[str]:
@@ -208,7 +211,7 @@ class EdgeView:
         edge = {
             "id": self._settings.edge_id,
             "counters": now.counters,
-            "gauges": now.gauges(),
+            "gauges": now.gauges() | self._forecast.gauges(),
             "source": self._source(),
         }
         return {

@@ -18,11 +18,13 @@ SHARED_METRICS = frozenset(
     }
 )
 SHARED_GAUGES = frozenset({"linger_ms"})
+FIRST_GAUGES = frozenset({"spool_full_s"})
+"""Times until something happens: the smallest counts."""
 
 
 def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:
-    """Gauges of all: sums, maxima of those that are not additive, and the state of the first breaker that is not
-    closed.
+    """Gauges of all: sums, maxima or minima of those that are not additive, and the state of the first breaker that is
+    not closed.
     """
     out: dict[str, Any] = {}
     for one in gauges:
@@ -31,6 +33,8 @@ def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:
                 out[name] = value if out.get(name, "closed") == "closed" else out[name]
             elif name in SHARED_GAUGES:
                 out[name] = max(out.get(name, value), value)
+            elif name in FIRST_GAUGES:
+                out[name] = min(out.get(name, value), value)
             elif isinstance(value, str):
                 out[name] = out.get(name) or value
             else:

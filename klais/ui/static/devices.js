@@ -3,10 +3,21 @@ import { html, useEffect, useState } from "./lib.js";
 import { go, usePoll } from "./hooks.js";
 import { store } from "./store.js";
 import { DeviceLink, Failure, noRows, State, Table } from "./parts.js";
-import { ago, count, counted, printable } from "./format.js";
+import { ago, count, counted, duration, printable } from "./format.js";
 
 const STATES = ["normal", "silent", "flagged", "limited", "blocked"];
 const SIZES = ["50", "100", "500"];
+const SILENT = new Map([
+  ["", "any time"],
+  ["60", "1 minute"],
+  ["600", "10 minutes"],
+  ["3600", "1 hour"],
+  ["86400", "1 day"],
+]);
+
+// A time in the address that is none of these is a choice too; the worker refuses what is not a number.
+const silentText = (seconds) =>
+  SILENT.get(seconds) ?? (/^\d{1,10}$/.test(seconds) ? duration(Number(seconds)) : printable(seconds));
 
 function csv(rows) {
   // Spreadsheets evaluate text that begins like a formula, and a device id may be one.
@@ -68,6 +79,7 @@ export function Devices({ query, paused }) {
   const { data, error } = usePoll(pathOf(query), 2000, still || paused);
   const change = (more) => go("devices", { ...query, after: "", ...more });
   const size = query.size ?? "50";
+  const silent = query.silent_s ?? "";
   const back = trail.get(placeOf(query));
   useEffect(() => setTyped(query.q ?? ""), [query.q]);
   const now = store.clock();
@@ -103,6 +115,10 @@ export function Devices({ query, paused }) {
         ${[...new Set([...SIZES, size])].map((each) => html`<option value=${each}>${each}</option>`)}</select></label>
       <label class="check"><input type="checkbox" checked=${query.dropped === "true"}
         onChange=${(e) => change({ dropped: e.target.checked ? "true" : "" })} /> with drops only</label>
+      <label>Silent for <select value=${silent} onChange=${(e) => change({ silent_s: e.target.value })}>
+        ${[...new Set([...SILENT.keys(), silent])].map(
+          (each) => html`<option value=${each}>${silentText(each)}</option>`,
+        )}</select></label>
       <button type="button" disabled=${!data?.items?.length} onClick=${() => copy(data.items)}>Copy as CSV</button>
       <span role="status">${said}</span>
     </form>

@@ -4,6 +4,42 @@ import { State, Table } from "./parts.js";
 import { overrides } from "./control.js";
 import { bytes, count, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
+const NEARLY_FULL = 0.8;
+const FULL_SOON_S = 600;
+
+// Share of a spool's limit that is used; null without a spool, or where the edge does not say.
+export const fill = (gauges) =>
+  gauges.spool_max_bytes >= 1 ? (gauges.spool_bytes ?? 0) / gauges.spool_max_bytes : null;
+
+const wholePercent = (share) => `${Math.floor(100 * share)} %`;
+
+function spool(gauges) {
+  if (gauges.spool_max_bytes === 0 && !gauges.spooled) return "no spool";
+  const used = bytes(gauges.spool_bytes ?? 0);
+  const share = fill(gauges);
+  const text = share === null ? used : `${used} of ${bytes(gauges.spool_max_bytes)} (${wholePercent(share)})`;
+  const shown = share >= NEARLY_FULL ? html`<${State} value="warning" text=${text} />` : text;
+  return html`<div>${count(gauges.spooled ?? 0)} frames</div><div>${shown}</div>`;
+}
+
+function spoolFull(gauges) {
+  const left = gauges.spool_full_s;
+  if (left === 0) return html`<${State} value="critical" text="is full" />`;
+  if (!Number.isFinite(left)) return fill(gauges) === null ? "–" : "no growth";
+  const text = `in ${duration(left)}`;
+  return left < FULL_SOON_S ? html`<${State} value="critical" text=${text} />` : text;
+}
+
+// The spool that is the fullest and the one that is full first, for the overview; empty without figures.
+export function fullest(edges) {
+  const shares = edges.map((edge) => fill(edge.gauges)).filter((share) => share !== null);
+  const left = Math.min(...edges.map((edge) => edge.gauges.spool_full_s ?? Infinity));
+  if (!shares.length) return "";
+  const used = `${edges.length > 1 ? "the fullest is " : ""}${wholePercent(Math.max(...shares))} full`;
+  if (left === 0) return `${used}, no room`;
+  return Number.isFinite(left) ? `${used}, full in ${duration(left)}` : used;
+}
+
 const edges = [
   { label: "edge", cell: (row) => html`<code>${printable(row.id)}</code>` },
   { label: "host", cell: (row) => hostName(row.host) },
@@ -18,11 +54,8 @@ const edges = [
   { label: "passed/s", number: true, cell: (row) => short(row.rates.passed) },
   { label: "dropped/s", number: true, cell: (row) => short(row.rates.dropped) },
   { label: "in flight", number: true, cell: (row) => bytes(row.gauges.inflight_bytes ?? 0) },
-  {
-    label: "spool",
-    number: true,
-    cell: (row) => `${count(row.gauges.spooled ?? 0)} frames, ${bytes(row.gauges.spool_bytes ?? 0)}`,
-  },
+  { label: "spool", number: true, cell: (row) => spool(row.gauges) },
+  { label: "spool full", number: true, cell: (row) => spoolFull(row.gauges) },
   { label: "p99", number: true, cell: (row) => ms(row.gauges.processing_ms?.p99) },
   { label: "CPU", number: true, cell: (row) => percent(row.gauges.cpu_share) },
   { label: "up", number: true, cell: (row) => duration(row.uptime_s) },
@@ -33,7 +66,9 @@ function filters(event) {
   const found = new Map();
   for (const edge of event.edges) {
     const filter = edge.gauges.xdp;
-    if (filter?.packets) found.set(edge.host ?? edge.id, { key: edge.host ?? edge.id, ...filter });
+    const drops = new Map((edge.kernel_dropped ?? []).map((drop) => [drop.reason, drop.intended]));
+    const perS = filter?.rates && new Map(Object.entries(filter.rates));
+    if (filter?.packets) found.set(edge.host ?? edge.id, { ...filter, key: edge.host ?? edge.id, drops, perS });
   }
   return [...found.values()];
 }
@@ -42,28 +77,46 @@ const verdicts = (event) =>
   filters(event).flatMap((filter) =>
     Object.entries(filter.packets)
       .filter(([, packets]) => packets > 0)
-      .map(([verdict, packets]) => ({ key: `${filter.key} ${verdict}`, host: filter.key, verdict, packets })),
+      .map(([verdict, packets]) => ({
+        key: `${filter.key} ${verdict}`,
+        host: filter.key,
+        verdict,
+        packets,
+        // A filter without figures of the second before has no rates; in others, verdicts without packets have none.
+        rate: filter.perS ? (filter.perS.get(verdict) ?? 0) : null,
+        drops: filter.drops.has(verdict),
+        intended: filter.drops.get(verdict),
+      })),
   );
 
-const LIMITS_BY = {
-  load: "given at load: set-points are not confirmed",
-  controller: "the controller",
-  operator: "an operator",
-};
+const LIMITS_BY = new Map([
+  ["load", "given at load: set-points are not confirmed"],
+  ["controller", "the controller"],
+  ["operator", "an operator"],
+]);
 
 const ofFilters = [
   { label: "host", cell: (row) => hostName(row.key) },
   { label: "maps below", cell: (row) => html`<code>${printable(row.key.split(":")[1] ?? "–")}</code>` },
-  { label: "limits by", cell: (row) => LIMITS_BY[row.limits_by] ?? printable(row.limits_by ?? "–") },
+  { label: "limits by", cell: (row) => LIMITS_BY.get(row.limits_by) ?? printable(row.limits_by ?? "–") },
   { label: "set-points confirmed", number: true, cell: (row) => before(row.set_points_age_s) },
   { label: "passed", number: true, cell: (row) => count(row.packets.pass) },
 ];
 
 const before = (seconds) => (seconds === undefined ? "never" : `${duration(seconds)} ago`);
 
+// What happens to packets with a verdict; a rule in monitor mode only counts those that it would drop.
+function effect(row) {
+  if (row.verdict.startsWith("would_")) return "pass (monitor mode)";
+  if (!row.drops) return "pass";
+  return row.intended ? "are dropped" : html`<${State} value="critical" text="are dropped: a loss" />`;
+}
+
 const ofVerdicts = [
   { label: "host", cell: (row) => hostName(row.host) },
   { label: "verdict", kind: "short", cell: (row) => words(row.verdict) },
+  { label: "the packets", kind: "short", cell: (row) => effect(row) },
+  { label: "packets/s", number: true, cell: (row) => short(row.rate) },
   { label: "packets", number: true, cell: (row) => count(row.packets) },
 ];
 

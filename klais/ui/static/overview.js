@@ -2,6 +2,7 @@
 import { html } from "./lib.js";
 import { Figure, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
+import { fullest } from "./edges.js";
 import { bytes, clock, count, counted, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
 const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>${name}</b>
@@ -112,6 +113,20 @@ export function lags(event) {
     .sort((a, b) => a.partition - b.partition);
 }
 
+const MOST_RESTORING = 3; // lanes named here; the page of topics has all
+
+// Progress of the lanes that recover: "lane 2: 61 % of the journal replayed".
+export function restoring(event) {
+  return event.workers
+    .flatMap((worker) => worker.restoring ?? [])
+    .map((row) => `lane ${row.partition}: ${printable(row.text)}`);
+}
+
+function inSpools(s, edges) {
+  const full = fullest(edges);
+  return `${short(s.spool_frames)} frames in spools (${bytes(s.spool_bytes)}${full && `; ${full}`})`;
+}
+
 export function Overview({ store, theme }) {
   const event = store.now;
   if (!event) return html`<p class="empty">Waiting for the first figures…</p>`;
@@ -139,7 +154,7 @@ export function Overview({ store, theme }) {
       <${Step} name="arrive" href="#/edges" rate=${short(s.edge_received)} unit="frames/s"
         notes=${[
           counted(s.edges, "edge", "edges"),
-          s.spool_frames > 0 && `${short(s.spool_frames)} frames in spools (${bytes(s.spool_bytes)})`,
+          s.spool_frames > 0 && inSpools(s, event.edges),
           s.edge_dropped > 0 && `${short(s.edge_dropped)}/s dropped`,
         ]} />
       <${Step} name="klais_raw" href="#/topics" rate=${short(s.edge_passed)} unit="frames/s"
@@ -147,6 +162,7 @@ export function Overview({ store, theme }) {
       <${Step} name="workers" href="#/topics" rate=${short(s.worker_received)} unit="frames/s"
         notes=${[
           `${count(s.lanes_live)} of ${event.partitions} lanes live`,
+          ...restoring(event).slice(0, MOST_RESTORING),
           `${count(s.queue_depth)} frames queued`,
           s.worker_dropped > 0 && `${short(s.worker_dropped)}/s dropped`,
         ]} />

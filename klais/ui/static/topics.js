@@ -20,6 +20,20 @@ function timeToClear(row) {
   return faster > 0 ? duration(row.lag / faster) : "growing";
 }
 
+// Lanes that are not live yet, with their progress.
+function recovering(event) {
+  const rows = event.workers.flatMap(({ id, restoring }) =>
+    (restoring ?? []).map((row) => ({ key: `${id} ${row.partition}`, worker: id, ...row })),
+  );
+  return rows.sort((a, b) => a.partition - b.partition);
+}
+
+const ofRecovering = [
+  { label: "partition", cell: (row) => row.partition },
+  { label: "worker", cell: (row) => html`<code>${printable(row.worker)}</code>` },
+  { label: "progress", kind: "text", cell: (row) => printable(row.text) },
+];
+
 export function Topics({ store, paused }) {
   const { data, error } = usePoll("/topics/", 2000, paused);
   const kept = useRef(new Map());
@@ -90,6 +104,12 @@ export function Topics({ store, paused }) {
       html`<${Table} caption="Workers" columns=${workers}
         rows=${event.workers.map((row) => ({ ...row, key: row.id }))}
       empty="No worker reports." />`
+    }
+    ${
+      event &&
+      recovering(event).length > 0 &&
+      html`<${Table} caption="Lanes that recover: their frames wait in klais_raw" columns=${ofRecovering}
+        rows=${recovering(event)} />`
     }
     ${
       event &&

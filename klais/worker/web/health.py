@@ -22,6 +22,7 @@ def lanes_body(lanes: dict[int, Lane]) -> dict[str, Any]:
             "live": of_lane.live,
             "fenced": of_lane.fenced,
             "failure": of_lane.failure,
+            "restoring": of_lane.restoring.model_dump() if of_lane.restoring else None,
             "restarts": of_lane.restarts,
             "checkpoint_age_s": None if age_s is None else round(age_s, 3),
             "alarms": list(of_lane.alarms),

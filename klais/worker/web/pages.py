@@ -144,7 +144,9 @@ def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Row
     """Lane, row (ROW [1], a copy) and state of a device of this worker; 404 if the lane does not know it."""
     lane = views.lanes.by_partition[partition]
     if lane.session is None or not lane.live.is_set():
-        text = f"the lane of partition {partition} is recovering: try again in a moment"
+        restoring = lane.statistics().restoring
+        progress = f" ({restoring.text})" if restoring else ""
+        text = f"the lane of partition {partition} is recovering{progress}: try again in a moment"
         raise HttpError(503, "lane_recovering", text, partition=partition)
     state = lane.session.state
     at = state.find(device_id)

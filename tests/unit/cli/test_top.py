@@ -107,6 +107,23 @@ def test_rows_of_the_tabs(event: dict[str, Any]) -> None:
     }
 
 
+def test_how_full_a_spool_is_and_how_far_lanes_are_stands_in_the_processes(event: dict[str, Any]) -> None:
+    edge, worker = event["edges"][0], event["workers"][0]
+    spool = {"spooled": 9, "spool_bytes": 410.0, "spool_max_bytes": 1000.0, "spool_full_s": 90.0}
+    lanes = [{"partition": 2, "text": "61 % of the journal replayed"}, {"partition": 7, "text": HOSTILE}]
+    some = event | {
+        "edges": [edge | {"gauges": edge["gauges"] | spool}, edge | {"gauges": {"spool_max_bytes": 0}}],
+        "workers": [worker | {"restoring": lanes}, worker],
+    }
+    rows = processes(some)
+    assert [(row["spool_percent"], row["spool_full_s"]) for row in rows[:2]] == [(41.0, 90.0), (None, None)]
+    assert rows[2]["restoring"].startswith("lane 2: 61 % of the journal replayed; lane 7: ")
+    assert rows[3]["restoring"] is None
+    drawn = picture(Screen(tab=1), some, rows, None, 400, 20).plain
+    assert "SPOOL %" in drawn and "FULL IN S" in drawn and "41" in drawn and "61 % of the journal" in drawn
+    assert all(line.isprintable() for line in drawn.splitlines())
+
+
 def test_every_column_of_devices_can_be_sorted_by() -> None:
     for column in range(len(TABS[DEVICES].columns)):
         screen = Screen(tab=DEVICES)

@@ -132,13 +132,33 @@ def test_the_filters_counters_are_read_once_a_second(host: Host) -> None:
     assert host.applier.figures.packets == {"blocked": 8, "pass": 9}
 
 
+def test_each_verdict_has_a_rate_those_of_monitor_mode_too_and_none_over_a_filter_that_was_loaded_again(
+    host: Host,
+) -> None:
+    def counts(**packets: int) -> None:
+        host.maps.counts = lambda: {name: (n, 0) for name, n in packets.items()}  # type: ignore[method-assign]
+
+    counts(**{"pass": 100, "blocked": 7, "would_device_rate": 0})
+    host.look(100.0)
+    assert "rates" not in host.applier.figures.gauges()["xdp"]
+    counts(**{"pass": 500, "blocked": 7, "would_device_rate": 30})
+    host.look(102.0)
+    assert host.applier.figures.gauges()["xdp"]["rates"] == {"pass": 200.0, "would_device_rate": 15.0}
+    counts(**{"pass": 3, "blocked": 0, "would_device_rate": 0})
+    host.look(103.0)
+    assert "rates" not in host.applier.figures.gauges()["xdp"]
+    counts(**{"pass": 3, "blocked": 0, "would_device_rate": 0})
+    host.look(104.0)
+    assert host.applier.figures.gauges()["xdp"]["rates"] == {}
+
+
 def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(host: Host) -> None:
     host.look(100.0)
     assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("load", None)
     host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}})
     host.look(101.0)
     assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("controller", 0.5)
-    expected = {"packets": {"pass": 1}, "limits_by": "controller", "set_points_age_s": 0.5}
+    expected = {"packets": {"pass": 1}, "limits_by": "controller", "set_points_age_s": 0.5, "rates": {"pass": 1.0}}
     assert host.applier.figures.gauges() == {"xdp": expected}
     host.put("override", mode="manual", rate=9.0)
     host.put("global", mode="manual", rate=9.0, hosts={HOST: {"rate": 7.0, "burst": 6.0}})

@@ -33,6 +33,8 @@ def test_gauges_are_added_where_that_means_something() -> None:
     both = {"queue_depth": 7, "linger_ms": 9.0, "breaker": "half_open", "spool_trouble": "disk full"}
     assert sum_gauges([a, b]) == sum_gauges([b, a]) == both
     assert sum_gauges([]) == {}
+    left = [{"spool_full_s": 90.0, "spool_bytes": 5}, {"spool_bytes": 7}, {"spool_full_s": 30.0, "spool_bytes": 1}]
+    assert sum_gauges(left) == {"spool_full_s": 30.0, "spool_bytes": 13}
 
 
 def test_metrics_of_several_processes_become_one_text() -> None:

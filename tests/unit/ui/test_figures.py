@@ -208,3 +208,57 @@ def test_what_the_kernel_filter_dropped_is_shown_with_its_reason_and_whether_it_
     ]
     bare = edge()
     assert process("edge-1", ProcessView.of("edge-1", bare), bare)["kernel_dropped"] == []
+
+
+@pytest.mark.parametrize(
+    ("gauges", "severity", "part"),
+    [
+        ({"spool_full_s": 5400.0}, "warning", "41 % full, and full in about 1.5 h at its present growth"),
+        ({"spool_full_s": 90.0}, "critical", "full in about 1.5 min"),
+        ({"spool_full_s": 0.0}, "critical", "which is full: new frames are dropped"),
+        ({}, "warning", "in its spool, which is 41 % full"),
+        ({"spool_max_bytes": 0}, "warning", "frames wait in its spool"),
+        ({"spool_max_bytes": 1e-300}, "warning", "frames wait in its spool"),
+        ({"spool_max_bytes": -5.0, "spool_full_s": -1.0}, "warning", "frames wait in its spool"),
+        ({"spool_max_bytes": "x", "spool_full_s": []}, "warning", "frames wait in its spool"),
+    ],
+)
+def test_an_outage_says_how_full_the_spool_is_and_when_it_will_be(gauges: dict, severity: str, part: str) -> None:
+    outage = {"breaker": "open", "spooled": 500, "spool_bytes": 410.0, "spool_max_bytes": 1000.0}
+    found = found_problems(edge(**outage | gauges), worker())
+    assert [problem["severity"] for problem in found] == [severity]
+    assert found[0]["text"].endswith(part) or part in found[0]["text"]
+
+
+def test_a_lane_that_recovers_is_shown_with_its_progress() -> None:
+    at = {"1": {"stage": "replay", "share": 0.619}, "0": {"stage": "devices", "share": 0.02}}
+    record = worker(lanes_live=0, restoring=at)
+    shown = process("w-1", ProcessView.of("w-1", record), record)
+    assert shown["restoring"] == [
+        {"partition": 0, "text": "2 % of its devices read"},
+        {"partition": 1, "text": "61 % of the journal replayed"},
+    ]
+    (problem,) = found_problems(edge(), record)
+    assert problem["text"].endswith("; lane 0: 2 % of its devices read, lane 1: 61 % of the journal replayed")
+    many = worker(lanes_live=0, restoring={str(p): {"stage": "turn", "share": 0} for p in range(9)})
+    assert found_problems(edge(), many)[0]["text"].endswith(", 6 more lanes recover")
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    ["x", 5, [], {"0": {}}, {"0": {"stage": "<b>", "share": 0.5}}, {"0": {"stage": "replay", "share": 2}}, {"0": None}],
+)
+def test_a_progress_that_no_worker_sends_is_not_shown(rubbish: object) -> None:
+    good = {"1": {"stage": "journal", "share": 0.5}, "x": {"stage": "journal", "share": 0.5}}
+    sent = good | rubbish if isinstance(rubbish, dict) else rubbish
+    record = worker(restoring=sent)
+    shown = process("w-1", ProcessView.of("w-1", record), record)
+    wanted = [{"partition": 1, "text": "50 % of the journal read"}] if isinstance(rubbish, dict) else []
+    assert shown["restoring"] == wanted
+    assert shown["gauges"]["lanes"] == 2
+
+
+def test_gauges_of_another_type_do_not_reach_the_page() -> None:
+    record = edge(spool_max_bytes="4 GiB", spool_full_s={"a": 1}, xdp={"packets": "x"}, linger_ms=5.0, cpu_share=None)
+    shown = process("edge-1", ProcessView.of("edge-1", record), record)["gauges"]
+    assert shown == {"breaker": "closed", "linger_ms": 5.0, "processing_ms": {"p50": 1.0, "p99": 4.0, "count": 9}}

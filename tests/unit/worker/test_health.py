@@ -12,7 +12,7 @@ from klais.control.setpoints import ControlFollower
 from klais.core.lane.state import TALLIES, Tally
 from klais.kafka.topic_rules import Mismatch
 from klais.kafka.topics_watch import TopicsWatch
-from klais.telemetry.schema import VERSION
+from klais.telemetry.schema import VERSION, Restoring
 from klais.worker.controller import LEADERLESS_S, Controller, ControllerStatistics
 from klais.worker.invariant import OutputSeen, Seen, judge
 from klais.worker.readiness import GroupState, readiness
@@ -188,6 +188,20 @@ async def test_what_needs_a_look_and_stops_nothing_is_a_warning(views, name):
     body = await health(make(views))
     (text,) = body["warnings"]
     assert body["status"] == "ok" and what in text and do in text
+
+
+async def test_a_lane_that_recovers_says_how_far_it_is_in_health_and_in_the_record(views):
+    lane = views.lanes.by_partition[1]
+    lane.live.clear()
+    lane.seen = {"restoring": Restoring(stage="replay", share=0.61)}
+    body = await health(views)
+    assert (body["status"], body["problems"]) == ("ok", [])
+    assert body["lanes"]["1"]["restoring"] == {"stage": "replay", "share": 0.61}
+    assert body["lanes"]["0"]["restoring"] is None
+    gauges = views.report.statistics().gauges()
+    assert gauges.restoring is not None and gauges.restoring["1"].text == "61 % of the journal replayed"
+    lane.seen = {}
+    assert views.report.statistics().gauges().restoring is None
 
 
 async def test_a_standby_is_healthy(views):

@@ -36,6 +36,10 @@ def test_during_the_start_it_waits_for_the_table_and_the_rebalance_not_for_parti
 def test_each_lane_that_is_missing_or_recovers_is_named():
     group = GroupState(recovered=True, assigned=frozenset({0, 1, 2}))
     assert waiting_for(group, RAW, {0: True, 2: False}) == ["lane 1 to start", "lane 2 to become live"]
+    told = replace(group, restoring={0: "x", 2: "61 % of the journal replayed"})
+    assert waiting_for(told, RAW, {0: True, 1: True, 2: False}) == [
+        "lane 2 to become live (61 % of the journal replayed)"
+    ]
 
 
 def test_a_partition_that_the_broker_lost_is_named_while_its_lane_still_runs():

@@ -12,6 +12,7 @@ from klais.control.setpoints import ControlFollower
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.end_offsets import Sample
+from klais.telemetry.schema import Restoring
 from klais.worker.readiness import Readiness
 from klais.worker.rows import Cursor
 from klais.worker.web.queries import write_cursor
@@ -117,6 +118,10 @@ async def test_a_recovering_lane_says_come_again(views):
     views.lanes.by_partition[partition_of(b"dev-1", PARTITIONS)].live.clear()
     answer = await get(views, "/devices/{device_id}/", "/devices/dev-1/")
     assert answer.status == 503 and answer.headers["Retry-After"] == "1"
+    lane = views.lanes.by_partition[partition_of(b"dev-1", PARTITIONS)]
+    lane.seen = {"restoring": Restoring(stage="replay", share=0.61)}
+    answer = await get(views, "/devices/{device_id}/", "/devices/dev-1/")
+    assert "is recovering (61 % of the journal replayed): try again" in orjson.loads(answer.body)["error"]
 
 
 async def test_all_workers_are_merged_in_order(views):
