@@ -89,9 +89,8 @@ class Edge:
         self.settings = self._read = settings  # _read: without the options of the command line
         self.signals = Signals(self.stop, self.abort, now)
         self._notifier = Notifier()
-        self._stopping, self._early = threading.Event(), early
+        self._stopping, self._early, self._drops_next_s = threading.Event(), early, 0.0
         self._unavailable: SourceUnavailable | None = None
-        self._drops_next_s = 0.0
         s, name, boot = settings, f"edge-{settings.edge_id}", secrets.randbits(32)
 
         # State of the whole system: set-points, and the records of all processes.
