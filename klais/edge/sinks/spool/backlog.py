@@ -352,6 +352,8 @@ class Backlog:
                 self._retry(now_s)
             if self._spool:
                 self._spool.sync(now_s)
+                if self._spool.behind is not None and not self.trouble:
+                    raise self._spool.behind
             while self._memory and self.wanted and now_s >= self._retry_s and not self._counts.inflight:
                 self._write(self._memory.first(), now_s)
                 self._memory.pop()
