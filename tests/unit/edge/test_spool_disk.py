@@ -14,6 +14,7 @@ from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.backlog import RETRY_S, Backlog, spool_folder
 from klais.edge.sinks.spool.segment import HEADER_SIZE, read_position
+from klais.telemetry import log as logs
 
 FRAMES = 3
 
@@ -154,3 +155,22 @@ def test_a_position_that_the_disk_cannot_read_means_repeats(tmp_path: Path, monk
     backlog = Backlog(settings, Counts())
     assert hand_out(backlog) == [built(number).value for number in range(3)] and not backlog.trouble
     backlog.close()
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder that nobody may make"])
+def test_a_spool_folder_that_cannot_be_made_is_said_at_once_and_the_edge_takes_frames(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "every", lambda *_: 1)  # another test may have used up the line of these 5 s
+    named = tmp_path / "spool" if kind == "a file" else Path("/proc/nope")
+    if kind == "a file":
+        named.write_text("no folder")
+    backlog = Backlog(Settings(state_dir=tmp_path, spool_dir=named), Counts())
+    (said,) = [record for record in caplog.records if record.message == "spool_failed"]
+    (problem,) = backlog.problems()
+    why = "Not a directory" if kind == "a file" else "No such file or directory"
+    assert f"the spool {named}/spool-1 cannot be written: {why}" in problem and "KLAIS_SPOOL_DIR" in problem
+    fields = vars(said)["fields"]
+    assert why in fields["why"] and "KLAIS_SPOOL_DIR" in fields["do"] and "the edge receives" in fields["now"]
+    assert backlog.append(built(0), 0.0) is Reason.PASSED and backlog.no_room == ""
+    assert hand_out(backlog) == [built(0).value]
