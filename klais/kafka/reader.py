@@ -39,13 +39,17 @@ _READ_UNCOMMITTED = 0
 
 
 class RawRecord(NamedTuple):
-    """One record as stored in the log; ``control``: a transaction marker, whose content is not used."""
+    """One record as stored in the log; ``control``: a transaction marker, whose content is not used.
+
+    ``producer_id``: of its batch, -1 = it has none or :meth:`PartitionReader.read` did not read it.
+    """
 
     offset: int
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     control: bool = False
+    producer_id: int = -1
 
 
 class PartitionReader:
@@ -169,9 +173,11 @@ class PartitionReader:
             corrupt_since = None
             for batch in batches:
                 if not batch.is_control_batch:
+                    producer = batch.producer_id
                     for record in batch:
                         if position <= record.offset < stop:
-                            yield RawRecord(record.offset, record.key, record.value, tuple(record.headers))
+                            headers = tuple(record.headers)
+                            yield RawRecord(record.offset, record.key, record.value, headers, producer_id=producer)
                             await turn.end()
                 elif controls:
                     for offset in range(max(position, batch.base_offset), min(batch.next_offset, stop)):

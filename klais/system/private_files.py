@@ -6,6 +6,7 @@ link. Folders that you name (``KLAIS_STATE_DIR``) must not be writable by others
 below them are for this user alone (0700, 0600).
 """
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -207,7 +208,7 @@ def _make(path: Path) -> None:
                 os.mkdir(folder, stat.S_IRWXU)
             except FileExistsError:
                 if not folder.is_dir():
-                    raise
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
 
 
 def _tighten(fd: int, info: os.stat_result, mode: int) -> None:

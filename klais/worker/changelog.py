@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -96,13 +97,65 @@ async def load_marker(
     return found, why
 
 
+class Own:
+    """Tells the records of this lane from those copied from the topics of another system.
+
+    A lane keeps its producer id over its sessions; only a new one after an expiry or 32,766 fences is higher. So once a
+    record of the present id was read, a later one of another id is a copy. Before that, its owner is unknown.
+
+    Parameters
+    ----------
+    producer_id : int
+        Of the session's fence; None = unknown, so that no record counts as a copy.
+
+    Attributes
+    ----------
+    copies : int
+        Copied records so far.
+    """
+
+    def __init__(self, producer_id: int | None) -> None:
+        self._producer_id, self._known, self.copies = producer_id, False, 0
+
+    def copied(self, producer_id: int, value: bytes | None, readable: Callable[[bytes | None], bool]) -> bool:
+        """Whether a record is a copy; one that is not ``readable`` is damage, not a copy."""
+        if producer_id == self._producer_id:
+            self._known = True
+        elif self._known and readable(value):
+            self.copies += 1
+            return True
+        return False
+
+    def report(self, topic: str, partition: int) -> None:
+        """Log the copies in a topic, and count from 0 again."""
+        if self.copies:
+            why = (
+                "another KLAIS wrote them, and they were copied here: stop the program that copies topics into this one"
+            )
+            log.error("copied_records_skipped", topic=topic, partition=partition, records=self.copies, why=why)
+        self.copies = 0
+
+
+def _is_marker(value: bytes | None) -> bool:
+    try:
+        read_marker(value or b"")
+    except JournalFormatError:
+        return False
+    return True
+
+
 async def load_partition(
-    reader: PartitionReader, topic: str, partition: int, progress: Progress | None = None
+    reader: PartitionReader,
+    topic: str,
+    partition: int,
+    own: Own | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Rows, bytes | None]:
     """Read the rows (ROW [n], one per device) and the marker, None if there is none (a million rows take seconds).
 
     Call this only after the fence, when no previous owner can write to the changelog. Records that are not rows are
-    skipped: another program wrote them, and they cannot be removed before the next compaction.
+    skipped: another program wrote them, and they cannot be removed before the next compaction. So are copies that
+    ``own`` recognises.
 
     Raises
     ------
@@ -112,6 +165,7 @@ async def load_partition(
     start, end = await reader.offsets(topic, partition)
     progress = progress or Progress()
     progress.begin("devices", start, end)
+    own = own or Own(None)
     newest, latest = _Newest(), dict[bytes, bytes | None]()
     marker, wanted, foreign = None, marker_key(partition), 0
     async for record in reader.read(topic, partition, start, end):
@@ -119,10 +173,13 @@ async def load_partition(
         if key is None:
             continue
         if key[:1] == b"\0":
-            marker = value if key == wanted and value else marker  # no worker removes the marker
+            if key == wanted and value and not own.copied(record.producer_id, value, _is_marker):
+                marker = value  # no worker removes the marker
             continue
         if value is not None and not _is_row(key, value):
             foreign += 1  # the version is checked by the marker
+            continue
+        if own.copied(record.producer_id, value, bool):
             continue
         latest[key] = value
         if len(latest) >= LOAD_ROWS:
@@ -130,6 +187,7 @@ async def load_partition(
             latest = {}
             await asyncio.sleep(0)
     newest.put(latest)
+    own.report(topic, partition)
     if foreign:
         log.warning("foreign_records_skipped", topic=topic, partition=partition, records=foreign)
     return newest.live(), marker

@@ -129,7 +129,7 @@ def judge(seen: Seen) -> Plan:
     if rewind is not None:
         text = (
             f"klais_raw has offsets {seen.raw_start} to {seen.raw_end} but not the records that this lane has taken "
-            f"up to {seen.next_raw}: it was cut or recreated; its records from {rewind} on are taken again"
+            f"up to {seen.next_raw}: it was cut, compacted or recreated; its records from {rewind} on are taken again"
         )
         findings.append(Finding(Violation.RAW_REPLACED, text))
     if seen.journal_end < seen.marker_journal:

@@ -13,18 +13,18 @@ import numpy as np
 
 from klais import fault
 from klais.core.lane.checkpoint import Marker, restore
-from klais.core.lane.journal import OWNER_KEY, Kind, StepRecord, encode_owner, fingerprint
+from klais.core.lane.journal import OWNER_KEY, Kind, StepRecord, decode_step, encode_owner, fingerprint, is_owner
 from klais.core.lane.journal_steps import JournalSteps
 from klais.core.lane.state import LaneState
 from klais.core.wire.constants import Reason
-from klais.errors import TopicMismatch
+from klais.errors import JournalFormatError, TopicMismatch
 from klais.kafka.buffered_records import report_damaged
 from klais.kafka.fenced import FencedSender, fence
 from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
-from klais.worker.changelog import load_marker, load_partition
+from klais.worker.changelog import Own, load_marker, load_partition
 from klais.worker.context import LaneContext
 from klais.worker.doubled import Frame, count_doubled
 from klais.worker.invariant import OutputSeen, Plan, Seen, Violation, judge
@@ -70,7 +70,8 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     senders = await _take_over(context, partition, list(outputs.values()))
     progress.begin("turn")
     async with context.loading:
-        rows, value = await load_partition(reader, topics.devices_changelog, partition, progress)
+        producer_id = senders.journal.identity.producer_id
+        rows, value = await load_partition(reader, topics.devices_changelog, partition, Own(producer_id), progress)
         marker, why = await load_marker(reader, topics.devices_changelog, partition, value)
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
@@ -81,7 +82,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
             f"{topics.partitions}: devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
-    journal = await _read_journal(reader, topics.journal, partition, marker, progress)
+    journal = await read_journal(reader, topics.journal, partition, marker, Own(producer_id), progress)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
     floor, epoch = _floor(marker, journal.steps)
     where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
@@ -266,20 +267,29 @@ async def _lineage(senders: Senders, worker_id: str, marker: Marker | None, jour
     return drawn
 
 
-async def _read_journal(
-    reader: PartitionReader, topic: str, partition: int, marker: Marker | None, progress: Progress
+async def read_journal(
+    reader: PartitionReader,
+    topic: str,
+    partition: int,
+    marker: Marker | None,
+    own: Own,
+    progress: Progress | None = None,
 ) -> JournalSeen:
-    """Read the journalled steps after the marker, up to the first gap."""
+    """Read the journalled steps after the marker, up to the first gap, without those of another system."""
     after, start = (marker.step, marker.journal_offset) if marker else (0, 0)
     log_start, log_end = await reader.offsets(topic, partition)
     begin = max(start, log_start) if start <= log_end else log_start  # cut or recreated: read all that it holds
     found, steps = JournalSteps(after, cut=begin != start), list[StepRecord]()
+    progress = progress or Progress()
     progress.begin("journal", begin, log_end)
-    async for raw in reader.read(topic, partition, begin):
+    async for raw in reader.read(topic, partition, max(begin - 1, log_start)):  # the one before shows who wrote there
         progress.at = raw.offset
+        if own.copied(raw.producer_id, raw.value, _is_ours) or raw.offset < begin:
+            continue
         if (step := found.take(raw.value)) is not None:
             steps.append(step)
     found.end()
+    own.report(topic, partition)
     if found.unreadable:
         say = log.error if found.behind else log.warning
         say("unreadable_records", topic=topic, partition=partition, records=found.unreadable, why=found.why)
@@ -323,6 +333,14 @@ async def _seen(
         landmarks=tuple(landmarks),
         outputs=outputs,
     )
+
+
+def _is_ours(value: bytes | None) -> bool:
+    """Whether a journal record is a step or an owner record of this version."""
+    try:
+        return is_owner(value or b"") or decode_step(value or b"") is not None
+    except JournalFormatError:
+        return False
 
 
 def _next_raw(state: LaneState, journal: JournalSeen) -> int:

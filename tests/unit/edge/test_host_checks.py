@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from klais.edge.host_checks import HEARD_S, SAME_ID_S, ClockCheck, SameIdCheck
 
 
@@ -43,7 +45,8 @@ def test_records_get_kafkas_time_where_it_is_known_and_differs() -> None:
     assert check.record_ms() == 1
 
 
-def test_two_edges_of_one_id_are_named_one_that_is_replaced_is_not() -> None:
+def test_two_edges_of_one_id_are_named_one_that_is_replaced_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     heard = Heard()
     check = SameIdCheck(heard, "edge-1", "aaaa")  # type: ignore[arg-type]
     ours, other = {"instance": "aaaa", "host": "here"}, {"instance": "bbbb", "host": "there:/sys/fs/bpf/klais"}
@@ -61,5 +64,7 @@ def test_two_edges_of_one_id_are_named_one_that_is_replaced_is_not() -> None:
     assert pass_s(SAME_ID_S / 2, ours, other) == "", "the one before may still be heard"
     assert pass_s(30, ours) == ""
     problem = pass_s(2 * SAME_ID_S, ours, other)
-    assert "KLAIS_EDGE_ID" in problem and "there" in problem
+    assert "KLAIS_EDGE_ID" in problem and "edge on there also" in problem
+    assert [record.message for record in caplog.records] == ["edge_id_shared"]
     assert pass_s(2 * HEARD_S, ours) == ""
+    assert [record.message for record in caplog.records] == ["edge_id_shared", "edge_id_shared_no_more"]

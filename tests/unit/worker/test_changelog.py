@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from klais.core.devices.layout import ROW, ROW_VERSION, id_words, row_key
-from klais.core.lane.checkpoint import encode_marker, snapshot
+from klais.core.lane.checkpoint import encode_marker, read_marker, snapshot
+from klais.core.lane.journal import NO_VERDICTS, Kind, StepRecord, encode_owner, encode_step
 from klais.core.lane.state import LaneState
 from klais.errors import OtherVersion
 from klais.kafka.reader import RawRecord
 from klais.worker import changelog
-from klais.worker.changelog import load_marker, load_partition, marker_key
+from klais.worker.changelog import Own, load_marker, load_partition, marker_key
+from klais.worker.recovery import read_journal
+from tests.support.lane import limits
 
 
 class Log:
@@ -18,10 +21,17 @@ class Log:
     def __init__(self, *records: tuple[bytes | None, bytes | None]) -> None:
         self.records = [RawRecord(i, key, value, ()) for i, (key, value) in enumerate(records)]
 
+    @classmethod
+    def written_by(cls, *records: tuple[int, bytes | None, bytes | None]) -> "Log":
+        """Records with the producer id of each."""
+        log = cls(*(record[1:] for record in records))
+        log.records = [one._replace(producer_id=by) for one, (by, _, _) in zip(log.records, records, strict=True)]
+        return log
+
     async def offsets(self, topic, partition):
         return 0, len(self.records)
 
-    async def read(self, topic, partition, start, end):
+    async def read(self, topic, partition, start, end=None):
         for record in self.records[start:end]:
             yield record
 
@@ -113,3 +123,38 @@ async def test_what_would_be_a_second_row_of_a_device_or_end_all_step_numbers_is
     endless = row(b"b", 2**63)
     rows, _ = await load_partition(Log(row(b"a", 1), twice, endless, row(b"c", 3)), "t", 0)
     assert {row_key(one): int(one["stamp"]) for one in rows} == {b"a": 1, b"c": 3}
+
+
+async def test_rows_and_marker_that_somebody_copied_from_another_system_are_skipped(caplog):
+    key, ours, theirs = marker_key(0), written_marker(3), written_marker(900)
+    log = Log.written_by(
+        (3, key, written_marker(1)), (3, *row(b"a", 1)),  # an older producer id of this lane
+        (5, *row(b"b", 2)), (5, key, ours),
+        (-1, *row(b"a", 800)), (-1, *row(b"z", 900)), (7, key, theirs), (5, *row(b"c", 3)),
+    )  # fmt: skip
+    rows, marker = await load_partition(log, "t", 0, Own(5))
+    assert {row_key(one): int(one["stamp"]) for one in rows} == {b"a": 1, b"b": 2, b"c": 3} and marker == ours
+    (said,) = [record for record in caplog.records if record.message == "copied_records_skipped"]
+    assert vars(said)["fields"]["records"] == 3
+    for own in (None, Own(9)):  # nothing shows which of them are its own
+        rows, marker = await load_partition(log, "t", 0, own)
+        assert {row_key(one) for one in rows} == {b"a", b"b", b"c", b"z"} and marker == theirs
+
+
+@pytest.mark.parametrize("after", [0, 2])
+async def test_journal_steps_that_somebody_copied_from_another_system_are_skipped(after, caplog):
+    def steps(by: int, first: int, count: int) -> list[tuple[int, None, bytes]]:
+        made = [StepRecord(n, Kind.REPEATED, n, 1, limits(), 0.0, 0, NO_VERDICTS) for n in range(first, first + count)]
+        return [(by, None, encode_step(one)) for one in made]
+
+    copied = [(7, None, encode_owner("x", 1, 0, 44)), *steps(7, 3, 3), *steps(7, 300, 2)]
+    log = Log.written_by((5, None, encode_owner("x", 1, 0, 33)), *steps(5, 1, 2), *copied, *steps(5, 3, 2))
+    marker = read_marker(written_marker(after))
+    marker.journal_offset = 3 if after else 0
+    found = await read_journal(log, "t", 0, marker, Own(5))
+    assert [(step.step, step.raw_offset) for step in found.steps] == [(n, n) for n in range(after + 1, 5)]
+    assert (found.lineage, found.behind) == (0 if after else 33, 0)
+    assert [record.message for record in caplog.records] == ["copied_records_skipped"]
+    restored = Log.written_by(*((-1, *record[1:]) for record in ((5, None, encode_owner("x", 1, 0)), *steps(5, 1, 4))))
+    found = await read_journal(restored, "t", 0, marker, Own(5))
+    assert [step.step for step in found.steps] == list(range(after + 1, 5)), "its own steps, written back"

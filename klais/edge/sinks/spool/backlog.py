@@ -31,6 +31,8 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge.sinks.spool")
 
 RETRY_S = 1.0  # after the disk failed
+IN_MEMORY = "the edge receives; batches wait in memory, up to KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"
+MEND = "fix that disk or its rights, or name another folder with KLAIS_SPOOL_DIR"
 LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need this long to drain
 
 
@@ -228,7 +230,7 @@ class Backlog:
 
     def problems(self) -> list[str]:
         """Problems with the disk or its contents, as texts; may be called from any thread."""
-        disk = f"{self.trouble}: fix that disk or its rights; batches wait in memory until then" if self.trouble else ""
+        disk = f"{self.trouble}: {MEND}; batches wait in memory until then" if self.trouble else ""
         return [text for text in (disk, self._others.problem if self._others else "") if text]
 
     def append(self, built: Built, now_s: float) -> Reason:
@@ -290,7 +292,7 @@ class Backlog:
         self._retry_s, self._full = now_s + RETRY_S, Reason.SPOOL_FAILED
         self.trouble = f"the spool {spool_folder(self._settings)} cannot be written: {error.strerror or error}"
         if calls := logs.every(5, "edge.spool_failed"):
-            log.error("spool_failed", why=self.trouble, calls=calls, now="batches are held in memory as far as it goes")
+            log.error("spool_failed", why=self.trouble, calls=calls, now=IN_MEMORY, do=MEND)
 
     def put_back(self, returned: list[Built], now_s: float) -> None:
         """Put unacknowledged batches after those on disk and before those in memory; count those that have no room."""
@@ -352,6 +354,8 @@ class Backlog:
                 self._retry(now_s)
             if self._spool:
                 self._spool.sync(now_s)
+                if self._spool.behind is not None and not self.trouble:
+                    raise self._spool.behind
             while self._memory and self.wanted and now_s >= self._retry_s and not self._counts.inflight:
                 self._write(self._memory.first(), now_s)
                 self._memory.pop()

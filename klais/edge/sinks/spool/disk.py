@@ -69,6 +69,8 @@ class Spool:
         Frames found at the start.
     damage : Damage
         Losses so far.
+    behind : OSError or None
+        Why the position file is behind, or acknowledged files remain; :meth:`probe` writes and removes them.
 
     Raises
     ------
@@ -102,21 +104,27 @@ class Spool:
         self._unread: dict[int, int] = {}
         self._dirty = False
         self._synced_s = 0.0
+        self.behind: OSError | None = None
+        self._left: deque[Path] = deque()  # acknowledged files that the disk did not let go
         own_folder(folder)
-        self._lock_fd = lock_folder(folder, lock_wait_s)
-        try:
+        with contextlib.ExitStack() as opened:  # a disk that fails is opened again and again
+            self._lock_fd = lock_folder(folder, lock_wait_s)
+            opened.callback(os.close, self._lock_fd)
             self._position_fd = open_own(folder / position_name(identity), os.O_RDWR | os.O_CREAT)
+            opened.callback(os.close, self._position_fd)
             self.position = self._read_position()
-            self._recover()
-        except BaseException:
-            os.close(self._lock_fd)
-            raise
+            self._recover(opened)
+            opened.pop_all()
 
     # -- writing
 
     def probe(self) -> None:
-        """Check that the disk accepts data; OSError if it does not."""
+        """Check that the disk accepts data, and write what it refused; OSError if it still does."""
         probe_folder(self.folder)
+        if self.behind is not None:
+            os.pwrite(self._position_fd, encode_position(self.position), 0)
+            self._remove_left()
+            self.behind = None
 
     def configure(self, max_bytes: int, sync: Sync, interval_s: float) -> None:
         """Change the limit and the sync policy at run time; files on disk are unchanged."""
@@ -160,26 +168,43 @@ class Spool:
         self.frames += frames
 
     def _leave(self, segment: Segment) -> None:
-        """Leave a segment after a write error: the next write starts a new file; a partial record is cut or skipped."""
+        """Leave a segment after a write error: the next write starts a new file.
+
+        A part of the record that cannot be cut off lies behind the next segment's base, so that a start ignores it.
+        """
         self._writing = False
         with contextlib.suppress(OSError):
             os.ftruncate(segment.fd, segment.size)
         if not segment.size:
-            self._segments.remove(segment)
-            self._remove(segment)
+            with contextlib.suppress(OSError):  # otherwise the next write takes this file: no two have the same base
+                (self.folder / str(segment.name)).unlink()
+                self._segments.remove(segment)
+                os.close(segment.fd)
 
     def _remove(self, segment: Segment) -> None:
         os.close(segment.fd)
         path = self.folder / str(segment.name)
-        with contextlib.suppress(OSError):
+        try:
             if segment.unreadable:
                 path.rename(path.with_suffix(UNREADABLE))
             else:
-                path.unlink()
+                self._left.append(path)
+                self._remove_left()
+        except OSError as error:
+            self.behind = error
+
+    def _remove_left(self) -> None:
+        """Remove acknowledged files, oldest first: a gap between two files would look like damage to a start."""
+        while self._left:
+            self._left[0].unlink(missing_ok=True)
+            self._left.popleft()
 
     def _roll(self) -> None:
-        """Begin a new segment."""
+        """Begin a new segment, or write again to an empty one that could not be removed."""
         self.force()
+        if self._segments and not self._segments[-1].size:
+            self._writing = True
+            return
         base = self._segments[-1].end if self._segments else self.position
         name = Name(base, self._identity, secrets.randbits(32))
         fd = open_own(self.folder / str(name), os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -285,9 +310,11 @@ class Spool:
     def _advance(self, position: int) -> None:
         """Record that everything before ``position`` is acknowledged, and remove segments before it."""
         self.position = position
-        with contextlib.suppress(OSError):  # a lagging position only causes batches to be sent twice
+        try:
             os.pwrite(self._position_fd, encode_position(position), 0)
-        while self._segments and self._segments[0].end <= position:
+        except OSError as error:  # a lagging position only causes batches to be sent twice
+            self.behind = error
+        while self._segments and self._segments[0].size and self._segments[0].end <= position:
             segment = self._segments.pop(0)
             if segment.frames:  # skipped without being handed out: damaged
                 self.damage.batches += segment.batches
@@ -299,29 +326,32 @@ class Spool:
         self._dirty = self._dirty and bool(self._segments)
 
     def _read_position(self) -> int:
-        return decode_position(os.pread(self._position_fd, POSITION_SIZE, 0))
+        data, _ = read_tolerant(self._position_fd, 0, POSITION_SIZE)
+        return decode_position(data)
 
-    def _recover(self) -> None:
-        """Load the existing segments."""
+    def _recover(self, opened: contextlib.ExitStack) -> None:
+        """Load the existing segments; ``opened`` gets their descriptors."""
         names = sorted(self._names(), key=lambda name: name.base)
         reached = names[0].base if names else 0  # whether a segment before the first is missing, nothing shows
         for i, name in enumerate(names):
-            path = self.folder / str(name)
-            fd = open_own(path, os.O_RDWR)
-            data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
-            # Only the last file can have a torn tail, and an unreadable tail is not a torn one.
-            size = sound_end(data, name.salt) if i == len(names) - 1 and whole else len(data)
-            self.damage.lost_bytes += max(0, name.base - max(reached, self.position))
-            reached = name.base + size
-            if reached <= self.position or not size:
+            room = names[i + 1].base - name.base if i + 1 < len(names) else 0
+            with contextlib.ExitStack() as file:
+                fd = open_own(self.folder / str(name), os.O_RDWR)
+                file.callback(os.close, fd)
+                data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
+                # Only the last file can have a torn tail, and an unreadable tail is not a torn one. What lies behind
+                # the next segment's base is the rest of a write that failed: nobody accepted that batch.
+                size = min(len(data), room) if room else sound_end(data, name.salt) if whole else len(data)
+                self.damage.lost_bytes += max(0, name.base - max(reached, self.position))
                 self.damage.torn_bytes += len(data) - size
-                os.close(fd)
-                path.unlink()
-                continue
-            if size < len(data):
-                self.damage.torn_bytes += len(data) - size
-                os.ftruncate(fd, size)
-            self._adopt(Segment(name, fd, size, unreadable=not whole), data[:size])
+                reached = name.base + size
+                if reached <= self.position or not size:
+                    (self.folder / str(name)).unlink()
+                    continue
+                if size < len(data):
+                    os.ftruncate(fd, size)
+                self._adopt(Segment(name, fd, size, unreadable=not whole), data[:size])
+                opened.enter_context(file.pop_all())
         if self._segments:
             self.position = max(self.position, self._segments[0].name.base)
         self.recovered = self.frames
