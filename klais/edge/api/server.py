@@ -17,7 +17,7 @@ from klais.edge.api.models import ConfigRequest, ConfigResponse
 from klais.edge.api.tap import PATH as TAP_PATH
 from klais.edge.api.tap import EdgeTapQuery
 from klais.edge.tap import EdgeTaps
-from klais.errors import EdgeUnavailable
+from klais.errors import ChangedMeanwhile, EdgeUnavailable
 from klais.http.access import Access
 from klais.http.body import read_body
 from klais.http.connections import ConnectionLimits, Listener
@@ -99,6 +99,8 @@ def make_app(state: State, guard: Guard, min_rate: float, taps: Taps = list) -> 
             previous = await asyncio.to_thread(state.set_rate, asked.new_rate, client)
         except KafkaException as error:
             raise HttpError(503, "kafka_unavailable", f"the set-point was not acknowledged: {error}") from None
+        except ChangedMeanwhile as error:
+            raise HttpError(409, "changed_meanwhile", str(error), author=error.author) from None
         except EdgeUnavailable as error:
             raise _unavailable(error) from None
         log.info("rate_changed", client=client, old=previous, new=asked.new_rate, forced=asked.force)
