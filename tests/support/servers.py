@@ -14,6 +14,8 @@ from klais.ui.recording import load_demo
 from klais.ui.routes import Page
 from klais.ui.routes import install as install_page
 from klais.worker.tap import Taps
+from klais.worker.web.frames import Frames
+from klais.worker.web.frames import install as install_frames
 from klais.worker.web.pages import install
 from klais.worker.web.tap import install as install_tap
 from tests.support.http import FakeState
@@ -25,10 +27,13 @@ def make_worker(guard: Guard) -> web.Application:
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     feed(lanes, frames(*((f"dev-{i}", 1) for i in range(20))), time.time_ns(), 0)
     app, control = web.Application(), ControlFollower(Settings())
-    install(app, make_views(lanes, control), guard)
+    views = make_views(lanes, control)
+    install(app, views, guard)
     changes = Changes(control, lambda: SimpleNamespace(change=lambda *_: None), 1000.0)
     install_page(app, Page(guard=guard, feed=load_demo(), changes=changes, audit=load_demo().audit))
-    install_tap(app, Taps(), guard)
+    taps = Taps()
+    install_tap(app, taps, guard)
+    install_frames(app, Frames(taps, guard, "w1", PARTITIONS, views.lanes, views.peers))
     return app
 
 
