@@ -21,14 +21,13 @@ from klais.ui.changes import Changes
 from klais.ui.recording import Recording
 from klais.ui.routes import Page, install
 from klais.worker.tap import Taps
-from klais.worker.web.frames import PATH, Frames
-from klais.worker.web.frames import install as install_frames
+from klais.worker.web.frames import PATH
 from tests.browser.conftest import Served
 from tests.browser.test_page import LOOSE, opened
 from tests.support.browser import Watched
 from tests.support.lane import T0_NS, batch, bounds, limits
 from tests.support.process import wait_for
-from tests.support.views import FakePeers
+from tests.support.servers import add_frames
 
 TOKEN = "token-of-the-operators"
 HOSTILE_ID = '"><img src=x>'
@@ -45,11 +44,11 @@ class Site:
         guard = Guard(AllowedHosts("127.0.0.1"), Access(change=known, read=known, changes_need=True))
         changes = Changes(ControlFollower(Settings()), lambda: SimpleNamespace(change=lambda *_: None), 1000.0)
         page = Page(guard=guard, feed=recording, changes=changes, audit=recording.audit)
-        app, lanes, peers = web.Application(), SimpleNamespace(by_partition={0: None}), FakePeers()
+        app = web.Application()
         guard.install(app)
         app.middlewares.append(self._decide)
         install(app, page)
-        install_frames(app, Frames(self.taps, guard, "w1", 1, lanes, peers))  # type: ignore[arg-type]
+        add_frames(app, self.taps, guard)
 
         async def recorded(request: web.Request) -> web.StreamResponse:
             if (body := recording.page(request.rel_url.raw_path)) is None:

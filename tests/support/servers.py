@@ -20,20 +20,25 @@ from klais.worker.web.pages import install
 from klais.worker.web.tap import install as install_tap
 from tests.support.http import FakeState
 from tests.support.lane import frames
-from tests.support.views import PARTITIONS, fake_lane, feed, make_views
+from tests.support.views import PARTITIONS, FakePeers, fake_lane, feed, make_views
+
+
+def add_frames(app: web.Application, taps: Taps, guard: Guard) -> None:
+    """``/api/v1/frames`` of a worker that owns the only partition."""
+    lanes, peers = SimpleNamespace(by_partition={0: None}), FakePeers()
+    install_frames(app, Frames(taps, guard, "w1", 1, lanes, peers))  # type: ignore[arg-type]
 
 
 def make_worker(guard: Guard) -> web.Application:
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     feed(lanes, frames(*((f"dev-{i}", 1) for i in range(20))), time.time_ns(), 0)
     app, control = web.Application(), ControlFollower(Settings())
-    views = make_views(lanes, control)
-    install(app, views, guard)
+    install(app, make_views(lanes, control), guard)
     changes = Changes(control, lambda: SimpleNamespace(change=lambda *_: None), 1000.0)
     install_page(app, Page(guard=guard, feed=load_demo(), changes=changes, audit=load_demo().audit))
     taps = Taps()
     install_tap(app, taps, guard)
-    install_frames(app, Frames(taps, guard, "w1", PARTITIONS, views.lanes, views.peers))
+    add_frames(app, taps, guard)
     return app
 
 
