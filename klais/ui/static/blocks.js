@@ -57,7 +57,7 @@ const ofBlocks = [
   { label: "by", cell: (row) => printable(row.by) },
   { label: "reason", kind: "text", cell: (row) => printable(row.reason || "–") },
   { label: "ends", cell: (row) => row.ends },
-  { label: "dropped by its lane", number: true, cell: (row) => count(row.dropped) },
+  { label: "lane dropped", number: true, cell: (row) => count(row.dropped) },
 ];
 
 const ofLimits = [

@@ -15,7 +15,7 @@ const Outcome = ({ frame }) => html`<${State} value=${STATES[frame.verdict] ?? "
 
 const Device = ({ id }) => (id === null ? "unknown" : html`<${DeviceLink} id=${id} />`);
 const time = { label: "time", kind: "short", cell: (row) => clock(row.ts) };
-const outcome = { label: "what became of it", cell: (row) => html`<${Outcome} frame=${row} />` };
+const outcome = { label: "outcome", cell: (row) => html`<${Outcome} frame=${row} />` };
 const payload = {
   label: "payload",
   kind: "text",
@@ -37,7 +37,7 @@ const OF_ONE = [
   payload,
 ];
 
-const LogIn = () => html`<p class="empty">Payloads are private, so they need the token for changes:
+const LogIn = ({ caption }) => html`<h2>${caption}</h2><p class="empty">Payloads are private, so they need the token for changes:
   ${" "}<a href=${toLogin()}>log in</a> with it to see the newest frames.</p>`;
 
 // The frames of all answers so far, newest first. An answer that another viewer has got too may come twice.
@@ -56,7 +56,7 @@ function Shown({ device, most, paused, caption }) {
   const asked = new URLSearchParams({ limit: most, ...(device === undefined ? {} : { device_id: device }) });
   const { data, error } = usePoll(`/api/v1/frames?${asked}`, PERIOD_MS, held || paused);
   const rows = useKept(data, most);
-  if (error?.status === 401) return html`<${LogIn} />`;
+  if (error?.status === 401) return html`<${LogIn} caption=${caption} />`;
   return html`<${Failure} error=${error} />
     <${Table} caption=${caption} columns=${device === undefined ? OF_ALL : OF_ONE} rows=${rows}
       empty=${noRows(data, error, "None since you opened this page.")} />
@@ -69,8 +69,9 @@ function Shown({ device, most, paused, caption }) {
 // `device`: only its frames, of whichever worker; without it those of this worker's lanes.
 export function Frames({ about, device, most, paused, caption }) {
   if (!about) return null;
-  if (about.read_only) return html`<p class="empty">Recorded figures have no payloads: a running worker shows the newest
-    ${" "}frames here.</p>`;
-  if (!about.may_change) return html`<${LogIn} />`;
+  if (about.read_only)
+    return html`<h2>${caption}</h2><p class="empty">Recorded figures have no payloads: a running worker shows the newest
+      ${" "}frames here.</p>`;
+  if (!about.may_change) return html`<${LogIn} caption=${caption} />`;
   return html`<${Shown} device=${device} most=${most} paused=${paused} caption=${caption} />`;
 }

@@ -199,7 +199,6 @@ export function Overview({ store, theme, about, paused }) {
         { name: "kafka_p99_ms", label: "Kafka" },
       ]} />
     </div>
-    <h2>Newest frames</h2>
     <${Frames} about=${about} most=${6} paused=${paused} caption="Newest frames of the lanes of this worker" />
     <${Losses} h=${h} />
     <${Table} caption="Frames dropped since the processes started and the kernel filters were loaded"
