@@ -8,7 +8,7 @@ other's fields again: the result is as if the two had written one after the othe
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import orjson
@@ -119,6 +119,50 @@ def apply(
             record = merged(newest, changes) | {"at": now_ms()}
         who = other.get("author", "another process")
         raise ChangedMeanwhile(f"{who} changes {scope} at the same time: look at what is in force and try again", who)
+
+
+class Unread:
+    """A change by a writer that cannot wait until it has read its record back, as the controller: it looks later.
+
+    Parameters
+    ----------
+    control : ControlFollower
+        Reads the topic.
+    scope : str
+        What is changed.
+    changes : dict
+        As in :func:`apply`.
+
+    Attributes
+    ----------
+    before : dict
+        The record to start from.
+    """
+
+    def __init__(self, control: ControlFollower, scope: str, changes: dict[str, Any]) -> None:
+        self.scope, self._control, self._changes = scope, control, changes
+        self._watching = ExitStack()
+        self._watch = self._watching.enter_context(control.watch(scope))
+        self.before = self._watch.first or {}
+        self._record: dict[str, Any] = {}
+        self._offset, self._looks = -1, 0
+
+    def wrote(self, record: dict[str, Any], offset: int) -> None:
+        """The record was written at ``offset``; -1 = unknown."""
+        self._record, self._offset = record, offset
+
+    def repair(self) -> dict[str, Any] | None:
+        """The record to write now, because the first one overwrote fields of another writer; empty if none is needed,
+        None if the topic has not been read so far: look again."""
+        self._looks += 1
+        if self._offset >= 0 and not self._control.wait_read(self._offset, 0.0) and self._looks < TRIES:
+            return None
+        other = self._watch.before(self._offset) or {}
+        self._watching.close()
+        newest = self._control.record(self.scope) or {}
+        lost = overwritten(self.before, other, self._record, self._changes)
+        owed = {name: value for name, value in lost.items() if newest.get(name) == self._record.get(name)}
+        return merged(newest, owed) if owed else {}
 
 
 def overwritten(

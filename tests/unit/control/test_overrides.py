@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from klais.config.load import Settings
-from klais.control.overrides import TRIES, apply, overwritten
+from klais.control.overrides import TRIES, Unread, apply, overwritten
 from klais.control.setpoints import OVERRIDE, ControlFollower
 from klais.errors import ChangedMeanwhile
 
@@ -184,6 +184,46 @@ def test_nothing_is_lost_between_threads_that_write_one_scope() -> None:
         thread.join()
     record = in_force(topic)
     assert {name: record.get(name) for name in ("p0", "p1", "p2", "p3")} == dict.fromkeys(("p0", "p1", "p2", "p3"), 19)
+
+
+def test_the_controller_gives_back_what_its_block_took_from_an_operator(pair: tuple[Topic, Process, Process]) -> None:
+    topic, controller, ann = pair
+    changes = {"block": True, "until_ms": 5}
+    unread = Unread(controller, SCOPE, changes)
+    ann.sets(block=None, unblock=True, rate=7.0)
+    record = unread.before | changes | {"author": "controller"}
+    unread.wrote(record, topic.append(SCOPE, record, {}))
+    assert unread.repair() is None, "the topic is not read yet"
+    controller.read()
+    repaired = unread.repair()
+    assert repaired is not None
+    assert {name: repaired.get(name) for name in ("block", "unblock", "rate", "until_ms")} == {
+        "block": True, "unblock": True, "rate": 7.0, "until_ms": 5
+    }  # fmt: skip
+    topic.append(SCOPE, repaired, {})
+    controller.read()
+    assert not controller.blocked() and not controller._watches
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_block_that_took_nothing_is_left_alone(pair: tuple[Topic, Process, Process], others: int) -> None:
+    topic, controller, ann = pair
+    unread = Unread(controller, SCOPE, {"block": True})
+    record = {"block": True, "author": "controller"}
+    unread.wrote(record, topic.append(SCOPE, record, {}))
+    ann.read()
+    if others:  # who comes later knows of the block
+        ann.sets(unblock=True, block=None)
+    controller.read()
+    assert unread.repair() == {} and not controller._watches
+
+
+def test_a_topic_that_is_not_read_ends_the_wait(pair: tuple[Topic, Process, Process]) -> None:
+    topic, controller, _ = pair
+    unread = Unread(controller, SCOPE, {"block": True})
+    unread.wrote({"block": True}, topic.append(SCOPE, {"block": True}, {}))
+    assert [unread.repair() for _ in range(TRIES)] == [None] * (TRIES - 1) + [{}]
+    assert not controller._watches
 
 
 @pytest.mark.parametrize(
