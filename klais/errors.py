@@ -17,6 +17,16 @@ class KafkaUnavailable(KlaisError):
     retriable = True
 
 
+class ChangedMeanwhile(KlaisError):
+    """Other processes change the same record all the time; ``author`` wrote the newest one."""
+
+    retriable = True
+
+    def __init__(self, message: str, author: str) -> None:
+        super().__init__(message)
+        self.author = author
+
+
 class KafkaForbidden(KlaisError):
     """A broker refuses the request: the login lacks a right, or is wrong."""
 

@@ -1,9 +1,14 @@
 """Writes overrides. A new request keeps the fields that it does not name: the stored record is read first. Blocking,
-for commands."""
+for commands.
+
+Several workers, edges and commands may write the same scope at once, and Kafka has no compare-and-swap. So a writer
+reads its record back, with the one that it replaced. Where that is not the record that it started from, it writes the
+other's fields again: the result is as if the two had written one after the other, in the order of the topic.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import orjson
@@ -11,15 +16,22 @@ from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.control.setpoints import DEVICE, OVERRIDE, ControlFollower
-from klais.errors import KafkaUnavailable
+from klais.errors import ChangedMeanwhile, KafkaUnavailable
 from klais.kafka.probe import need_kafka
 from klais.kafka.stats import ControlProducer
 from klais.system.clock import now_ms
+from klais.telemetry.log import get
+
+log = get("klais.control.overrides")
 
 READ_S = 10.0
 REFUSED_S = 1.5  # Kafka refuses a new topic for a moment
 BLOCK_FIELDS = ("block", "unblock", "until_ms")
 LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
+READ_BACK_S = 3.0
+TRIES = 8  # a try fails only if yet another writer was faster
+ABOUT = frozenset({"scope", "author", "reason", "at", "by", "term"})
+"""Fields that say who wrote a record; the others set something."""
 
 
 @contextmanager
@@ -58,7 +70,7 @@ class Writer(Protocol):
 
     def change(
         self, scope: str, record: Mapping[str, Any], before: Mapping[str, Any] | None, address: str = ""
-    ) -> None: ...
+    ) -> int | None: ...
 
 
 def apply(
@@ -72,20 +84,116 @@ def apply(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Change the record of a scope and return it before and after: ``changes`` replace fields, None removes one.
 
-    Blocks until Kafka has acknowledged the record. ``control`` applies it immediately, before it reads the record from
-    the topic, so that the next change starts from it.
+    Blocks until Kafka has acknowledged the record and ``control`` has read it back. A record that another process wrote
+    in between keeps its other fields.
 
     Raises
     ------
     confluent_kafka.KafkaException
         If Kafka did not acknowledge the record, which is then not in force.
+    ChangedMeanwhile
+        If other processes change the scope all the time.
     """
-    before = (control.override() if scope == OVERRIDE else control.record(scope)) or {}
-    record = merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
-    stored = {"scope": scope, **record}
-    writer.change(scope, stored, before, address)
-    control.consume(scope, orjson.dumps(stored))
-    return before, record
+    with control.watch(scope) as watch:
+        expected = watch.first or {}
+        before = (control.override() if scope == OVERRIDE else watch.first) or {}
+        replaced, record = before, merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
+        for attempt in range(TRIES):
+            stored = {"scope": scope, **record}
+            offset = writer.change(scope, stored, replaced, address)
+            control.wrote(scope, orjson.dumps(stored), offset)
+            if offset is None or not control.running:
+                return before, record
+            if not control.wait_read(offset, READ_BACK_S):
+                log.warning("change_not_read_back", scope=scope, offset=offset, means="another's may be overwritten")
+                return before, record
+            other = watch.before(offset) or {}
+            lost = overwritten(expected, other, record, changes)
+            newest = control.record(scope) or {}
+            changes = {name: value for name, value in lost.items() if newest.get(name) == record.get(name)}
+            if not changes:
+                return before, record
+            log.info("change_merged", scope=scope, by=author, other=other.get("author"), fields=sorted(changes))
+            before = before if attempt else other
+            expected = replaced = newest
+            record = merged(newest, changes) | {"at": now_ms()}
+        who = other.get("author", "another process")
+        raise ChangedMeanwhile(f"{who} changes {scope} at the same time: look at what is in force and try again", who)
+
+
+class Unread:
+    """A change by a writer that cannot wait until it has read its record back, as the controller: it looks later.
+
+    Parameters
+    ----------
+    control : ControlFollower
+        Reads the topic.
+    scope : str
+        What is changed.
+    changes : dict
+        As in :func:`apply`.
+
+    Attributes
+    ----------
+    before : dict
+        The record to start from.
+    """
+
+    def __init__(self, control: ControlFollower, scope: str, changes: dict[str, Any]) -> None:
+        self.scope, self._control, self._changes = scope, control, changes
+        self._watching = ExitStack()
+        self._watch = self._watching.enter_context(control.watch(scope))
+        self.before = self._watch.first or {}
+        self._record: dict[str, Any] = {}
+        self._offset, self._looks = -1, 0
+
+    def wrote(self, record: dict[str, Any], offset: int) -> None:
+        """The record was written at ``offset``; -1 = unknown."""
+        self._record, self._offset = record, offset
+
+    def repair(self) -> dict[str, Any] | None:
+        """The record to write now, because the first one overwrote fields of another writer; empty if none is needed,
+        None if the topic has not been read so far: look again."""
+        self._looks += 1
+        if self._offset >= 0 and not self._control.wait_read(self._offset, 0.0) and self._looks < TRIES:
+            return None
+        other = self._watch.before(self._offset) or {}
+        self._watching.close()
+        newest = self._control.record(self.scope) or {}
+        lost = overwritten(self.before, other, self._record, self._changes)
+        owed = {name: value for name, value in lost.items() if newest.get(name) == self._record.get(name)}
+        return merged(newest, owed) if owed else {}
+
+
+def overwritten(
+    expected: dict[str, Any], other: dict[str, Any], record: dict[str, Any], changes: dict[str, Any]
+) -> dict[str, Any]:
+    """The fields of ``other`` that ``record`` overwrote without knowing them; None for one that ``other`` removed.
+
+    Parameters
+    ----------
+    expected : dict
+        The record that the writer started from.
+    other : dict
+        The record that it replaced.
+    record, changes : dict
+        What it wrote, and which fields it meant to change: these are not lost.
+
+    Examples
+    --------
+    >>> overwritten({"rate": 5}, {"rate": 5, "block": True}, {"rate": 7}, {"rate": 7})
+    {'block': True}
+    """
+    out: dict[str, Any] = {}
+    for name in sorted({*expected, *other} - ABOUT):
+        theirs, mine, was = other.get(name), changes.get(name), expected.get(name)
+        if isinstance(theirs, dict) and isinstance(mine, dict):  # gains, setpoints: merged field by field
+            known = was if isinstance(was, dict) else {}
+            parts = {part: value for part, value in theirs.items() if part not in mine and known.get(part) != value}
+            out |= {name: parts} if parts else {}
+        elif name not in changes and theirs != was and theirs != record.get(name):
+            out[name] = theirs
+    return out
 
 
 def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:

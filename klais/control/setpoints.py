@@ -18,7 +18,8 @@ value deletes it. This reader ignores unknown fields, and logs and skips a recor
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from klais.config.load import Settings
@@ -55,6 +56,29 @@ class _Seen(NamedTuple):
     to_forget: dict[bytes, int]
 
 
+class Watch:
+    """The records of one scope that a follower reads while somebody writes one (:meth:`ControlFollower.watch`).
+
+    Attributes
+    ----------
+    first : dict or None
+        The record when the watch began.
+    """
+
+    def __init__(self, first: dict[str, Any] | None) -> None:
+        self.first = first
+        self._read: list[tuple[int, dict[str, Any] | None]] = []
+
+    def note(self, offset: int, record: dict[str, Any] | None) -> None:
+        """A record was read."""
+        self._read.append((offset, record))
+
+    def before(self, offset: int) -> dict[str, Any] | None:
+        """The record of the scope that ``offset`` replaced, once the follower has read so far."""
+        earlier = [(at, i) for i, (at, _) in enumerate(self._read) if at < offset]
+        return self._read[max(earlier)[1]][1] if earlier else self.first
+
+
 class ControlFollower(TopicFollower):
     """The present records of ``klais_control``.
 
@@ -80,6 +104,7 @@ class ControlFollower(TopicFollower):
         self._device_limits: dict[bytes, DeviceLimit] = {}
         self._to_forget: dict[bytes, int] = {}
         self._seen: _Seen | None = None
+        self._watches: list[tuple[str, Watch]] = []
 
     def reset(self) -> None:
         """Drop all records (see :class:`TopicFollower`)."""
@@ -98,7 +123,36 @@ class ControlFollower(TopicFollower):
         ValueError
             If it is not a JSON object, or a field has an invalid value.
         """
-        record = None if value is None else shallow_json.loads(value)
+        record = self._parsed(key, value)
+        with self._change:
+            for scope, watch in self._watches:
+                if scope == key:
+                    watch.note(self._reading, record)
+            self._put(key, record, appended_ms)
+
+    def wrote(self, scope: str, value: bytes, offset: int | None) -> None:
+        """Apply a record that this process wrote at ``offset``, unless the topic has been read further already: its
+        next record may be newer. Errors as :meth:`consume`."""
+        record = self._parsed(scope, value)
+        with self._change:
+            if offset is None or self._reading < offset:
+                self._put(scope, record, None)
+
+    @contextmanager
+    def watch(self, scope: str) -> Iterator[Watch]:
+        """Keep the records of a scope that are read within the block."""
+        with self._change:
+            mine = (scope, Watch(self._records.get(scope)))
+            self._watches.append(mine)
+        try:
+            yield mine[1]
+        finally:
+            with self._change:
+                self._watches.remove(mine)
+
+    @staticmethod
+    def _parsed(key: str, value: bytes | None) -> dict[str, Any] | None:
+        record: dict[str, Any] | None = None if value is None else shallow_json.loads(value)
         if record is not None:
             if key.startswith(DEVICE) and len(key.removeprefix(DEVICE).encode()) > ID_SIZE:
                 # Columns hold 16 bytes: a truncated id would name another device.
@@ -106,21 +160,24 @@ class ControlFollower(TopicFollower):
             if not isinstance(record, dict):
                 raise ValueError(f"control record of {key!r} is not a JSON object")
             _check(record)
-        with self._change:
-            if record == self._records.get(key):
-                return
-            # Update one entry: rebuilding a mapping for each record takes minutes for ten thousand blocks.
-            self._records.pop(key, None)
-            if record is not None:
-                self._records[key] = record
-            if key.startswith(DEVICE):
-                self._note_device(key.removeprefix(DEVICE).encode(), record or {}, appended_ms)
-            elif key == GLOBAL and record is not None:
-                self.decisions.append(record)
-            self._seen = None
-            if key.startswith((INCIDENT, INCIDENTS)):
-                return  # it sets no limit
-            self.version += 1
+        return record
+
+    def _put(self, key: str, record: dict[str, Any] | None, appended_ms: int | None) -> None:
+        """Make a record the present one of its scope. Needs the lock ``_change``."""
+        if record == self._records.get(key):
+            return
+        # Update one entry: rebuilding a mapping for each record takes minutes for ten thousand blocks.
+        self._records.pop(key, None)
+        if record is not None:
+            self._records[key] = record
+        if key.startswith(DEVICE):
+            self._note_device(key.removeprefix(DEVICE).encode(), record or {}, appended_ms)
+        elif key == GLOBAL and record is not None:
+            self.decisions.append(record)
+        self._seen = None
+        if key.startswith((INCIDENT, INCIDENTS)):
+            return  # it sets no limit
+        self.version += 1
         self.changed.set()
 
     def _note_device(self, device_id: bytes, record: dict[str, Any], appended_ms: int | None) -> None:

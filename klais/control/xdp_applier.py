@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower, in_force
@@ -23,6 +26,8 @@ log = logs.get("klais.control.xdp_applier")
 POLL_S = 0.1
 OPEN_S = 5.0  # between two checks for pinned maps
 COUNTS_S = 1.0  # between two reads of the filter's counters
+BLOCKS_S = 5.0  # between two reads of its blocks
+MOST_LOCAL = 20  # reported blocks of a host's own: the record goes to Kafka once a second
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
 BEATS = 4  # heartbeats within the time after which the filter considers them stale
@@ -58,6 +63,9 @@ class Maps(Protocol):
     def set_points_age(self) -> tuple[float | None, bool]:
         """Seconds since the set-points were confirmed (None = never), and whether they are in force."""
 
+    def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]:
+        """Ids of all blocked devices, and seconds until each block ends."""
+
     def close(self) -> None:
         """Close the maps."""
 
@@ -89,6 +97,11 @@ class FilterFigures:
         Time since the set-points were confirmed; None = never.
     limits_by : str
         Source of the limits in force: ``controller``, ``operator``, or ``load`` (those given at load).
+    blocked : int
+        Devices that the filter blocks.
+    local_blocks : tuple of (str, float or None)
+        Some of those that ``klais_control`` does not block: ``klais xdp block`` was run on this host. Device id, and
+        seconds until the end of the block, None = until it is removed.
     """
 
     packets: Mapping[str, int] = field(default_factory=dict)
@@ -96,12 +109,16 @@ class FilterFigures:
     rates: Mapping[str, float] | None = None
     set_points_age_s: float | None = None
     limits_by: str = ""
+    blocked: int = 0
+    local_blocks: tuple[tuple[str, float | None], ...] = ()
 
     def gauges(self) -> dict[str, Any]:
         """The gauge ``xdp`` of ``klais_stats``; empty without a filter."""
         if not self.packets:
             return {}
-        found: dict[str, Any] = {"packets": dict(self.packets), "limits_by": self.limits_by}
+        found: dict[str, Any] = {"packets": dict(self.packets), "limits_by": self.limits_by, "blocked": self.blocked}
+        if self.local_blocks:
+            found["local_blocks"] = [{"device_id": name, "left_s": left_s} for name, left_s in self.local_blocks]
         if self.rates is not None:
             found["rates"] = {verdict: round(per_s, 1) for verdict, per_s in self.rates.items() if per_s}
         if self.set_points_age_s is not None:
@@ -170,7 +187,8 @@ class Applier:
         self._host = host_of(settings)
         self._maps: Maps | None = None
         self._done = _Applied()
-        self._next_open_s = self._next_beat_s = self._next_counts_s = 0.0
+        self._next_open_s = self._next_beat_s = self._next_counts_s = self._next_blocks_s = 0.0
+        self._blocks: tuple[int, tuple[tuple[str, float | None], ...]] = (0, ())
         self._reported = False
         self.available, self.applied = False, 0
         self.figures = FilterFigures()
@@ -212,7 +230,7 @@ class Applier:
 
     def _let_go(self) -> None:
         maps, self._maps, self.available = self._maps, None, False
-        self.figures = FilterFigures()
+        self.figures, self._next_blocks_s = FilterFigures(), 0.0
         if maps is not None:
             try:
                 maps.close()
@@ -230,12 +248,16 @@ class Applier:
             self.figures, self._counted_s = self._read(maps, now_s), now_s
 
     def _read(self, maps: Maps, now_s: float) -> FilterFigures:
+        if now_s >= self._next_blocks_s:
+            self._next_blocks_s = now_s + BLOCKS_S
+            self._blocks = local_blocks(*maps.block_rows(), self._done.blocked)
         counts = maps.counts()
         packets = {name: at[0] for name, at in counts.items()}
         age_s, in_force = maps.set_points_age()
         by = ("operator" if self._follower.mode() == "manual" else "controller") if in_force else "load"
         rates = packet_rates(self.figures.packets, packets, now_s - self._counted_s)
-        return FilterFigures(packets, {name: at[1] for name, at in counts.items()}, rates, age_s, by)
+        size = {name: at[1] for name, at in counts.items()}
+        return FilterFigures(packets, size, rates, age_s, by, *self._blocks)
 
     def _write_limits(self, maps: Maps, now_s: float) -> int:
         mode, limits = self._follower.mode(), self._follower.intake(self._host)
@@ -290,3 +312,15 @@ class Applier:
             maps.block(device_id, left_s)
         self._done.blocked = set(ends)
         return int(bool(lifted or new))
+
+
+def local_blocks(
+    ids: npt.NDArray[np.bytes_], left_s: npt.NDArray[np.float64], controlled: set[bytes]
+) -> tuple[int, tuple[tuple[str, float | None], ...]]:
+    """The number of blocks in a filter, and ``MOST_LOCAL`` of those of devices that are not ``controlled``, by id."""
+    here = np.flatnonzero(~np.isin(ids, np.array(list(controlled), ids.dtype)))
+    here = here[np.argsort(ids[here])][:MOST_LOCAL]
+    shown = zip(ids[here].tolist(), left_s[here].tolist(), strict=True)
+    return len(ids), tuple(
+        (name.decode(errors="backslashreplace"), None if left == np.inf else round(left, 1)) for name, left in shown
+    )

@@ -14,7 +14,7 @@ _ERRORS = {
     "401": "The request needs a token and does not have a valid one.",
     "403": "A web page of another origin made a browser send this.",
     "404": "There is no such thing.",
-    "409": "Another process has it; the error says which.",
+    "409": "Another process has it, or changes it at the same time; the error says which.",
     "413": "The body is too large.",
     "415": "The body is not declared as application/json.",
     "421": "The Host header is not a name of this server: see KLAIS_API_HOSTS.",

@@ -22,7 +22,8 @@ VIEWERS = 8  # of one tap
 SEND_BYTES = 1 << 20  # for a viewer: some seconds of frames with their payloads
 
 
-def _id(text: str) -> str:
+def known_id(text: str) -> str:
+    """A device id in a query: the same, or ValueError."""
     if not is_device_id(text.encode(errors="replace")):
         raise ValueError(ID_RULE)
     return text
@@ -31,13 +32,31 @@ def _id(text: str) -> str:
 class TapQuery(Query):
     """What all taps take."""
 
-    device_id: Annotated[str, AfterValidator(_id)] | None = Field(default=None, description="Only this device.")
-    prefix: Annotated[str, AfterValidator(_id)] | None = Field(default=None, description="Ids that begin so.")
+    device_id: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Only this device.")
+    prefix: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Ids that begin so.")
     sample: Whole = Field(default=20, ge=1, le=MOST_SAMPLE, description="At most so many frames a second.")
 
     def filter(self) -> Any:
         """The same as a filter."""
         raise NotImplementedError
+
+
+def need_change(guard: Guard, request: web.Request) -> None:
+    """Return if the request may see payloads: it needs what a change needs (docs/security.md).
+
+    Raises
+    ------
+    HttpError
+        401, without the token for changes.
+    """
+    if not guard.access.may_change(request.headers.get("Authorization"), request.cookies.get(COOKIE)):
+        text = "a tap shows payloads: it needs the token for changes, KLAIS_API_TOKEN"
+        raise HttpError(401, "unauthorized", text)
+
+
+def too_many_taps() -> HttpError:
+    """The error where no tap is free."""
+    return HttpError(503, "too_many_taps", f"{MOST_TAPS} taps are open on this process: end one")
 
 
 class TapPage:
@@ -66,15 +85,13 @@ class TapPage:
         HttpError
             401: no token for changes. 503: too many taps, or the process stops.
         """
-        if not self._guard.access.may_change(request.headers.get("Authorization"), request.cookies.get(COOKIE)):
-            raise HttpError(
-                401, "unauthorized", "a tap shows payloads: it needs the token for changes, KLAIS_API_TOKEN"
-            )
+        need_change(self._guard, request)
         wanted = read_query(request.query, self._query).filter()
-        tap = None if self._closed else self._taps.get(wanted)
+        if self._closed:
+            raise HttpError(503, "stopping", "this process stops")
+        tap = self._taps.get(wanted)
         if tap is None:
-            text = "this process stops" if self._closed else f"{MOST_TAPS} taps are open on this process: end one"
-            raise HttpError(503, "stopping" if self._closed else "too_many_taps", text)
+            raise too_many_taps()
         known = self._hubs.get(wanted)
         if known is None or known[0] is not tap:
             self._hubs = {key: found for key, found in self._hubs.items() if key in self._taps.open}

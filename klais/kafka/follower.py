@@ -83,6 +83,8 @@ class TopicFollower(ABC):
         self._started_s = time.monotonic()
         self._caught_up = threading.Event()
         self._end = 0  # end of the topic at the start, 0 = unknown
+        self._reading = self._read = -1  # offset of the newest record that consume() got, and that it is through with
+        self._progress = threading.Condition()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -100,6 +102,16 @@ class TopicFollower(ABC):
     def wait_caught_up(self, timeout_s: float) -> bool:
         """Wait until the records that existed at the start are read; returns whether that was within the time-out."""
         return self._caught_up.wait(timeout_s)
+
+    @property
+    def running(self) -> bool:
+        """Whether it follows the topic: between :meth:`start` and :meth:`stop`."""
+        return self._thread is not None and self._thread.is_alive() and not self._stop.is_set()
+
+    def wait_read(self, offset: int, timeout_s: float) -> bool:
+        """Wait until the record at ``offset`` is read; returns whether that was within the time-out."""
+        with self._progress:
+            return self._progress.wait_for(lambda: self._read >= offset, timeout_s)
 
     @abstractmethod
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
@@ -167,6 +179,7 @@ class TopicFollower(ABC):
             return False
         log.warning("topic_replaced", topic=self.topic)
         self._offset = OFFSET_BEGINNING
+        self._reading = self._read = -1
         self.reset()
         return True
 
@@ -202,12 +215,16 @@ class TopicFollower(ABC):
         key = message.key()
         kind, at_ms = message.timestamp()
         appended_ms = at_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
+        offset = message.offset()
+        self._reading = -1 if offset is None else offset
         try:
             self.consume(key.decode() if isinstance(key, bytes) else str(key), message.value(), appended_ms)
         except Exception as problem:  # otherwise this thread would end silently; no record from outside may cause that
             if calls := logs.every(5, f"follower.{self.topic}"):
-                offset = message.offset()
                 log.warning("record_skipped", topic=self.topic, offset=offset, error=repr(problem), calls=calls)
+        with self._progress:
+            self._read = self._reading
+            self._progress.notify_all()
 
     def _on_error(self, error: Any) -> None:
         if calls := logs.every(30, f"follower.error.{self.topic}"):

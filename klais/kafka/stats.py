@@ -53,18 +53,19 @@ class ControlProducer:
             self._producer.produce(self._topics.stats, value, key.encode(), partition=0)
         self._producer.poll(0)
 
-    def control(self, scope: str, record: Numbers, timeout_s: float = 6.0) -> None:
-        """Write the record of a scope and wait for Kafka's acknowledgement.
+    def control(self, scope: str, record: Numbers, timeout_s: float = 6.0) -> int | None:
+        """Write the record of a scope and wait for Kafka's acknowledgement; returns its offset.
 
         Raises
         ------
         KafkaException
             If Kafka did not acknowledge it in time.
         """
-        self._write(self._topics.control, scope, {"scope": scope, **record}, timeout_s)
+        return self._write(self._topics.control, scope, {"scope": scope, **record}, timeout_s)
 
-    def change(self, scope: str, record: Numbers, before: Numbers | None, address: str = "") -> None:
-        """Write a change requested by an operator: first to ``klais_audit``, then to ``klais_control``.
+    def change(self, scope: str, record: Numbers, before: Numbers | None, address: str = "") -> int | None:
+        """Write a change requested by an operator: first to ``klais_audit``, then to ``klais_control``; returns its
+        offset there.
 
         Parameters
         ----------
@@ -84,14 +85,16 @@ class ControlProducer:
         audit = {name: record.get(name) for name in kept} | {"scope": scope, "address": address}
         audit |= {"before": _without(before, kept), "after": _without(record, kept)}
         self._write(self._topics.audit, scope, audit, AUDIT_S)
-        self.control(scope, record)
+        return self.control(scope, record)
 
-    def _write(self, topic: str, key: str, record: Numbers, timeout_s: float) -> None:
+    def _write(self, topic: str, key: str, record: Numbers, timeout_s: float) -> int | None:
         failed: list[Any] = []
+        offsets: list[int | None] = []
         done = threading.Event()
 
-        def report(error: Any, _message: Any) -> None:
+        def report(error: Any, message: Any) -> None:
             failed.append(error)
+            offsets.append(message.offset())
             done.set()
 
         self._producer.produce(topic, orjson.dumps(record), key.encode(), partition=0, on_delivery=report)
@@ -100,6 +103,7 @@ class ControlProducer:
             self._producer.poll(0.05)
         if not done.is_set() or failed[0] is not None:
             raise KafkaException(failed[0] if failed else "no acknowledgement in time")
+        return offsets[0]
 
     def close(self) -> None:
         """Flush for at most a second and close."""

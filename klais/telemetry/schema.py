@@ -42,6 +42,14 @@ class Traffic(BaseModel):
     bytes_squared: float = Field(ge=0, description="sum of their squared sizes")
 
 
+class LocalBlock(BaseModel):
+    """A block of a host's own: ``klais xdp block`` was run there, and ``klais_control`` knows nothing of it."""
+
+    model_config = ConfigDict(extra="allow")
+    device_id: str
+    left_s: float | None = _of("until it ends, s; null: until it is removed")
+
+
 class Filter(BaseModel):
     """The XDP filter of an edge's host; every edge of the host reports the same."""
 
@@ -52,6 +60,8 @@ class Filter(BaseModel):
     )
     set_points_age_s: float | None = _of("time since its set-points were confirmed, s; absent if they never were")
     limits_by: str | None = _of("source of its limits: load (those given at load), controller or operator")
+    blocked: int | None = _of("devices that it blocks")
+    local_blocks: list[LocalBlock] | None = _of("some of those that klais_control does not block; absent if none")
 
 
 class Restoring(BaseModel):

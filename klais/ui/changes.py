@@ -16,6 +16,7 @@ from klais.control.incidents import ack_scope, mute_scope
 from klais.control.overrides import Writer, apply, device_scope, until
 from klais.control.setpoints import INCIDENT, OVERRIDE, ControlFollower
 from klais.core.wire.constants import ID_RULE, is_device_id
+from klais.errors import ChangedMeanwhile
 from klais.http.body import Body
 from klais.http.errors import HttpError
 from klais.system.clock import now_ms
@@ -143,7 +144,7 @@ class Changes:
 
     def __init__(self, control: ControlFollower, writer: Callable[[], Writer], rate_min: float) -> None:
         self._control, self._writer, self._rate_min = control, writer, rate_min
-        self._one = asyncio.Lock()  # two requests for one scope must not both start from the same record
+        self._one = asyncio.Lock()  # of this worker's requests; `apply` merges those of other processes
 
     async def block(self, device_id: str, asked: Block, who: Who) -> Changed:
         """Drop the frames of a device."""
@@ -229,5 +230,7 @@ class Changes:
             except KafkaException as error:
                 text = f"Kafka did not acknowledge the change, so it is not in force: {error}"
                 raise HttpError(503, "kafka_unavailable", text) from None
+            except ChangedMeanwhile as error:
+                raise HttpError(409, "changed_meanwhile", str(error), author=error.author) from None
         log.info("changed", scope=scope, by=author, address=who.address, reason=asked.reason)
         return Changed(scope=scope, before=before, after=after)

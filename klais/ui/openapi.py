@@ -14,7 +14,7 @@ MODELS = (Reason, Block, Blocks, DeviceLimits, Ack, Mute, Unmute, Override, Logi
 ANSWERS = (Changed,)
 _QUERIES: dict[Any, type[Query]] = {history: HistoryQuery, audit: AuditQuery, incidents: IncidentsQuery}
 _READ = ("400", "401", "403", "421", "429")
-_CHANGE = (*_READ, "413", "415", "422", "503")
+_CHANGE = (*_READ, "409", "413", "415", "422", "503")
 _SUMMARIES = {
     ("PUT", "block"): "Drop every frame of a device.",
     ("DELETE", "block"): "Let the frames of a device pass again.",

@@ -27,7 +27,7 @@ from klais.control.forecast import Features, Predictor
 from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
 from klais.control.offenders import MOST_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
-from klais.control.overrides import device_scope, merged
+from klais.control.overrides import Unread, device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
 from klais.control.xdp_applier import Applier
 from klais.errors import KafkaUnavailable
@@ -101,6 +101,7 @@ class Term:
         self._forecast = predictor.predict(self._features.window())
         self._state = LoopState()
         self._written: Decision | None = None
+        self._unread: list[Unread] = []  # blocks of this controller that it has not read back yet
         self._found: dict[str, Any] | None = None  # last record of the previous leader
         self._resigned = False
         self.epoch: int | None = None
@@ -217,11 +218,11 @@ class Term:
         self._written = decision
         self.decisions += 1
 
-    async def _send(self, epoch: int, sender: FencedSender, scope: str, record: dict[str, Any]) -> None:
+    async def _send(self, epoch: int, sender: FencedSender, scope: str, record: dict[str, Any]) -> int:
         stamp = {"scope": scope, "by": self._name, "term": epoch, "at": now_ms()}
         writer = RecordBatchWriter(1 << 16, "none")
         writer.append_one(scope.encode(), orjson.dumps(record | stamp))
-        await sender.send(writer)
+        return await sender.send(writer)
 
     async def _write_incidents(self, epoch: int, sender: FencedSender, writes: Writes) -> None:
         stamp = {"by": self._name, "term": epoch, "at": now_ms()}
@@ -242,6 +243,7 @@ class Term:
     async def _block_offenders(self, epoch: int, sender: FencedSender, now_s: float) -> None:
         """Block repeat offenders, or with ``monitor`` and in an attack only suggest it. A device that an operator
         unblocked stays unblocked."""
+        await self._repair_blocks(epoch, sender)
         how = self._settings.control_auto_block
         attack = self.newest is not None and self.newest.defence.limit is not None
         if how == "off" and not attack:
@@ -263,8 +265,21 @@ class Term:
                 in_force += 1
                 changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
                 why = f"far above its own rate for {OFTEN} of {WINDOW} seconds"
-                record = merged(before, changes) | {"author": "controller", "reason": why}
-                await self._send(epoch, sender, scope, record)
+                unread = Unread(self._follower, scope, changes)
+                record = merged(unread.before, changes) | {"author": "controller", "reason": why}
+                unread.wrote(record, await self._send(epoch, sender, scope, record))
+                self._unread.append(unread)
+
+    async def _repair_blocks(self, epoch: int, sender: FencedSender) -> None:
+        """Write fields again that a block took from an operator who changed the device in the same moment."""
+        waiting, self._unread = self._unread, []
+        for unread in waiting:
+            record = unread.repair()
+            if record is None:
+                self._unread.append(unread)
+            elif record:
+                log.info("change_merged", scope=unread.scope, by="controller")
+                await self._send(epoch, sender, unread.scope, record)
 
     def _reported(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Counters and gauges of a heartbeat."""

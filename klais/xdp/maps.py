@@ -240,6 +240,10 @@ class XdpMaps:
         """Devices that are blocked now."""
         return [rule for rule in self.rules() if rule.blocked_for_s is not None]
 
+    def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]:
+        """The same as columns: ids (S16 [n]), and seconds until each block ends (inf = until it is removed)."""
+        return self._rules.blocks()
+
     def allowed(self) -> list[Rule]:
         """Devices on the allow list now."""
         return [rule for rule in self.rules() if rule.allowed_for_s is not None]

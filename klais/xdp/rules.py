@@ -109,6 +109,15 @@ class Rules:
         rows = (_public(raw_id, rule, now_ns) for raw_id, rule in self._rows(now_ns))
         return sorted(rows, key=lambda rule: rule.device_id)
 
+    def blocks(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]:
+        """Blocked devices as columns: ids (S16 [n]), and seconds until each block ends (inf = until it is removed)."""
+        now_ns, ids, left_s = time.monotonic_ns(), [np.zeros(0, "S16")], [np.zeros(0)]
+        for keys, values in bpf.batches(self._fd, _ID, RULE, 4096):
+            until, kept = values["block_until_ns"], values["block_until_ns"] > now_ns
+            ids.append(keys[kept].view("S16").ravel())
+            left_s.append(np.where(until == FOREVER, np.inf, (until - np.uint64(now_ns)) / 1e9)[kept])
+        return np.concatenate(ids), np.concatenate(left_s)
+
     def _rows(self, now_ns: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
         for ids, values in bpf.batches(self._fd, _ID, RULE, 4096):
             good = in_force(values, now_ns)

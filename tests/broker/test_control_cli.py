@@ -1,14 +1,18 @@
 """``klais control`` against a real topic: what it writes, what it shows, what it leaves alone."""
 
 import json
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from klais.cli.main import main
 from klais.config.load import Settings, environ_of
-from klais.control.overrides import following
+from klais.control.overrides import apply, following
+from klais.kafka.stats import ControlProducer
 
 Run = Callable[..., Result]
 
@@ -72,3 +76,40 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 ) -> None:
     _, call = run
     assert "Error" in call(*words, ok=False).output
+
+
+def test_changes_of_one_device_by_two_processes_at_once_are_all_in_force(run: tuple[Settings, Run]) -> None:
+    settings, call = run
+    rounds, together = 5, threading.Barrier(2)
+    wanted: tuple[list[dict[str, Any]], ...] = (
+        [{"block": True, "unblock": None, "until_ms": None}] * rounds,
+        [{"rate": float(n + 1), "burst": None, "limits_until_ms": None} for n in range(rounds)],
+    )
+    problems: list[Exception] = []
+
+    def work(who: str, changes: list[dict[str, Any]]) -> None:
+        with ExitStack() as stack:
+            follower = stack.enter_context(following(settings))
+            producer = ControlProducer(settings, who)
+            stack.callback(producer.close)
+            for n, change in enumerate(changes):
+                together.wait(300)
+                apply(follower, producer, f"device/dev-{n}", change, who, "at once")
+
+    def guarded(who: str, changes: list[dict[str, Any]]) -> None:
+        try:
+            work(who, changes)
+        except Exception as error:
+            problems.append(error)
+            together.abort()
+
+    threads = [threading.Thread(target=guarded, args=(f"w{k}", changes)) for k, changes in enumerate(wanted)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    found = {row["scope"]: row for row in json.loads(call("status", "--json").output)["overrides"]}
+    assert {scope: (row.get("block"), row.get("rate")) for scope, row in found.items()} == {
+        f"device/dev-{n}": (True, float(n + 1)) for n in range(rounds)
+    }

@@ -18,10 +18,12 @@ from klais.ui.changes import Changes
 from klais.ui.incidents import incidents_body
 from klais.ui.recording import Recording
 from klais.ui.routes import Page, install
+from klais.worker.tap import Taps
 from tests.browser.conftest import Served
 from tests.support.browser import Watched
 from tests.support.incidents import incident
 from tests.support.process import wait_for
+from tests.support.servers import add_frames
 
 TOKEN = "token-of-the-operators"
 Tab = Callable[..., Watched]
@@ -61,6 +63,7 @@ class Office:
         app = web.Application()
         page.guard.install(app)
         install(app, page)
+        add_frames(app, Taps(), page.guard)
         app.router.add_get("/{path:.*}", recorded)
         self.served = Served(Listener(app, "127.0.0.1", 0, ConnectionLimits()))
         self.url = self.served.url

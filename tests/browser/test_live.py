@@ -169,6 +169,22 @@ def test_a_block_by_keyboard_is_seen_everywhere_and_undone(pair: Pair, tab: Tab)
     assert one.errors == two.errors == []
 
 
+def test_frames_of_a_device_are_shown_by_every_worker_with_the_token_only(pair: Pair) -> None:
+    path, numbers = "/api/v1/frames?device_id=dev-5", iter(range(1000, 1_000_000))
+    for worker in pair.workers:  # one of them has to ask the other
+
+        def frames(worker: Worker = worker) -> list[dict[str, Any]]:
+            pair.edge.send([encode_frame("dev-5", next(numbers), b'{"t":1.5}')])
+            status, body = ask(worker, path, Authorization=f"Bearer {TOKEN}")
+            assert status == 200, body
+            found: list[dict[str, Any]] = body["frames"]
+            return found
+
+        assert ask(worker, path)[0] == 401
+        shown = wait_for(frames, 60, "frames of the device")
+        assert {(frame["device_id"], frame["payload"]) for frame in shown} == {("dev-5", '{"t":1.5}')}
+
+
 def newest_change(pair: Pair) -> tuple[str, str, str]:
     """Scope, author and reason of the newest change that the other worker knows; an answer holds for a second."""
     newest = ask(pair.workers[1], "/api/v1/audit")[1]["changes"][0]

@@ -119,6 +119,7 @@ BY_HTTP: dict[str, list[str]] = {
     ],
     "reading the payloads of devices with less than the token for changes": [
         "tests/unit/worker/test_tap.py::test_payloads_need_the_token_for_changes",
+        "tests/unit/worker/test_frames.py::test_payloads_need_the_token_for_changes",
     ],
     "a web page that reads by DNS rebinding": [
         f"{GUARD}::test_foreign_names_are_refused_on_every_path",

@@ -61,6 +61,11 @@ def test_as_many_rules_as_there_is_room_for() -> None:
             maps.block("one too many", 60)
         rules = maps.rules()
         assert len(rules) == RULES and sum(rule.rate_per_s is not None for rule in rules) == RULES - 1
+        maps.block("device-5")
+        ids, left_s = maps.block_rows()
+        blocked = dict(zip(ids.tolist(), left_s.tolist(), strict=True))
+        assert blocked.pop(b"device-5") == np.inf
+        assert set(blocked) == {b"takes its place"} and 0 < blocked[b"takes its place"] <= 60
 
 
 def test_counts_and_rows_from_another_process() -> None:

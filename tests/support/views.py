@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from klais.config.load import Settings
@@ -86,6 +87,7 @@ class FakePeers:
         self.bodies: dict[str, dict | None] = {}
         self.asked: list[str] = []
         self.forwarded: list[int] = []
+        self.more: list[dict[str, str]] = []
 
     def others(self) -> list[str]:
         return sorted(self.bodies)
@@ -94,9 +96,10 @@ class FakePeers:
         self.asked.append(path_qs)
         return self.bodies
 
-    async def forward(self, request, partition: int):
+    async def forward(self, request, partition: int, more=None):
         self.forwarded.append(partition)
-        return SimpleNamespace(status=200, body=b"{}", headers={})
+        self.more.append(dict(more or {}))
+        return web.json_response({})
 
 
 class FakeOffsets:

@@ -21,7 +21,7 @@ _CONFIG = {
     "description": "It overrides the controller. The end (until_ms) of an existing override is kept.",
     "requestBody": {"required": True, "content": json_body("ConfigRequest")},
     "responses": {"200": answer("Written and acknowledged.", "ConfigResponse")}
-    | errors(*_READ, "413", "415", "422", "503"),
+    | errors(*_READ, "409", "413", "415", "422", "503"),
 }
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _ANY = {"application/json": {"schema": {"type": "object"}}}

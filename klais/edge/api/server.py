@@ -17,7 +17,7 @@ from klais.edge.api.models import ConfigRequest, ConfigResponse
 from klais.edge.api.tap import PATH as TAP_PATH
 from klais.edge.api.tap import EdgeTapQuery
 from klais.edge.tap import EdgeTaps
-from klais.errors import EdgeUnavailable
+from klais.errors import ChangedMeanwhile, EdgeUnavailable
 from klais.http.access import Access
 from klais.http.body import read_body
 from klais.http.connections import ConnectionLimits, Listener
@@ -97,10 +97,8 @@ def make_app(state: State, guard: Guard, min_rate: float, taps: Taps = list) -> 
         client = str(guard.client(request) or request.remote)
         try:
             previous = await asyncio.to_thread(state.set_rate, asked.new_rate, client)
-        except KafkaException as error:
-            raise HttpError(503, "kafka_unavailable", f"the set-point was not acknowledged: {error}") from None
-        except EdgeUnavailable as error:
-            raise _unavailable(error) from None
+        except (KafkaException, ChangedMeanwhile, EdgeUnavailable) as error:
+            raise _not_set(error) from None
         log.info("rate_changed", client=client, old=previous, new=asked.new_rate, forced=asked.force)
         return reply(ConfigResponse(previous_rate=previous, new_rate=asked.new_rate).model_dump())
 
@@ -131,6 +129,15 @@ async def _tap_elsewhere(others: Callable[[], Sequence[str]], _request: web.Requ
     urls = ", ".join(others())
     text = f"several edge processes answer here, and each has frames of its own: ask one of them with --url: {urls}"
     raise HttpError(409, "several_edges", text)
+
+
+def _not_set(error: Exception) -> HttpError:
+    """The answer where a rate could not be set."""
+    if isinstance(error, ChangedMeanwhile):
+        return HttpError(409, "changed_meanwhile", str(error), author=error.author)
+    if isinstance(error, EdgeUnavailable):
+        return _unavailable(error)
+    return HttpError(503, "kafka_unavailable", f"the set-point was not acknowledged: {error}")
 
 
 def _unavailable(error: EdgeUnavailable) -> HttpError:

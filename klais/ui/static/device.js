@@ -4,6 +4,7 @@ import { usePoll } from "./hooks.js";
 import { store } from "./store.js";
 import { ChangeDialog, DeviceLink, Failure, Figure, State, Table, WhyNot } from "./parts.js";
 import { Chart } from "./chart.js";
+import { Frames } from "./frames.js";
 import { ofDevice, put, remove } from "./api.js";
 import { ago, count, printable, short, words } from "./format.js";
 
@@ -151,6 +152,7 @@ function Known({ id, about, paused, theme }) {
           { name: "received", label: "received" },
           { name: "admitted", label: "admitted" },
         ]} /></div>
+      <${Frames} about=${about} device=${id} most=${20} paused=${paused} caption="Last frames of this device" />
       <${Table} caption="Profile: what the detector has learned" columns=${features}
         rows=${d.profile.map((row) => ({ ...row, key: row.feature }))} empty="Nothing yet." />
       ${

@@ -1,7 +1,7 @@
 // Edges, the XDP filter, and blocked devices.
 import { html } from "./lib.js";
 import { State, Table } from "./parts.js";
-import { overrides } from "./control.js";
+import { Blocks, filters } from "./blocks.js";
 import { bytes, count, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
 const NEARLY_FULL = 0.8;
@@ -61,18 +61,6 @@ const edges = [
   { label: "up", number: true, cell: (row) => duration(row.uptime_s) },
 ];
 
-// One filter per host: every edge of the host reports the same one.
-function filters(event) {
-  const found = new Map();
-  for (const edge of event.edges) {
-    const filter = edge.gauges.xdp;
-    const drops = new Map((edge.kernel_dropped ?? []).map((drop) => [drop.reason, drop.intended]));
-    const perS = filter?.rates && new Map(Object.entries(filter.rates));
-    if (filter?.packets) found.set(edge.host ?? edge.id, { ...filter, key: edge.host ?? edge.id, drops, perS });
-  }
-  return [...found.values()];
-}
-
 const verdicts = (event) =>
   filters(event).flatMap((filter) =>
     Object.entries(filter.packets)
@@ -120,7 +108,7 @@ const ofVerdicts = [
   { label: "packets", number: true, cell: (row) => count(row.packets) },
 ];
 
-export function Edges({ store }) {
+export function Edges({ store, paused }) {
   const event = store.now;
   if (!event) return html`<p class="empty">Waiting for the first figures…</p>`;
   const drops = event.edges.flatMap((edge) =>
@@ -135,7 +123,6 @@ export function Edges({ store }) {
     },
     { label: "frames", number: true, cell: (row) => count(row.frames) },
   ];
-  const blocks = event.control.overrides.filter((row) => row.scope.startsWith("device/"));
   return html`
     <${Table} caption="Edges" columns=${edges} rows=${event.edges.map((row) => ({ ...row, key: row.id }))}
       empty="No edge reports." />
@@ -154,7 +141,5 @@ export function Edges({ store }) {
       html`<${Table} caption="Verdicts of the kernel filter since it was loaded" columns=${ofVerdicts}
         rows=${verdicts(event)} empty="It has received no packets." />`
     }
-    <${Table} caption="Blocked and limited devices" columns=${overrides(event.at_ms)}
-      rows=${blocks.map((row) => ({ ...row, key: row.scope }))}
-        empty="No device is blocked or has its own limits." />`;
+    <${Blocks} event=${event} paused=${paused} />`;
 }

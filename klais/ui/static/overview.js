@@ -1,8 +1,9 @@
-// Overview: one sentence, the path of the frames, losses, charts.
+// Overview: one sentence, the path of the frames, charts, the newest frames, losses.
 import { html } from "./lib.js";
 import { Figure, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
 import { fullest } from "./edges.js";
+import { Frames } from "./frames.js";
 import { bytes, clock, count, counted, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
 const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>${name}</b>
@@ -127,7 +128,7 @@ function inSpools(s, edges) {
   return `${short(s.spool_frames)} frames in spools (${bytes(s.spool_bytes)}${full && `; ${full}`})`;
 }
 
-export function Overview({ store, theme }) {
+export function Overview({ store, theme, about, paused }) {
   const event = store.now;
   if (!event) return html`<p class="empty">Waiting for the first figures…</p>`;
   const s = event.sample;
@@ -198,6 +199,7 @@ export function Overview({ store, theme }) {
         { name: "kafka_p99_ms", label: "Kafka" },
       ]} />
     </div>
+    <${Frames} about=${about} most=${6} paused=${paused} caption="Newest frames of the lanes of this worker" />
     <${Losses} h=${h} />
     <${Table} caption="Frames dropped since the processes started and the kernel filters were loaded"
       columns=${columns} rows=${dropped(event)}

@@ -13,7 +13,7 @@ from klais.ui.incidents import incidents_body
 from klais.ui.routes import Page
 from klais.ui.routes import install as install_routes
 from klais.worker.runtime import WorkerRuntime
-from klais.worker.web import tap
+from klais.worker.web import frames, tap
 from klais.worker.web.peers import Peers
 
 
@@ -31,3 +31,5 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
     )
     install_routes(app, page)
     tap.install(app, worker.taps, guard)
+    shown = frames.Frames(worker.taps, guard, worker.worker_id, settings.partitions, worker.lanes, peers)
+    frames.install(app, shown)

@@ -38,7 +38,7 @@ from klais.worker.readiness import Readiness
 from klais.worker.report import Report
 from klais.worker.rows import DeviceLimits, Part
 from klais.worker.web import devices as listing
-from klais.worker.web import tap
+from klais.worker.web import frames, tap
 from klais.worker.web.control import control_body
 from klais.worker.web.dam import dam
 from klais.worker.web.device import detail, type_of
@@ -344,7 +344,7 @@ def document_of_pages() -> dict[str, Any]:
         }
     text = "State of a KLAIS worker: devices, lanes, limits, topics; and changes by operators, under /api/v1."
     models = schemas(requests=ui.MODELS, answers=ui.ANSWERS)
-    return document("KLAIS worker", __version__, text, paths | ui.paths() | tap.paths(), models)
+    return document("KLAIS worker", __version__, text, paths | ui.paths() | tap.paths() | frames.paths(), models)
 
 
 def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:

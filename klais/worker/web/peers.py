@@ -1,6 +1,7 @@
 """The other workers: which one owns a partition, by Faust's table route, and requests to them."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -55,8 +56,10 @@ class Peers:
         """Address of the worker that owns a partition, or None if there is none."""
         return next((url for url, owned in self.partitions().items() if partition in owned), None)
 
-    async def forward(self, request: web.Request, partition: int) -> web.StreamResponse:
-        """Forward a request to the worker that owns ``partition`` and return its response.
+    async def forward(
+        self, request: web.Request, partition: int, more: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
+        """Forward a request to the worker that owns ``partition``, with ``more`` headers, and return its response.
 
         Raises
         ------
@@ -67,7 +70,7 @@ class Peers:
         if owner is None or owner == self.own_url or FORWARDED in request.headers:
             text = f"partition {partition} is being taken over: try again in a moment"
             raise HttpError(503, "partition_moving", text, partition=partition, owner=owner)
-        status, body = await self._get(owner + request.rel_url.raw_path_qs)
+        status, body = await self._get(owner + request.rel_url.raw_path_qs, more)
         headers = {OWNER: owner}
         return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
@@ -80,8 +83,9 @@ class Peers:
             out[url] = _object(answer[1]) if isinstance(answer, tuple) and answer[0] == 200 else None
         return out
 
-    async def _get(self, url: str) -> tuple[int, bytes]:
+    async def _get(self, url: str, more: Mapping[str, str] | None = None) -> tuple[int, bytes]:
         headers = {FORWARDED: self.own_url} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+        headers |= more or {}
         try:
             return await fetch(self._app.http_client, url, headers)
         except (aiohttp.ClientError, TimeoutError) as error:

@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 
 from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
-from klais.control.xdp_applier import BLOCK_TTL_S, OPEN_S, RENEW_S, Applier
+from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, MOST_LOCAL, OPEN_S, RENEW_S, Applier
 from klais.errors import KlaisError
+from klais.telemetry.schema import Filter
 
 SETTINGS = Settings(xdp_pin_dir=Path("/sys/fs/bpf/klais-none"), control_auto=True)
 HOST = host_of(SETTINGS)
@@ -20,6 +22,7 @@ class Noted:
 
     def __init__(self) -> None:
         self.calls: list[tuple] = []
+        self.blocks: dict[bytes, float] = {}
 
     def __getattr__(self, name: str):
         return lambda *args: self.calls.append((name, *args))
@@ -29,6 +32,9 @@ class Noted:
 
     def set_points_age(self) -> tuple[float | None, bool]:
         return (0.5, True) if any(call[0] == "set_limits" for call in self.calls) else (None, False)
+
+    def block_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(list(self.blocks), "S16"), np.array(list(self.blocks.values()), np.float64)
 
     def take(self) -> list[tuple]:
         calls, self.calls = self.calls, []
@@ -159,6 +165,7 @@ def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(ho
     host.look(101.0)
     assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("controller", 0.5)
     expected = {"packets": {"pass": 1}, "limits_by": "controller", "set_points_age_s": 0.5, "rates": {"pass": 1.0}}
+    expected["blocked"] = 0
     assert host.applier.figures.gauges() == {"xdp": expected}
     host.put("override", mode="manual", rate=9.0)
     host.put("global", mode="manual", rate=9.0, hosts={HOST: {"rate": 7.0, "burst": 6.0}})
@@ -168,3 +175,20 @@ def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(ho
     host.look(103.0)
     assert host.applier.figures.limits_by == "" and host.applier.figures.packets == {}
     assert host.applier.figures.gauges() == {}
+
+
+def test_blocks_that_only_this_host_knows_are_reported(host: Host) -> None:
+    host.put("device/a", block=True)
+    host.maps.blocks = {b"a": 30.0, "\u00e4".encode(): np.inf, b"\xff": 12.34}
+    host.look(100.0)
+    found = host.applier.figures.gauges()["xdp"]
+    local = [{"device_id": "\u00e4", "left_s": None}, {"device_id": "\\xff", "left_s": 12.3}]
+    assert (found["blocked"], found["local_blocks"]) == (3, local)
+    assert Filter.model_validate(found).blocked == 3
+    host.maps.blocks = {b"d%05d" % n: 1.0 for n in range(65_536)}
+    host.look(100.0 + BLOCKS_S)
+    found = host.applier.figures.gauges()["xdp"]
+    assert (found["blocked"], len(found["local_blocks"])) == (65_536, MOST_LOCAL)
+    host.maps.blocks = {}
+    host.look(100.0 + 2 * BLOCKS_S)
+    assert "local_blocks" not in host.applier.figures.gauges()["xdp"]

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from klais.config.load import Settings
 from klais.edge.api.openapi import DOCUMENT
 from klais.edge.api.server import ApiServer, api_of, make_app
-from klais.errors import ConfigError, EdgeUnavailable, PortInUse
+from klais.errors import ChangedMeanwhile, ConfigError, EdgeUnavailable, PortInUse
 from klais.http.access import Access, digest
 from klais.http.addresses import RateLimit
 from tests.support.http import FakeState, ask, make_guard, post
@@ -182,6 +182,13 @@ def test_kafka_that_does_not_answer_is_503(serve: Serve) -> None:
     state.broken = KafkaException("no acknowledgement in time")
     status, body, _ = post(f"{url}/config", '{"new_rate": 5000}')
     assert (status, body["code"]) == (503, "kafka_unavailable")
+
+
+def test_others_who_change_the_rate_all_the_time_are_named(serve: Serve) -> None:
+    url, state = serve()
+    state.broken = ChangedMeanwhile("ben changes override at the same time", "ben")
+    status, body, _ = post(f"{url}/config", '{"new_rate": 5000}')
+    assert (status, body["code"], body["details"]) == (409, "changed_meanwhile", {"author": "ben"})
 
 
 def test_a_defect_shows_no_inside(serve: Serve) -> None:

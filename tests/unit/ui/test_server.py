@@ -14,6 +14,7 @@ from confluent_kafka import KafkaException
 from klais.cli.main import main
 from klais.config.load import Settings, describe
 from klais.control.setpoints import ControlFollower
+from klais.errors import ChangedMeanwhile
 from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.guard import Guard
@@ -33,15 +34,15 @@ WHY = {"reason": "floods", "author": "ops"}
 
 
 class Written:
-    """Keeps changes; ``broken`` as a broker that does not answer."""
+    """Keeps changes; ``broken``: what it raises instead."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, dict, dict, str]] = []
-        self.broken = False
+        self.broken: Exception | None = None
 
     def change(self, scope: str, record: Any, before: Any, address: str = "") -> None:
         if self.broken:
-            raise KafkaException("no acknowledgement in time")
+            raise self.broken
         self.records.append((scope, dict(record), dict(before or {}), address))
 
 
@@ -256,11 +257,20 @@ async def test_bad_requests_say_what_is_wrong_and_change_nothing(
     assert server.written.records == []
 
 
-async def test_a_change_that_kafka_does_not_acknowledge_is_not_in_force(serve, client) -> None:
+@pytest.mark.parametrize(
+    ("broken", "status", "code"),
+    [
+        (KafkaException("no acknowledgement in time"), 503, "kafka_unavailable"),
+        (ChangedMeanwhile("ben changes override", "ben"), 409, "changed_meanwhile"),
+    ],
+)
+async def test_a_change_that_is_not_made_is_not_in_force(serve, client, broken, status, code) -> None:
     server = await serve()
-    server.written.broken = True
+    server.written.broken = broken
     async with client.put(server.url + "/api/v1/override", json=WHY | {"mode": "manual", "rate": 5000}) as answer:
-        assert answer.status == 503 and (await answer.json())["code"] == "kafka_unavailable"
+        body = await answer.json()
+        assert (answer.status, body["code"]) == (status, code)
+        assert body["details"] == ({"author": "ben"} if status == 409 else {})
     assert server.control.mode() == "auto"
 
 

@@ -1,0 +1,102 @@
+// Blocks of klais_control and of the kernel filters in one table, and devices with limits of their own.
+import { html } from "./lib.js";
+import { usePoll } from "./hooks.js";
+import { DeviceLink, Failure, Table } from "./parts.js";
+import { count, counted, duration, hostName, printable, short, until } from "./format.js";
+
+const MOST = 500; // overrides of an event, and rows of one answer of /devices/
+const ASKED = `/devices/?scope=all&state=blocked&sort=blocked&size=${MOST}`;
+const idOf = (row) => row.scope.slice("device/".length);
+const list = (found) => (Array.isArray(found) ? found : []);
+
+// One filter per host: every edge of the host reports the same one.
+export function filters(event) {
+  const found = new Map();
+  for (const edge of event.edges) {
+    const filter = edge.gauges.xdp;
+    const drops = new Map((edge.kernel_dropped ?? []).map((drop) => [drop.reason, drop.intended]));
+    const perS = filter?.rates && new Map(Object.entries(filter.rates));
+    if (filter?.packets) found.set(edge.host ?? edge.id, { ...filter, key: edge.host ?? edge.id, drops, perS });
+  }
+  return [...found.values()];
+}
+
+const where = (kernels) => (kernels ? `workers and ${counted(kernels, "kernel filter", "kernel filters")}` : "workers");
+
+// Those of klais_control first: they hold everywhere. Then those that only one host's filter knows.
+function blocks(event, dropped) {
+  const kernels = filters(event);
+  const controlled = event.control.overrides
+    .filter((row) => row.scope.startsWith("device/") && row.block && !row.unblock)
+    .filter((row) => (row.until_ms ?? Infinity) > event.at_ms)
+    .map((row) => ({
+      key: row.scope,
+      id: idOf(row),
+      where: where(kernels.length),
+      by: row.author ?? "?",
+      reason: row.reason ?? "",
+      ends: until(row.until_ms, event.at_ms),
+      dropped: dropped.get(idOf(row)),
+    }));
+  const local = kernels.flatMap((filter) =>
+    list(filter.local_blocks).map((block) => ({
+      key: `${filter.key} ${block.device_id}`,
+      id: String(block.device_id),
+      where: `only the kernel filter of ${hostName(filter.key)}`,
+      by: "klais xdp block",
+      reason: "",
+      ends: block.left_s === null || block.left_s === undefined ? until() : `in ${duration(block.left_s)}`,
+    })),
+  );
+  return [...controlled, ...local];
+}
+
+const ofBlocks = [
+  { label: "device", cell: (row) => html`<${DeviceLink} id=${row.id} />` },
+  { label: "acts in", cell: (row) => row.where },
+  { label: "by", cell: (row) => printable(row.by) },
+  { label: "reason", kind: "text", cell: (row) => printable(row.reason || "–") },
+  { label: "ends", cell: (row) => row.ends },
+  { label: "lane dropped", number: true, cell: (row) => count(row.dropped) },
+];
+
+const ofLimits = [
+  { label: "device", cell: (row) => html`<${DeviceLink} id=${row.id} />` },
+  { label: "rate", number: true, cell: (row) => (row.rate ? `${short(row.rate)}/s` : "–") },
+  { label: "burst", number: true, cell: (row) => short(row.burst) },
+  { label: "by", cell: (row) => printable(row.author ?? "?") },
+  { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },
+  { label: "ends", cell: (row) => row.ends },
+];
+
+// The filter counts packets by verdict: a count for each block would cost time for each packet.
+const Kernels = ({ kernels }) =>
+  kernels.length > 0 &&
+  html`<p>${kernels.map((filter) => {
+    const only = filter.packets.would_blocked;
+    const now = Number.isFinite(filter.blocked) && `blocks ${counted(filter.blocked, "device", "devices")} and `;
+    const gone = counted(filter.packets.blocked, "packet", "packets");
+    return html`The kernel filter of ${hostName(filter.key)} ${now}has dropped ${gone} of blocked devices since it was
+      ${" "}loaded${only > 0 && `, and let ${count(only)} pass, because the rule is only monitored`}. `;
+  })}<small>A filter counts for all blocks together; what it drops reaches no lane.</small></p>`;
+
+export function Blocks({ event, paused }) {
+  const some = event.control.overrides.some((row) => row.block);
+  const { data, error } = usePoll(some ? ASKED : null, 5000, paused);
+  const dropped = new Map(list(data?.items).map((row) => [row.device_id, row.blocked]));
+  const overrides = event.control.overrides;
+  const limited = overrides
+    .filter((row) => row.scope.startsWith("device/") && (row.rate || row.burst))
+    .filter((row) => (row.limits_until_ms ?? Infinity) > event.at_ms)
+    .map((row) => ({ ...row, key: row.scope, id: idOf(row), ends: until(row.limits_until_ms, event.at_ms) }));
+  return html`<${Table} caption="Blocks: of the whole system, and of one kernel filter" columns=${ofBlocks}
+      rows=${blocks(event, dropped)} empty="No device is blocked." />
+    <${Failure} error=${error} />
+    <${Kernels} kernels=${filters(event)} />
+    ${
+      overrides.length >= MOST &&
+      html`<p><small>The first ${count(MOST)} overrides: klais control status lists all.</small></p>`
+    }
+    <${Table} caption="Devices with limits of their own" columns=${ofLimits} rows=${limited}
+      empty="No device has limits of its own." />`;
+}
