@@ -142,7 +142,7 @@ def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, rec
         limits_of = shown.page.get_by_role("region", name="Devices with limits of their own").locator("tbody")
         assert "slow" in limits_of.inner_text() and "dev-1" not in limits_of.inner_text()
         shown.page.evaluate("location.hash = '/overview'")
-        shown.page.get_by_text("Recorded figures have no payloads").wait_for()
+        shown.page.get_by_text("A recording has no payloads").wait_for()
         assert shown.errors == [] and asked(shown) == []
     finally:
         served.stop()

@@ -37,8 +37,9 @@ const OF_ONE = [
   payload,
 ];
 
-const LogIn = ({ caption }) => html`<h2>${caption}</h2><p class="empty">Payloads are private, so they need the token for changes:
-  ${" "}<a href=${toLogin()}>log in</a> with it to see the newest frames.</p>`;
+const LogIn = ({ caption }) => html`<h2>${caption}</h2>
+  <p class="empty">Payloads are private, so they need the token for changes:
+    ${" "}<a href=${toLogin()}>log in</a> with it to see the newest frames.</p>`;
 
 // The frames of all answers so far, newest first. An answer that another viewer has got too may come twice.
 function useKept(data, most) {
@@ -70,7 +71,7 @@ function Shown({ device, most, paused, caption }) {
 export function Frames({ about, device, most, paused, caption }) {
   if (!about) return null;
   if (about.read_only)
-    return html`<h2>${caption}</h2><p class="empty">Recorded figures have no payloads: a running worker shows the newest
+    return html`<h2>${caption}</h2><p class="empty">A recording has no payloads: a running worker shows the newest
       ${" "}frames here.</p>`;
   if (!about.may_change) return html`<${LogIn} caption=${caption} />`;
   return html`<${Shown} device=${device} most=${most} paused=${paused} caption=${caption} />`;

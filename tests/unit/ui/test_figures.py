@@ -141,7 +141,7 @@ def test_a_problem_is_named_with_its_figures(records: list[dict], severity: str,
 
 def test_a_process_is_listed_with_its_lag_and_its_kernel_filter() -> None:
     filtered = {"packets": {"pass": 5.0}, "set_points_age_s": 0.5, "limits_by": "controller", "blocked": 2}
-    filtered |= {"local_blocks": [{"device_id": "dev-1", "left_s": None}]}
+    filtered |= {"local_blocks": [{"device_id": "dev-1", "left_s": 5.0}]}
     one, other = edge(xdp=filtered), worker(lag_s={"0": 1.5})
     assert process("edge-1", ProcessView.of("edge-1", one), one)["gauges"]["xdp"] == filtered
     assert process("w-1", ProcessView.of("w-1", other), other)["gauges"]["lag_s"] == {"0": 1.5}
