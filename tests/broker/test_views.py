@@ -136,9 +136,13 @@ def test_topics_show_ends_and_lag_of_the_group(pair):
 
     group = wait_for(settled, 20, "group caught up")
     assert group["committed"] == {"0": 1, "1": 1} and group["members"] == 2
-    body = ask(workers[0], "/topics/")[1]
-    # control records (the fences) have offsets too
-    assert body["topics"][topics.telemetry]["end"] >= DEVICES * PER_DEVICE
+
+    # The acknowledged position follows the steps; control records (the fences) have offsets too.
+    def landed():
+        found = ask(workers[0], "/topics/")[1]
+        return found["topics"][topics.telemetry]["end"] >= DEVICES * PER_DEVICE and found
+
+    body = wait_for(landed, 20, "the records on the clean topic")
     assert body["lanes"]["lag"] == 0 and set(body["lanes"]["lag_s"].values()) == {0.0}
 
 
