@@ -16,9 +16,11 @@ from klais.core.wire.constants import encode_frame
 from klais.kafka.admin import ensure_topics
 from klais.kafka.admin_client import admin_client
 from klais.verify.audit import audit_lane
+from klais.worker.quarantine import FAILURES
 from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, until
 
 HOUR_NS = 3600 * 10**9
+TRIES = FAILURES if "KLAIS_TEST_SEARCH" in os.environ else 1  # the pauses between them double
 
 
 def alter(settings, topic: str, **config: object) -> None:
@@ -149,6 +151,25 @@ async def test_where_the_dead_letter_is_refused_too_the_lane_waits_for_what_its_
         assert found[1].restarts == 0 and figures(found[0]).conservation.holds
     reasons = sorted(r.headers["reason"] for r in records(settings, topics.dead_letter))
     assert b"poison" in reasons and len(landed(settings)) == edges[0].sent
+    await audited(settings)
+
+
+async def test_a_journal_that_somebody_compacts_stops_its_lane_and_sets_no_frame_aside(settings_for, topics_of):
+    """It refuses every record, as none has a key: that is no reason to give up the raw record that came first."""
+    settings = settings_for(checkpoint_interval_s=0.3)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    async with lanes(settings) as found:
+        await live(found[0])
+        alter(settings, topics.journal, cleanup_policy="compact")
+        edge.send(2)
+        await until(lambda: found[0].restarts >= TRIES, "the lane fails again and again")
+        assert "cleanup.policy" in found[0].failure and "`klais topics create --fix`" in found[0].failure
+        ensure_topics(settings, fix=True)
+        edge.send(2)
+        await caught_up(settings, found[0])
+        assert figures(found[0]).poison == 0 and figures(found[0]).conservation.holds
+    assert letters(settings, topics.dead_letter) == [] and len(landed(settings)) == edge.sent
     await audited(settings)
 
 
