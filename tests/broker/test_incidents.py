@@ -79,7 +79,7 @@ def test_each_incident_is_one_whoever_leads_and_stays_acknowledged_and_muted(kaf
         topic_prefix=f"incidents-{time.time_ns():x}-", kafka_bootstrap=kafka, partitions=1, state_dir=tmp_path
     )
     ensure_topics(settings)
-    fleet, given = Fleet(settings), {"incident_window_s": 5}  # of flags that one busy machine may spread
+    fleet, given = Fleet(settings), {"incident_window_s": 1}
     first, second = Worker(settings, tmp_path / "a.log", fault_point=f"{point}:2", **given), None
     try:
         first.wait_ready()

@@ -177,9 +177,14 @@ class Grouping:
         return fits
 
     def _open_groups(self, now_ms: int) -> None:
+        newest: dict[Key, int] = {}
+        for place, what in self._pending.items():
+            newest[place[:2]] = max(what.newest_ms, newest.get(place[:2], what.newest_ms))
         places: dict[Key, list[Place]] = {}
         for place, what in self._pending.items():
-            if now_ms - what.newest_ms <= self.rules.window_ms:
+            # The window is measured from the newest flag, so that a late leader still groups flags with one cause.
+            # A flag from the future (a foreign record) must not exclude the others: at most from now.
+            if min(now_ms, newest[place[:2]]) - what.newest_ms <= self.rules.window_ms:
                 places.setdefault(place[:2], []).append(place)
         for key in sorted(places, key=lambda key: (-len(places[key]), key)):
             if len(places[key]) < self._needed(key[1]):

@@ -83,6 +83,24 @@ def test_the_first_device_of_a_group_does_not_make_a_second_incident():
     assert (incident.kind, incident.what.members.count, incident.revision) == ("group", 20, 2)
 
 
+@pytest.mark.parametrize("late_s", [5, 31, 3600])
+def test_a_leader_that_is_late_groups_the_same_flags(late_s):
+    grouping = fed(*(flag(f"dev-{i}", at_s=i, score=20.0) for i in range(5)), settle_s=5 + late_s)
+    (incident,) = grouping.open()
+    assert (incident.kind, incident.what.members.count) == ("group", 5)
+
+
+def test_flags_further_apart_than_a_window_are_no_group_however_late_the_leader_is():
+    grouping = fed(*(flag(f"dev-{i}", at_s=40 * i, score=20.0) for i in range(5)), settle_s=3600)
+    assert [one.kind for one in grouping.open()] == ["device"] * 5
+
+
+def test_a_flag_from_the_future_does_not_keep_the_others_from_a_group():
+    flags = [flag(f"dev-{i}", score=20.0) for i in range(5)]
+    grouping = fed(*flags, flag("dev-9", at_s=1e8), settle_s=1)
+    assert [one.kind for one in grouping.open()] == ["group"]
+
+
 def test_two_features_of_the_same_devices_are_one_incident():
     both = [flag(f"dev-{i}", feature=name, at_s=i / 10) for i in range(10) for name in ("t", "humidity")]
     (incident,) = fed(*both, settle_s=2).open()
