@@ -14,22 +14,15 @@ from klais.cli.views import URL, WorkerViews, complete_device_id
 from klais.errors import WorkerUnavailable
 from klais.system.durations import DURATION
 from klais.system.moments import clock_of
+from klais.telemetry.tap_choices import EDGE_REASONS, EDGE_VERDICTS, LANE_REASONS, LANE_VERDICTS, MOST_SAMPLE
 
-VERDICTS = ("passed", "queued", "released", "dropped", "malformed", "flagged")
-REASONS = ("duplicate", "blocked", "device_rate", "queue_full", "device_limit", "replayed", "unsigned", "too_short",
-           "bad_magic", "bad_device_id", "bad_utf8", "bad_json", "not_object", "too_deep", "not_strict",
-           "corrupt_batch", "poison")  # fmt: skip
-EDGE_VERDICTS = ("passed", "dropped", "malformed")
-EDGE_REASONS = ("too_short", "bad_magic", "bad_device_id", "too_long", "unsigned", "bad_mac", "bad_epoch",
-                "global_rate")  # fmt: skip
-_ALL_REASONS = tuple(dict.fromkeys(REASONS + EDGE_REASONS))
+_ALL_REASONS = tuple(dict.fromkeys(LANE_REASONS + EDGE_REASONS))
 KEYS = ("time", "ts", "partition", "device_id", "seq", "verdict", "reason", "flagged", "bytes", "edge", "source",
         "payload")  # fmt: skip
 SHOWN = (
     Column("time", width=12), Column("partition", "PART"), Column("device_id", "DEVICE", 16), Column("seq", width=10),
     Column("outcome", width=12), Column("payload"),
 )  # fmt: skip
-MOST_SAMPLE = 200  # frames per second of one worker
 MOST = 1000  # workers
 AGAIN_S = 2.0
 
@@ -52,9 +45,11 @@ class Rate(click.ParamType):
               help="Where to look: frames that lanes decide, or those that an edge receives.")  # fmt: skip
 @click.option("--device", "device_id", metavar="ID", help="Only this device.", shell_complete=complete_device_id)
 @click.option("--prefix", metavar="TEXT", help="Only devices whose id begins so.")
-@click.option("--verdict", type=click.Choice(VERDICTS), help="What became of the frame; dropped includes malformed.")
+@click.option(
+    "--verdict", type=click.Choice(LANE_VERDICTS), help="What became of the frame; dropped includes malformed."
+)
 @click.option("--reason", type=click.Choice(_ALL_REASONS), metavar="REASON",
-              help=f"Why it was dropped, by a lane: {', '.join(REASONS)}; or by an edge: "
+              help=f"Why it was dropped, by a lane: {', '.join(LANE_REASONS)}; or by an edge: "
               f"{', '.join(EDGE_REASONS)}.")  # fmt: skip
 @click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
 @click.option("--for", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
@@ -117,7 +112,7 @@ def tap(
 
 def _check(stage: str, wanted: dict[str, str | None]) -> None:
     """Refuse what the stage never says of a frame: nothing would be shown."""
-    known = {"verdict": VERDICTS, "reason": REASONS}
+    known = {"verdict": LANE_VERDICTS, "reason": LANE_REASONS}
     if stage == "edge":
         known = {"verdict": EDGE_VERDICTS, "reason": EDGE_REASONS}
     for name, words in known.items():

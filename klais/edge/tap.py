@@ -1,36 +1,23 @@
-"""Taps of an edge: a few of the frames that it receives, shown live with what becomes of them (`klais tap --stage
-edge`).
+"""Taps of an edge: a live sample of the frames that it receives, with their outcome (`klais tap --stage edge`).
 
-The spine asks once a batch whether a tap is open. With one open it compares columns and renders only what enters the
-sample. The API's thread takes the samples.
+The spine checks once a batch whether a tap is open. If so, it compares columns and renders only the sampled frames. The
+API's thread takes the samples.
 """
 
 import time
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.dam.overrides import PREFIX, begin_with
-from klais.core.devices.layout import id_words
 from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, Reason
 from klais.edge.sinks.dead_letters import frame_bytes
 from klais.edge.sources.base import Frames
 from klais.system.address import source_text
-from klais.telemetry import log as logs
-from klais.telemetry.sample import MOST_PAYLOAD, OpenTaps, Reservoir, text_of
+from klais.telemetry.sample import MOST_PAYLOAD, Mask, OpenTap, OpenTaps, Selection, text_of
 
-log = logs.get("klais.edge.tap")
-
-VERDICT_NAMES = ("passed", "dropped", "malformed")
-REASON_NAMES = (
-    *("too_short", "bad_magic", "bad_device_id", "too_long", "unsigned", "bad_mac", "bad_epoch"),
-    "global_rate",
-)
 _GLOBAL_RATE = np.uint8(Reason.GLOBAL_RATE)
-Mask = npt.NDArray[np.bool_]
 
 
 class Received(NamedTuple):
@@ -50,28 +37,18 @@ class Received(NamedTuple):
 
     @property
     def outcome(self) -> npt.NDArray[np.uint8]:
-        """The reason of each frame, also of those above the host's limit."""
+        """The reason of each frame, including those above the host's limit."""
         return np.where((self.reason == 0) & (self.partition < 0), _GLOBAL_RATE, self.reason)
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeFilter:
-    """Which frames a tap shows; empty = any. At most ``sample`` a second."""
+class EdgeFilter(Selection):
+    """Which frames of a batch a tap shows."""
 
-    device_id: bytes = b""
-    prefix: bytes = b""
-    verdict: str = ""
-    reason: str = ""
-    sample: int = 20
+    __slots__ = ()
 
     def mask(self, batch: Received, outcome: npt.NDArray[np.uint8]) -> Mask:
-        """Which frames of a batch match, bool [n]."""
-        out: Mask = np.ones(len(outcome), np.bool_)
-        if self.device_id:
-            low, high = id_words(self.device_id)
-            out &= (batch.ids[:, 0] == np.uint64(low)) & (batch.ids[:, 1] == np.uint64(high))
-        if self.prefix:
-            out &= begin_with(batch.ids, np.array([self.prefix], PREFIX)) != 0
+        """Mask of the matching frames of a batch, bool [n]."""
+        out = self.of_devices(batch.ids)
         if self.verdict == "passed":
             out &= outcome == 0
         elif self.verdict:
@@ -83,24 +60,14 @@ class EdgeFilter:
         return out
 
 
-class EdgeTap:
+class EdgeTap(OpenTap[EdgeFilter]):
     """One open tap."""
 
-    def __init__(self, wanted: EdgeFilter) -> None:
-        self.wanted = wanted
-        self.viewed_s = time.monotonic()
-        self._sample = Reservoir(wanted.sample)
-
     def look(self, edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8]) -> None:
-        """Note what matches of a batch."""
+        """Sample the matching frames of a batch."""
         found = np.flatnonzero(self.wanted.mask(batch, outcome))
         if len(found):
             self._sample.add(found, partial(frame_of, edge_id, batch, outcome, time.time_ns() // 1_000_000))
-
-    def event(self) -> tuple[int, bytes]:
-        """The next event; see :meth:`klais.telemetry.sample.Reservoir.event`."""
-        self.viewed_s = time.monotonic()
-        return self._sample.event()
 
 
 class EdgeTaps(OpenTaps[EdgeFilter, EdgeTap]):
@@ -125,23 +92,17 @@ class EdgeTaps(OpenTaps[EdgeFilter, EdgeTap]):
         sequence: npt.NDArray[np.uint32],
         id_size: npt.NDArray[np.uint8],
     ) -> None:
-        """Show a batch to all taps; called while one is open. Whatever fails here is no failure of the data path;
-        columns as in :class:`Received`."""
-        try:
-            self.prune()
+        """Pass a batch to all open taps; columns as in :class:`Received`."""
+        with self.shown() as taps:
             senders = source.sources(len(reason))
             batch = Received(source, reason, partition, ids, sequence, id_size, senders)
             outcome = batch.outcome
-            for tap in tuple(self.open.values()):
+            for tap in taps:
                 tap.look(self._edge_id, batch, outcome)
-        except Exception:
-            self.open.clear()
-            if logs.every(60, "klais.edge.tap"):
-                log.exception("tap_failed")
 
 
 def frame_of(edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8], ts_ms: int, i: int) -> dict[str, Any]:
-    """One frame for people. Of one whose header cannot be read, all of it is the payload."""
+    """One frame in readable form. If its header cannot be read, all of it is shown as the payload."""
     reason, size = Reason(int(outcome[i])), int(batch.source.lengths[i])
     data = frame_bytes(batch.source, i, HEADER_SIZE + MOST_PAYLOAD)
     known = int(batch.id_size[i])

@@ -1,7 +1,8 @@
 """A page that serves taps as server-sent events, at a worker and at an edge."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
@@ -14,7 +15,8 @@ from klais.http.query import Query, Whole, parameters, read_query
 from klais.http.session import COOKIE
 from klais.http.stream import Hub
 from klais.telemetry.log import get
-from klais.telemetry.sample import MOST_SAMPLE, MOST_TAPS, OpenTaps
+from klais.telemetry.sample import MOST_TAPS, OpenTaps, Selection
+from klais.telemetry.tap_choices import MOST_SAMPLE
 
 log = get("klais.http.tap")
 
@@ -29,16 +31,32 @@ def known_id(text: str) -> str:
     return text
 
 
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """A check of a query's text against a list that is too long for its error as a ``Literal``."""
+
+    def check(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return text
+
+    return check
+
+
 class TapQuery(Query):
-    """What all taps take."""
+    """The parameters of all taps; each kind of tap has its own ``selection``, verdicts and reasons."""
+
+    selection: ClassVar[type[Selection]]
 
     device_id: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Only this device.")
     prefix: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Ids that begin so.")
     sample: Whole = Field(default=20, ge=1, le=MOST_SAMPLE, description="At most so many frames a second.")
+    verdict: str | None = None
+    reason: str | None = None
 
-    def filter(self) -> Any:
-        """The same as a filter."""
-        raise NotImplementedError
+    def selected(self) -> Selection:
+        """The parameters as the tap's selection."""
+        texts = (self.device_id or "").encode(), (self.prefix or "").encode()
+        return self.selection(*texts, self.verdict or "", self.reason or "", self.sample)
 
 
 def need_change(guard: Guard, request: web.Request) -> None:
@@ -86,7 +104,7 @@ class TapPage:
             401: no token for changes. 503: too many taps, or the process stops.
         """
         need_change(self._guard, request)
-        wanted = read_query(request.query, self._query).filter()
+        wanted = read_query(request.query, self._query).selected()
         if self._closed:
             raise HttpError(503, "stopping", "this process stops")
         tap = self._taps.get(wanted)

@@ -1,20 +1,49 @@
-"""Taps: a few of the frames that a process handles, for whoever looks. What lanes and edges have in common."""
+"""Taps: a live sample of the frames that a process handles. The part that lanes and edges share."""
 
 import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
+from klais.core.dam.overrides import PREFIX, begin_with
+from klais.core.devices.layout import id_words
+from klais.telemetry import log as logs
+
+log = logs.get("klais.telemetry.sample")
+
 MOST_TAPS = 8
-MOST_SAMPLE = 200  # frames of a second
-KEPT_S = 30.0  # a tap that nobody views for so long is gone
+KEPT_S = 30.0  # a tap without a viewer is closed after this time
 MOST_PAYLOAD = 1024  # bytes of a payload that are shown
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which frames a tap shows; empty = any. At most ``sample`` per second."""
+
+    device_id: bytes = b""
+    prefix: bytes = b""
+    verdict: str = ""
+    reason: str = ""
+    sample: int = 20
+
+    def of_devices(self, ids: npt.NDArray[np.uint64]) -> Mask:
+        """Mask of the frames of the selected devices, bool [n], from their id words (uint64 [n, 2])."""
+        out: Mask = np.ones(len(ids), np.bool_)
+        if self.device_id:
+            low, high = id_words(self.device_id)
+            out &= (ids[:, 0] == np.uint64(low)) & (ids[:, 1] == np.uint64(high))
+        if self.prefix:
+            out &= begin_with(ids, np.array([self.prefix], PREFIX)) != 0
+        return out
 
 
 class Reservoir:
@@ -71,26 +100,41 @@ class Reservoir:
         return self._seconds, orjson.dumps({"matched": matched, "frames": frames})
 
 
-class Viewed(Protocol):
-    """A tap: when somebody last took an event of it (monotonic s)."""
+F = TypeVar("F", bound=Selection)
 
-    viewed_s: float
+
+class OpenTap(Generic[F]):
+    """One open tap.
+
+    Attributes
+    ----------
+    wanted : Selection
+        Which frames it shows.
+    viewed_s : float
+        When an event was last taken (monotonic, s).
+    """
+
+    def __init__(self, wanted: F) -> None:
+        self.wanted = wanted
+        self.viewed_s = time.monotonic()
+        self._sample = Reservoir(wanted.sample)
 
     def event(self) -> tuple[int, bytes]:
-        """The next event."""
+        """The next event; see :meth:`Reservoir.event`."""
+        self.viewed_s = time.monotonic()
+        return self._sample.event()
 
 
-F = TypeVar("F", bound=Hashable)
-T = TypeVar("T", bound=Viewed)
+T = TypeVar("T", bound=OpenTap[Any])
 
 
 class OpenTaps(Generic[F, T]):
-    """The open taps of a process, by filter: those with equal filters share one.
+    """The open taps of a process, by selection: those with equal selections share one.
 
     Parameters
     ----------
     make : callable
-        Makes the tap of a filter.
+        Opens the tap of a selection.
     """
 
     def __init__(self, make: Callable[[F], T]) -> None:
@@ -98,7 +142,7 @@ class OpenTaps(Generic[F, T]):
         self._make = make
 
     def get(self, wanted: F) -> T | None:
-        """The tap with that filter, opened where there is none; None when ``MOST_TAPS`` are open."""
+        """The tap of that selection, opened if there is none; None if ``MOST_TAPS`` are open."""
         self.prune()
         tap = self.open.get(wanted)
         if tap is None and len(self.open) < MOST_TAPS:
@@ -106,14 +150,25 @@ class OpenTaps(Generic[F, T]):
         return tap
 
     def prune(self) -> None:
-        """Close what nobody views."""
+        """Close taps without a viewer."""
         now_s = time.monotonic()
         for wanted, tap in tuple(self.open.items()):
             if now_s - tap.viewed_s > KEPT_S:
                 self.open.pop(wanted, None)
 
+    @contextmanager
+    def shown(self) -> Iterator[tuple[T, ...]]:
+        """The taps to show frames to. An error inside closes all taps, because it must not stop the data path."""
+        try:
+            self.prune()
+            yield tuple(self.open.values())
+        except Exception:
+            self.open.clear()
+            if logs.every(60, "klais.telemetry.sample"):
+                log.exception("tap_failed")
+
 
 def text_of(data: bytes, size: int | None = None) -> str:
-    """The beginning of bytes as text; what is no UTF-8 is escaped. ``size``: how many there are in all."""
+    """The beginning of bytes as text; invalid UTF-8 is escaped. ``size``: number of bytes in all."""
     cut = data[:MOST_PAYLOAD].decode("utf-8", "backslashreplace")
     return cut if (len(data) if size is None else size) <= MOST_PAYLOAD else cut + "..."

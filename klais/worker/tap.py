@@ -4,46 +4,32 @@ A lane checks once a step whether a tap is open. If so, it compares columns (id 
 sampled frames, so the loop in this module runs over sampled frames only. All of it runs on the lanes' event loop.
 """
 
-import time
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.dam.overrides import PREFIX, begin_with
-from klais.core.devices.layout import id_words
 from klais.core.lane.columns import Columns
 from klais.core.lane.journal import Kind
 from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
-from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
-from klais.telemetry import log as logs
-from klais.telemetry.sample import OpenTaps, Reservoir, text_of
+from klais.core.wire.constants import FIRST_MALFORMED, Reason
+from klais.telemetry.sample import Mask, OpenTap, OpenTaps, Selection, text_of
+from klais.telemetry.tap_choices import WHOLE_RECORDS
 
-log = logs.get("klais.worker.tap")
-
-VERDICT_NAMES = ("passed", "queued", "released", "dropped", "malformed", "flagged")
-WHOLE = {"corrupt_batch": Kind.CORRUPT, "poison": Kind.POISON}
-REASON_NAMES = (*(r.label for r in Reason if Reason.DUPLICATE <= r < VERDICTS), *WHOLE)
+WHOLE = dict(zip((Kind.CORRUPT, Kind.POISON), WHOLE_RECORDS, strict=True))
 RELEASED = "released"
-Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which frames a tap shows; empty = any. At most ``sample`` a second."""
+class Filter(Selection):
+    """Which frames of a step a tap shows."""
 
-    device_id: bytes = b""
-    prefix: bytes = b""
-    verdict: str = ""
-    reason: str = ""
-    sample: int = 20
+    __slots__ = ()
 
     def mask(self, columns: Columns, verdicts: npt.NDArray[np.uint8], flagged: npt.NDArray[np.uint32]) -> Mask:
         """Mask of the matching frames of a batch, bool [n]; ``flagged``: frames with anomaly flags."""
-        out = self.ids(columns)
+        out = self.of_devices(columns.ids)
         if self.verdict == "flagged":
             out &= np.isin(np.arange(columns.count), flagged)
         elif self.verdict == "malformed":
@@ -56,24 +42,9 @@ class Filter:
             out &= verdicts == Reason[self.reason.upper()]
         return out
 
-    def ids(self, columns: Columns) -> Mask:
-        """Mask of the frames of the selected devices, bool [n]."""
-        out = np.ones(columns.count, np.bool_)
-        if self.device_id:
-            low, high = id_words(self.device_id)
-            out &= (columns.ids[:, 0] == np.uint64(low)) & (columns.ids[:, 1] == np.uint64(high))
-        if self.prefix:
-            out &= begin_with(columns.ids, np.array([self.prefix], PREFIX)) != 0
-        return out
 
-
-class Tap:
+class Tap(OpenTap[Filter]):
     """One open tap."""
-
-    def __init__(self, wanted: Filter) -> None:
-        self.wanted = wanted
-        self.viewed_s = time.monotonic()
-        self._sample = Reservoir(wanted.sample)
 
     def look(self, partition: int, step: Step) -> None:
         """Sample the matching frames of a step."""
@@ -83,10 +54,10 @@ class Tap:
         if record.kind == Kind.RELEASE and wanted.verdict in ("", RELEASED) and not wanted.reason:
             for columns, index in step.passed:
                 self._sample.add(
-                    index[wanted.ids(columns)[index]],
+                    index[wanted.of_devices(columns.ids)[index]],
                     partial(frame_of, partition, columns, verdict=None, flagged=False),
                 )
-        if record.kind in WHOLE.values():
+        if record.kind in WHOLE:
             self._whole(partition, step)
 
     def _decided(self, partition: int, step: Step, columns: Columns) -> None:
@@ -100,7 +71,7 @@ class Tap:
 
     def _whole(self, partition: int, step: Step) -> None:
         """Sample a raw record that a lane set aside: it has no frames of devices."""
-        reason = next(name for name, kind in WHOLE.items() if kind == step.record.kind)
+        reason = WHOLE[step.record.kind]
         wanted = self.wanted
         other = wanted.verdict not in ("", "dropped") or wanted.reason not in ("", reason)
         if other or wanted.device_id or wanted.prefix:
@@ -115,11 +86,6 @@ class Tap:
 
         self._sample.add(np.zeros(1, np.int64), shown)
 
-    def event(self) -> tuple[int, bytes]:
-        """The next event; see :meth:`klais.telemetry.sample.Reservoir.event`."""
-        self.viewed_s = time.monotonic()
-        return self._sample.event()
-
 
 class Taps(OpenTaps[Filter, Tap]):
     """The open taps of a worker."""
@@ -128,15 +94,10 @@ class Taps(OpenTaps[Filter, Tap]):
         super().__init__(Tap)
 
     def look(self, partition: int, step: Step) -> None:
-        """Pass a step to all open taps. An error here must not stop the lane."""
-        try:
-            self.prune()
-            for tap in self.open.values():
+        """Pass a step to all open taps."""
+        with self.shown() as taps:
+            for tap in taps:
                 tap.look(partition, step)
-        except Exception:
-            self.open.clear()
-            if logs.every(60, "klais.worker.tap"):
-                log.exception("tap_failed")
 
 
 def frame_of(partition: int, columns: Columns, i: int, verdict: Reason | None, flagged: bool) -> dict[str, Any]:

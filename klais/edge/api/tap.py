@@ -1,32 +1,24 @@
 """``/tap``: a sample of the frames that this edge receives, as server-sent events."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from klais.edge.tap import REASON_NAMES, EdgeFilter
-from klais.http.tap import TapQuery
+from klais.edge.tap import EdgeFilter
+from klais.http.tap import TapQuery, one_of
+from klais.telemetry.tap_choices import EDGE_REASONS, EdgeVerdict
 
 PATH = "/tap"
-
-
-def _reason(text: str) -> str:
-    if text not in REASON_NAMES:
-        raise ValueError(f"must be one of {', '.join(REASON_NAMES)}")
-    return text
 
 
 class EdgeTapQuery(TapQuery):
     """Of ``/tap``."""
 
-    verdict: Literal["passed", "dropped", "malformed"] | None = Field(
+    selection = EdgeFilter
+
+    verdict: EdgeVerdict | None = Field(
         default=None, description="What became of the frames; dropped includes malformed."
     )
-    reason: Annotated[str, AfterValidator(_reason)] | None = Field(
-        default=None, description="Why they were dropped.", json_schema_extra={"enum": list(REASON_NAMES)}
+    reason: Annotated[str, AfterValidator(one_of(EDGE_REASONS))] | None = Field(
+        default=None, description="Why they were dropped.", json_schema_extra={"enum": list(EDGE_REASONS)}
     )
-
-    def filter(self) -> EdgeFilter:
-        """The same for the edge."""
-        texts = (self.device_id or "").encode(), (self.prefix or "").encode()
-        return EdgeFilter(*texts, self.verdict or "", self.reason or "", self.sample)

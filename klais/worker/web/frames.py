@@ -4,7 +4,6 @@ A page asks once a second, so it needs no second connection of the browser, and 
 that owns it. Equal requests of one second share one answer. Who no longer asks costs nothing after 30 s.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
@@ -41,9 +40,10 @@ class FramesQuery(Query):
     limit: Whole = Field(default=6, ge=1, le=MOST_FRAMES, description="At most so many frames.")
 
 
-@dataclass(frozen=True, slots=True)
 class PageFilter(Filter):
-    """A filter of this page: never equal to that of a stream, which would get a part of the sample."""
+    """A filter of this page: never equal to that of a stream, so that no stream gets only a part of its sample."""
+
+    __slots__ = ()
 
 
 class Frames:

@@ -1,37 +1,27 @@
 """``/api/v1/tap``: a sample of the frames that this worker decides, as server-sent events."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
 
 from klais.http.guard import Guard
-from klais.http.tap import TapPage, TapQuery, tap_path
-from klais.worker.tap import REASON_NAMES, Filter, Taps
+from klais.http.tap import TapPage, TapQuery, one_of, tap_path
+from klais.telemetry.tap_choices import LANE_REASONS, LaneVerdict
+from klais.worker.tap import Filter, Taps
 
 PATH = "/api/v1/tap"
-
-
-def _reason(text: str) -> str:
-    if text not in REASON_NAMES:
-        raise ValueError(f"must be one of {', '.join(REASON_NAMES)}")
-    return text
 
 
 class LaneTapQuery(TapQuery):
     """Of ``/api/v1/tap``."""
 
-    verdict: Literal["passed", "queued", "released", "dropped", "malformed", "flagged"] | None = Field(
-        default=None, description="Verdict of the frames; dropped includes malformed."
-    )
-    reason: Annotated[str, AfterValidator(_reason)] | None = Field(
-        default=None, description="Reason of the drop.", json_schema_extra={"enum": list(REASON_NAMES)}
-    )
+    selection = Filter
 
-    def filter(self) -> Filter:
-        """The same as a filter for the lanes."""
-        texts = (self.device_id or "").encode(), (self.prefix or "").encode()
-        return Filter(*texts, self.verdict or "", self.reason or "", self.sample)
+    verdict: LaneVerdict | None = Field(default=None, description="Verdict of the frames; dropped includes malformed.")
+    reason: Annotated[str, AfterValidator(one_of(LANE_REASONS))] | None = Field(
+        default=None, description="Reason of the drop.", json_schema_extra={"enum": list(LANE_REASONS)}
+    )
 
 
 def install(app: web.Application, taps: Taps, guard: Guard) -> None:

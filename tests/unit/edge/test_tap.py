@@ -13,9 +13,10 @@ from klais.cli.main import main
 from klais.core.wire.constants import Reason, encode_frame
 from klais.edge.api.server import make_app
 from klais.edge.api.tap import PATH
-from klais.edge.tap import REASON_NAMES, VERDICT_NAMES, EdgeFilter, EdgeTaps
+from klais.edge.tap import EdgeFilter, EdgeTaps
 from klais.http.access import Access, digest
 from klais.telemetry.sample import MOST_PAYLOAD, MOST_TAPS
+from klais.telemetry.tap_choices import EDGE_VERDICTS, LANE_VERDICTS
 from tests.support.http import FakeState, make_guard, served
 from tests.unit.edge.test_spine import build
 
@@ -109,7 +110,7 @@ def test_a_tap_that_fails_is_no_failure_of_the_data_path(monkeypatch: pytest.Mon
 
 
 def test_the_command_knows_what_an_edge_says() -> None:
-    assert set(cli.EDGE_REASONS) == set(REASON_NAMES) and cli.EDGE_VERDICTS == VERDICT_NAMES
+    assert set(EDGE_VERDICTS) <= set(LANE_VERDICTS), "the option takes them all"
     for words in (["--stage", "edge", "--verdict", "queued"], ["--reason", "bad_magic", "--verdict", "released"]):
         ran = CliRunner().invoke(main, ["tap", "--url", "http://127.0.0.1:9", "--for", "1s", *words])
         assert ran.exit_code != 0

@@ -11,9 +11,7 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
-from klais.cli import tap as cli
 from klais.cli.main import main
-from klais.cli.tap import REASONS
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step, forget, release, take_poison, take_raw
 from klais.core.wire.constants import VERDICTS, Reason
@@ -21,9 +19,9 @@ from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.session import COOKIE, sign
 from klais.telemetry import sample as module
-from klais.telemetry.sample import KEPT_S, MOST_SAMPLE, MOST_TAPS
-from klais.worker import tap as of_lanes
-from klais.worker.tap import REASON_NAMES, VERDICT_NAMES, Filter, Tap, Taps
+from klais.telemetry.sample import KEPT_S, MOST_TAPS
+from klais.telemetry.tap_choices import LANE_REASONS, MOST_SAMPLE
+from klais.worker.tap import Filter, Tap, Taps
 from klais.worker.web.tap import PATH, install
 from tests.support.http import make_guard
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
@@ -101,9 +99,8 @@ def test_whole_records_and_steps_without_frames() -> None:
 
 
 def test_every_reason_of_a_verdict_can_be_asked_for() -> None:
-    assert set(REASON_NAMES) >= {reason.label for reason in Reason if Reason.DUPLICATE <= reason < VERDICTS}
-    assert set(REASONS) == set(REASON_NAMES) and cli.VERDICTS == VERDICT_NAMES, "the command knows them too"
-    for name in REASON_NAMES:
+    assert set(LANE_REASONS) >= {reason.label for reason in Reason if Reason.DUPLICATE <= reason < VERDICTS}
+    for name in LANE_REASONS:
         seen(Filter(reason=name), decided())
 
 
@@ -135,8 +132,7 @@ def test_hostile_frames_are_shown_as_text() -> None:
 def test_taps_are_few_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     taps = Taps()
     clock = [0.0]
-    for each in (module, of_lanes):
-        monkeypatch.setattr(each, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     found = [taps.get(Filter(sample=n + 1)) for n in range(MOST_TAPS)]
     assert all(found) and taps.get(Filter(device_id=b"x")) is None
     assert taps.get(Filter(sample=1)) is found[0], "those with equal filters share a tap"

@@ -1,0 +1,22 @@
+"""What a tap can be restricted to, for servers and for ``klais tap``. Imports nothing large."""
+
+from typing import Literal, get_args
+
+from klais.core.wire.constants import VERDICTS, Reason
+
+MOST_SAMPLE = 200  # frames per second of one process
+
+LaneVerdict = Literal["passed", "queued", "released", "dropped", "malformed", "flagged"]
+EdgeVerdict = Literal["passed", "dropped", "malformed"]
+LANE_VERDICTS: tuple[str, ...] = get_args(LaneVerdict)
+EDGE_VERDICTS: tuple[str, ...] = get_args(EdgeVerdict)
+
+WHOLE_RECORDS = (Reason.CORRUPT_BATCH.label, Reason.POISON.label)  # reasons to set a whole raw record aside
+LANE_REASONS = (*(reason.label for reason in Reason if Reason.DUPLICATE <= reason < VERDICTS), *WHOLE_RECORDS)
+EDGE_REASONS = tuple(
+    reason.label
+    for reason in (
+        *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
+        *(Reason.UNSIGNED, Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.GLOBAL_RATE),
+    )
+)
