@@ -21,6 +21,7 @@ from klais.core.lane.state import TALLIES
 from klais.errors import EpochRenewal, LaneFailed, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
+from klais.telemetry.schema import Restoring
 from klais.worker.checkpoint import Checkpointer
 from klais.worker.context import LaneContext
 from klais.worker.forget import FORGET_TICK_S
@@ -186,9 +187,14 @@ class Lane:
         await self._reader.stop()
         self.session = self.checkpointer = self.watch = None
 
-    def last_figures(self) -> None:
-        """Have the figures of all lanes read: this one is about to be stopped."""
+    def report_figures(self) -> None:
+        """Have the figures of all lanes reported, because they are about to stop."""
         self._context.on_ending()
+
+    @property
+    def restoring(self) -> Restoring | None:
+        """Progress of a recovery; None while the lane is live or closed."""
+        return None if self.closed else self._progress.now()
 
     async def drain(self, timeout_s: float) -> bool:
         """Send all decided steps and checkpoint, for a clean shutdown; whether this finished in time."""
@@ -223,7 +229,7 @@ class Lane:
             alarms=session.alarms if session else (),
             waits_ns=self.intake.oldest_ns,
             taken_ns=session.taken_ns if session else 0,
-            restoring=None if self.closed else self._progress.now(),
+            restoring=self.restoring,
         )
 
     async def _live(self) -> None:

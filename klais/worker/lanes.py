@@ -21,7 +21,7 @@ class Lanes:
 
     @property
     def empty_s(self) -> float:
-        """For how long there has been no lane; 0 while there is one."""
+        """Seconds without a lane; 0 while there is one."""
         if self.by_partition:
             self._had_s = time.monotonic()
         return time.monotonic() - self._had_s
@@ -37,10 +37,11 @@ class Lanes:
 
     async def stop(self) -> None:
         """Drop all lanes at once, without flushing."""
-        for lane in list(self.by_partition.values())[:1]:
+        lanes = list(self.by_partition.values())
+        if lanes:
             self._had_s = time.monotonic()
-            lane.last_figures()
-        lanes, self.by_partition = list(self.by_partition.values()), {}
+            lanes[0].report_figures()  # of all lanes, as long as the report finds them here
+        self.by_partition = {}
         await asyncio.gather(*(lane.stop() for lane in lanes))
 
     async def drain(self, timeout_s: float) -> bool:
@@ -49,7 +50,7 @@ class Lanes:
 
     def restoring(self) -> dict[int, Restoring]:
         """Progress of the lanes that recover, by partition."""
-        each = ((partition, lane.statistics().restoring) for partition, lane in sorted(self.by_partition.items()))
+        each = ((partition, lane.restoring) for partition, lane in sorted(self.by_partition.items()))
         return {partition: at for partition, at in each if at is not None}
 
     @property

@@ -126,7 +126,7 @@ class Report:
             life = (partition, id(lane), of_lane.restarts)
             self._work.sample(life, _work_of(of_lane), np.zeros(len(WORK), np.int64), now_s)
         for partition, lane in self._lanes.by_partition.items():
-            restarts = np.array([lane.statistics().restarts], np.int64)
+            restarts = np.array([lane.restarts], np.int64)
             self._restarts.sample((partition, id(lane)), restarts, np.zeros(1, np.int64), now_s)
         for counter in (self._tallies, self._work, self._sequence, self._restarts):
             counter.forget(now_s - FORGET_S)
@@ -217,7 +217,7 @@ class Report:
             pending_frames=sum(of_lane.pending_frames for of_lane in each),
             lanes=len(self._lanes.by_partition),
             lanes_live=len(live),
-            lane_restarts=sum(lane.statistics().restarts for lane in self._lanes.by_partition.values()),
+            lane_restarts=sum(lane.restarts for lane in self._lanes.by_partition.values()),
             restoring=self._lanes.restoring(),
             lane_live={p: lane.live.is_set() and not lane.closed for p, lane in self._lanes.by_partition.items()},
             unaccounted=abs(check.missing) + abs(check.unsent) + abs(check.lost),

@@ -17,6 +17,7 @@ from klais.http.answers import Answers
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
 from klais.kafka.topics import Topics
+from klais.telemetry.schema import Restoring
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane_statistics import LaneStatistics
 from klais.worker.lanes import Lanes
@@ -62,6 +63,11 @@ class FakeLane:
             live_tally=self.live_tally,
         )
         return replace(of_lane, **self.seen)
+
+    @property
+    def restoring(self) -> Restoring | None:
+        """Progress of a recovery."""
+        return self.statistics().restoring
 
 
 fake_lane = FakeLane

@@ -1,22 +1,22 @@
-"""What is wrong with a worker, in words that say what to do: the body of ``/health``."""
+"""Problems of a worker with their remedies, for ``/health``."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from klais.core.lane.counters import conservation
-from klais.worker.lane import Lane
+from klais.core.lane.state import LaneState
 from klais.worker.lane_statistics import LaneStatistics
 
-QUIET_S = 3.0  # a broker that does not answer for so long is a problem worth telling
+QUIET_S = 3.0  # without an answer of a broker: then it is a problem
 NO_LANES_S = 30.0  # a rebalance takes less
 FENCED = "another worker owns it now; if that lasts, two workers disagree: see `klais lag`, and restart this one"
 FAILED = "the lane tries again by itself; if that lasts, `klais topics check` and the log say more"
 
 
-def lanes_body(lanes: dict[int, Lane]) -> dict[str, Any]:
-    """Each lane's state."""
+def lanes_body(lanes: Mapping[int, LaneStatistics]) -> dict[str, Any]:
+    """The state of each lane."""
     out = {}
-    for partition, lane in sorted(lanes.items()):
-        of_lane = lane.statistics()
+    for partition, of_lane in lanes.items():
         age_s = of_lane.checkpoint_age_s
         out[str(partition)] = {
             "live": of_lane.live,
@@ -30,23 +30,19 @@ def lanes_body(lanes: dict[int, Lane]) -> dict[str, Any]:
     return out
 
 
-def lane_problems(partition: int, lane: Lane) -> list[str]:
-    """What is wrong with one lane."""
-    of_lane = lane.statistics()
+def lane_problems(partition: int, of_lane: LaneStatistics, state: LaneState | None) -> list[str]:
+    """Problems of one lane; ``state`` only if it is live."""
     out = []
     if not of_lane.live and of_lane.failure:
-        out.append(f"lane {partition}: {of_lane.failure}: {FENCED if of_lane.fenced else FAILED}")
-    out += [f"lane {partition}: {text}" for text in of_lane.alarms]
-    if of_lane.live and (text := _not_conserved(lane, of_lane)):
-        out.append(f"lane {partition}: {text}")
-    return out
+        out.append(f"{of_lane.failure}: {FENCED if of_lane.fenced else FAILED}")
+    out += of_lane.alarms
+    if state is not None and (text := _not_conserved(of_lane, state)):
+        out.append(text)
+    return [f"lane {partition}: {text}" for text in out]
 
 
-def _not_conserved(lane: Lane, of_lane: LaneStatistics) -> str:
-    """How the lane's figures differ from what is on the topics; empty where they do not."""
-    if lane.session is None:
-        return ""
-    state = lane.session.state
+def _not_conserved(of_lane: LaneStatistics, state: LaneState) -> str:
+    """The difference between the lane's counters and the topics; empty if there is none."""
     check = conservation(state.tally, state.queue.depth, of_lane.unsent, of_lane.missing)
     if check.holds:
         return ""
@@ -62,7 +58,7 @@ def _not_conserved(lane: Lane, of_lane: LaneStatistics) -> str:
 
 
 def no_lanes(empty_s: float, standby: str, waiting_for: tuple[str, ...]) -> str:
-    """What to say of a worker that has had no lane for so long; empty where that is right.
+    """The problem of a worker that has had no lane for ``empty_s``; empty if it needs none.
 
     Examples
     --------
@@ -80,7 +76,7 @@ def no_lanes(empty_s: float, standby: str, waiting_for: tuple[str, ...]) -> str:
 
 
 def kafka_silent(failing_s: float) -> str:
-    """What to say of a broker that has not answered for so long; empty while it does."""
+    """The problem of a broker that has not answered for ``failing_s``; empty if there is none."""
     if failing_s <= QUIET_S:
         return ""
     return (

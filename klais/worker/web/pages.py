@@ -144,8 +144,7 @@ def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Row
     """Lane, row (ROW [1], a copy) and state of a device of this worker; 404 if the lane does not know it."""
     lane = views.lanes.by_partition[partition]
     if lane.session is None or not lane.live.is_set():
-        restoring = lane.statistics().restoring
-        progress = f" ({restoring.text})" if restoring else ""
+        progress = f" ({lane.restoring.text})" if lane.restoring else ""
         text = f"the lane of partition {partition} is recovering{progress}: try again in a moment"
         raise HttpError(503, "lane_recovering", text, partition=partition)
     state = lane.session.state
@@ -243,9 +242,10 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
 
     A broker that does not answer is listed as a problem with status 200, because restarting this process does not help.
     """
-    of_lanes, lanes = views.lanes.by_partition, lanes_body(views.lanes.by_partition)
-    failed = any(not lane["live"] and lane["failure"] for lane in lanes.values())
-    problems = [text for partition, lane in sorted(of_lanes.items()) for text in lane_problems(partition, lane)]
+    each = {partition: lane.statistics() for partition, lane in sorted(views.lanes.by_partition.items())}
+    states = dict(listing.live_states(views.lanes))
+    failed = any(not of_lane.live and of_lane.failure for of_lane in each.values())
+    problems = [text for p, of_lane in each.items() for text in lane_problems(p, of_lane, states.get(p))]
     found, forecast = views.readiness(), views.report.controller()
     problems += [
         no_lanes(views.lanes.empty_s, found.standby, found.waiting_for),
@@ -263,7 +263,7 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
         "version": __version__,
         "uptime_s": round(time.monotonic() - views.started_s, 3),
         "at": iso(time.time_ns()),
-        "lanes": lanes,
+        "lanes": lanes_body(each),
     }
     return reply(body, 503 if failed else 200)
 
