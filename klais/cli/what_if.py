@@ -21,8 +21,6 @@ from klais.text import iso_seconds
 
 if TYPE_CHECKING:
     from klais.config.load import Settings
-
-if TYPE_CHECKING:
     from klais.verify.whatif import Answer, Counts, Question
 
 PROGRESS_S = 2.0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -68,9 +69,9 @@ def _is_row(key: bytes, value: bytes) -> bool:
 
 
 async def load_marker(
-    reader: PartitionReader, topic: str, partition: int, newest: bytes | None
+    reader: PartitionReader, topic: str, partition: int, newest: bytes | None, own: "Own | None" = None
 ) -> tuple[Marker | None, str]:
-    """The newest readable marker, and why ``newest`` is not readable ("" = it is).
+    """The newest readable marker, and why ``newest`` is not readable ("" = it is). Copies (``own``) do not count.
 
     An older marker also works, if the journal reaches back to it: newer rows skip the steps that they contain.
 
@@ -89,9 +90,10 @@ async def load_marker(
         raise
     except JournalFormatError as error:
         why = str(error)
-    found, wanted = None, marker_key(partition)
+    found, wanted, own = None, marker_key(partition), own or Own(None)
     async for record in reader.read(topic, partition, *await reader.offsets(topic, partition)):
-        if record.key == wanted and record.value:
+        copied = own.copied(record.producer_id)
+        if record.key == wanted and record.value and not copied:
             with contextlib.suppress(JournalFormatError):
                 found = read_marker(record.value)
     return found, why
@@ -117,11 +119,11 @@ class Own:
     def __init__(self, producer_id: int | None) -> None:
         self._producer_id, self._known, self.copies = producer_id, False, 0
 
-    def copied(self, producer_id: int, value: bytes | None, readable: Callable[[bytes | None], bool]) -> bool:
+    def copied(self, producer_id: int, readable: Callable[[], bool] | None = None) -> bool:
         """Whether a record is a copy; one that is not ``readable`` is damage, not a copy."""
         if producer_id == self._producer_id:
             self._known = True
-        elif self._known and readable(value):
+        elif self._known and (readable is None or readable()):
             self.copies += 1
             return True
         return False
@@ -136,9 +138,9 @@ class Own:
         self.copies = 0
 
 
-def _is_marker(value: bytes | None) -> bool:
+def _is_marker(value: bytes) -> bool:
     try:
-        read_marker(value or b"")
+        read_marker(value)
     except JournalFormatError:
         return False
     return True
@@ -173,13 +175,13 @@ async def load_partition(
         if key is None:
             continue
         if key[:1] == b"\0":
-            if key == wanted and value and not own.copied(record.producer_id, value, _is_marker):
+            if key == wanted and value and not own.copied(record.producer_id, partial(_is_marker, value)):
                 marker = value  # no worker removes the marker
             continue
         if value is not None and not _is_row(key, value):
             foreign += 1  # the version is checked by the marker
             continue
-        if own.copied(record.producer_id, value, bool):
+        if own.copied(record.producer_id):  # also a tombstone: it would remove a device of ours
             continue
         latest[key] = value
         if len(latest) >= LOAD_ROWS:

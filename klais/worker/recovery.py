@@ -8,6 +8,7 @@ import ctypes
 import secrets
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -72,7 +73,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     async with context.loading:
         producer_id = senders.journal.identity.producer_id
         rows, value = await load_partition(reader, topics.devices_changelog, partition, Own(producer_id), progress)
-        marker, why = await load_marker(reader, topics.devices_changelog, partition, value)
+        marker, why = await load_marker(reader, topics.devices_changelog, partition, value, Own(producer_id))
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
@@ -284,7 +285,7 @@ async def read_journal(
     progress.begin("journal", begin, log_end)
     async for raw in reader.read(topic, partition, max(begin - 1, log_start)):  # the one before shows who wrote there
         progress.at = raw.offset
-        if own.copied(raw.producer_id, raw.value, _is_ours) or raw.offset < begin:
+        if own.copied(raw.producer_id, partial(_is_ours, raw.value)) or raw.offset < begin:
             continue
         if (step := found.take(raw.value)) is not None:
             steps.append(step)

@@ -130,15 +130,23 @@ async def test_rows_and_marker_that_somebody_copied_from_another_system_are_skip
     log = Log.written_by(
         (3, key, written_marker(1)), (3, *row(b"a", 1)),  # an older producer id of this lane
         (5, *row(b"b", 2)), (5, key, ours),
-        (-1, *row(b"a", 800)), (-1, *row(b"z", 900)), (7, key, theirs), (5, *row(b"c", 3)),
+        (-1, *row(b"a", 800)), (-1, *row(b"z", 900)), (7, key, theirs), (7, b"b", None), (5, *row(b"c", 3)),
     )  # fmt: skip
     rows, marker = await load_partition(log, "t", 0, Own(5))
     assert {row_key(one): int(one["stamp"]) for one in rows} == {b"a": 1, b"b": 2, b"c": 3} and marker == ours
     (said,) = [record for record in caplog.records if record.message == "copied_records_skipped"]
-    assert vars(said)["fields"]["records"] == 3
+    assert vars(said)["fields"]["records"] == 4
     for own in (None, Own(9)):  # nothing shows which of them are its own
         rows, marker = await load_partition(log, "t", 0, own)
-        assert {row_key(one) for one in rows} == {b"a", b"b", b"c", b"z"} and marker == theirs
+        assert {row_key(one) for one in rows} == {b"a", b"c", b"z"} and marker == theirs
+
+
+async def test_a_copied_marker_does_not_replace_one_that_cannot_be_read():
+    key = marker_key(0)
+    log = Log.written_by((5, key, written_marker(3)), (5, key, b"x"), (7, key, written_marker(900)))
+    _, newest = await load_partition(log, "t", 0, Own(5))
+    marker, why = await load_marker(log, "t", 0, newest, Own(5))
+    assert newest == b"x" and marker is not None and marker.step == 3 and why
 
 
 @pytest.mark.parametrize("after", [0, 2])
