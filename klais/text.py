@@ -96,7 +96,7 @@ def iso_seconds(ms: int) -> str:
 
 
 def near_names(name: str, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The names that somebody who wrote ``name`` may have meant, the nearest first."""
+    """The names that may have been meant by ``name``, the nearest first."""
     import difflib
 
     return difflib.get_close_matches(name, list(known), n, cutoff)

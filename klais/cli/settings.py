@@ -1,4 +1,4 @@
-"""The settings in force, imported when a command needs them: pydantic is most of the time of a short command."""
+"""Settings for commands, imported on first use: importing pydantic takes most of the time of a short command."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -175,7 +175,7 @@ class WorkerViews:
         return found
 
     def unavailable(self, error: Exception) -> WorkerUnavailable:
-        """The error for people when nobody answers."""
+        """The error to show if the server does not respond."""
         fix = f"start one with `klais {self.kind}` or `klais up`, or name another one with --url"
         why = reason_of(error, self.url.startswith("https:"))
         return WorkerUnavailable(f"no {self.kind} answers at {self._where}: {why}. To fix it, {fix}")

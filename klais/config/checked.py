@@ -1,16 +1,16 @@
-"""Checks that stand in the annotation of a setting; pydantic runs them, and so does what does without it."""
+"""Validators in the annotations of settings, for pydantic and for :mod:`klais.config.quick`."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 class After:
-    """A check of a value that has the setting's type; it may put another value in its place.
+    """A validator that runs after the value has the setting's type; it may replace the value.
 
     Parameters
     ----------
     check : callable
-        Raises ValueError with what is wrong.
+        Returns the value; raises ValueError with the problem.
     """
 
     def __init__(self, check: Callable[[Any], Any]) -> None:
@@ -23,7 +23,7 @@ class After:
 
 
 class Before:
-    """The same before the type is looked at."""
+    """The same, before the type is checked."""
 
     def __init__(self, check: Callable[[Any], Any]) -> None:
         self.check = check

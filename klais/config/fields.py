@@ -20,7 +20,7 @@ class FieldSpec:
     annotation : Any
         Its type, with the checks of it.
     default : Any
-        Its value when nobody gives one.
+        Its value if none is given.
     description : str
         What it means.
     """

@@ -76,7 +76,7 @@ class Settings(SettingsFields, BaseModel):
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What messages call the settings that somebody gave."""
+        """How messages refer to the given settings."""
         return self._labels
 
     @model_validator(mode="after")

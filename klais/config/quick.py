@@ -1,8 +1,8 @@
-"""Settings for commands that only ask a server: the same values as :func:`klais.config.load.load`, without pydantic.
+"""Settings for commands that only query a server: the same values as :func:`klais.config.load.load`, without pydantic.
 
-Importing pydantic and building the model of all settings is two thirds of such a command's time. Here values of a plain
-form are taken (``8080``, ``2.5``, ``true``, a word of the choices), and checked by the same functions. Anything else,
-right or wrong, is left to :func:`load`, which has every message.
+Importing pydantic and building the model of all settings is two thirds of such a command's time. This module parses
+only plain values (``8080``, ``2.5``, ``true``, one of the choices), and checks them with the same functions. It passes
+everything else, valid or not, to :func:`load`, which has all error messages.
 """
 
 import re
@@ -23,7 +23,7 @@ _DECIMAL = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?", re.ASCII)
 
 
 class _Unsure(Exception):
-    """A value that only pydantic judges."""
+    """A value that only pydantic can validate."""
 
 
 class PlainSettings(SettingsFields):
@@ -32,9 +32,9 @@ class PlainSettings(SettingsFields):
     Parameters
     ----------
     layers : Layers
-        Where the values come from.
+        The sources of the values.
     values : mapping
-        The checked values, by setting; the others have their defaults.
+        The validated values, by setting; all others have their defaults.
     """
 
     def __init__(self, layers: Layers, values: Mapping[str, Any]) -> None:
@@ -44,17 +44,17 @@ class PlainSettings(SettingsFields):
 
     @property
     def model_fields_set(self) -> set[str]:
-        """The settings that somebody gave."""
+        """Names of the settings that were given."""
         return self._given
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What messages call the settings that somebody gave."""
+        """How messages refer to the given settings."""
         return self._labels
 
 
 def load_quick(environ: Mapping[str, str] | None = None, **overrides: Any) -> SettingsFields:
-    """The settings in force, as :func:`klais.config.load.load` gives them, with the same errors.
+    """The settings in force, with the same values and errors as :func:`klais.config.load.load`.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def _value(field: FieldSpec, given: Any) -> Any:
     Raises
     ------
     _Unsure, ValueError
-        Of a form that is not a plain one, or wrong.
+        If the value is not in a plain form, or invalid.
     """
     value = _typed(field, given)
     if field.low is not None and field.high is not None and not field.low <= value <= field.high:  # NaN neither

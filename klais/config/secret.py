@@ -1,10 +1,10 @@
-"""A secret setting: text that no ``repr``, log line or dump shows."""
+"""A secret setting: text that does not appear in ``repr``, logs or dumps."""
 
 from typing import Any
 
 
 class Secret:
-    """Text to compare and to hand on, never to show.
+    """Text that is masked wherever it is shown.
 
     Examples
     --------
@@ -35,7 +35,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> Any:
-        """How pydantic makes one: of text, or of another one; its JSON is masked."""
+        """Lets pydantic create one from text or from another secret; its JSON is masked."""
         from pydantic_core import core_schema
 
         text = core_schema.no_info_after_validator_function(cls, core_schema.str_schema())

@@ -331,7 +331,7 @@ class SettingsFields(_Fields):
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What messages call the settings that somebody gave."""
+        """How messages refer to the given settings."""
         return {}
 
     def origin(self, *names: str) -> str:

@@ -57,7 +57,7 @@ class _Seen(NamedTuple):
 
 
 class Watch:
-    """The records of one scope that a follower reads while somebody writes one (:meth:`ControlFollower.watch`).
+    """The records of one scope that a follower reads during a write (:meth:`ControlFollower.watch`).
 
     Attributes
     ----------

@@ -39,8 +39,8 @@ class Hub:
     Parameters
     ----------
     make : callable
-        Returns ``(id, body)`` of an event, the body JSON without line breaks; called once a second while somebody
-        views. An error is logged and the event left out.
+        Returns ``(id, body)`` of an event, the body JSON without line breaks; called once a second while it has
+        viewers. An error is logged and the event left out.
     most : int
         Viewers at once.
     send_bytes : int

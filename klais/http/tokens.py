@@ -1,4 +1,4 @@
-"""The token that a client sends, found without what only servers need."""
+"""The token that a client sends. Separate from :mod:`klais.http.access`, so that commands start fast."""
 
 from klais.config.secret import Secret
 from klais.config.secret_file import read_secret
@@ -9,21 +9,21 @@ TOKEN_FILE = "api.token"
 
 
 def token_to_read(settings: SettingsFields, host: str | None = None) -> str | None:
-    """The token that a client of these settings sends to read, None where there is none.
+    """The token that a client with these settings sends to read; None if there is none.
 
-    With ``host``, the bind address of a server of the same state folder, also the token that this server made for
-    itself.
+    ``host`` is the bind address of a server with the same state folder; the token that this server generated counts
+    too.
 
     Raises
     ------
     klais.errors.ConfigError
-        The token's file is there and cannot be used.
+        If the token's file exists and cannot be used.
     """
     return text_of_secret(settings.api_read_token) or token_to_change(settings, host)
 
 
 def token_to_change(settings: SettingsFields, host: str | None = None) -> str | None:
-    """The token that a client of these settings sends to change something; ``host`` and errors as above."""
+    """The token that a client of these settings sends to make changes; ``host`` and errors as above."""
     token = text_of_secret(settings.api_token)
     if token is None and host is not None and not is_loopback(host):
         path = settings.state_dir / TOKEN_FILE

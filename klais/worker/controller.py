@@ -131,7 +131,7 @@ class Controller:
         self.stats = StatsFollower(settings)
         self._worker_id = worker_id
         self._listening = False
-        self._led_s: float | None = None  # when a leader was heard last, or nobody at all
+        self._led_s: float | None = None  # when a leader, or no process at all, was last seen
         self._election = Election(worker_id, settings.session_timeout_s)
         self._term: Term | None = None
         self._before = ControllerStatistics()  # at the end of the last finished term
@@ -157,7 +157,7 @@ class Controller:
         """What to say where no controller leads, although processes are heard; empty while one does."""
         now_s = time.monotonic()
         leads = any(gauges.epoch is not None for _, gauges in heard(self.stats, "controller", FRESH_S).values())
-        if leads or not self.stats.newest("worker"):  # where nobody is heard, Kafka is away, which others say
+        if leads or not self.stats.newest("worker"):  # without any record Kafka is away, which is another problem
             self._led_s = now_s
         if self._led_s is None or now_s - self._led_s < LEADERLESS_S:
             return ()

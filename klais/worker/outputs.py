@@ -228,7 +228,7 @@ class Output(Sending):
             fault.at("output_acked")
             if self._least_offset is not None and 0 <= base < (least := max(self._least_offset, self.offset)):
                 where = f"{self._sender.topic}/{self._sender.partition}"
-                why = f"had records up to {least}, now a batch lies at {base}: it was cut, or deleted and created again"
+                why = f"had records up to {least}, now a batch is at {base}: it was truncated or recreated"
                 raise LaneFailed(f"{where} {why}")  # recovery finds out what is gone
             self.records += count
             if base < 0:  # the response was lost, and the retry was a duplicate

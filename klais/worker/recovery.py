@@ -38,7 +38,7 @@ log = get("klais.worker.recovery")
 NEW_LEADER_S = 5.0
 FIRST_RECORDS = 50_000  # more than a batch of the clean topic holds: among them is a mark, or they are not ours
 CONTROL_RECORDS = 2  # that a fence leaves in an output
-# Violations that lose nothing and need nobody.
+# Violations that lose nothing and need no action.
 HARMLESS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
 
 

@@ -50,7 +50,7 @@ def _not_conserved(of_lane: LaneStatistics, state: LaneState) -> str:
     if check.lost:
         parts.append(
             f"the clean topic lacks {check.lost} records that Kafka acknowledged: "
-            "somebody deleted the topic, or Kafka lost them"
+            "the topic was deleted, or Kafka lost them"
         )
     if check.missing or check.unsent:
         parts.append(f"{abs(check.missing) + abs(check.unsent)} frames are in no counter: a defect of KLAIS, report it")

@@ -105,9 +105,9 @@ class Spool:
         self._dirty = False
         self._synced_s = 0.0
         self.behind: OSError | None = None
-        self._left: deque[Path] = deque()  # acknowledged files that the disk did not let go
+        self._left: deque[Path] = deque()  # acknowledged files that could not be removed
         own_folder(folder)
-        with contextlib.ExitStack() as opened:  # a disk that fails is opened again and again
+        with contextlib.ExitStack() as opened:  # a failing disk is opened repeatedly: leak no descriptor
             self._lock_fd = lock_folder(folder, lock_wait_s)
             opened.callback(os.close, self._lock_fd)
             self._position_fd = open_own(folder / position_name(identity), os.O_RDWR | os.O_CREAT)
@@ -170,7 +170,7 @@ class Spool:
     def _leave(self, segment: Segment) -> None:
         """Leave a segment after a write error: the next write starts a new file.
 
-        A part of the record that cannot be cut off lies behind the next segment's base, so that a start ignores it.
+        If a part of the record cannot be cut off, it is beyond the next segment's base, where a start ignores it.
         """
         self._writing = False
         with contextlib.suppress(OSError):
@@ -332,15 +332,15 @@ class Spool:
     def _recover(self, opened: contextlib.ExitStack) -> None:
         """Load the existing segments; ``opened`` gets their descriptors."""
         names = sorted(self._names(), key=lambda name: name.base)
-        reached = names[0].base if names else 0  # whether a segment before the first is missing, nothing shows
+        reached = names[0].base if names else 0  # a missing segment before the first one cannot be detected
         for i, name in enumerate(names):
             room = names[i + 1].base - name.base if i + 1 < len(names) else 0
             with contextlib.ExitStack() as file:
                 fd = open_own(self.folder / str(name), os.O_RDWR)
                 file.callback(os.close, fd)
                 data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
-                # Only the last file can have a torn tail, and an unreadable tail is not a torn one. What lies behind
-                # the next segment's base is the rest of a write that failed: nobody accepted that batch.
+                # Only the last file can have a torn tail, and an unreadable tail is not a torn one. Bytes
+                # beyond the next segment's base are from a failed write, whose batch was not accepted.
                 size = min(len(data), room) if room else sound_end(data, name.salt) if whole else len(data)
                 self.damage.lost_bytes += max(0, name.base - max(reached, self.position))
                 self.damage.torn_bytes += len(data) - size

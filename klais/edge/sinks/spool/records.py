@@ -63,7 +63,7 @@ class Damage:
     """Data that could not be read.
 
     ``batches`` and ``frames`` are lost, ``torn_bytes`` were cut off at the start, ``lost_bytes`` are gone from between
-    sound batches: nobody can tell how many frames they were. Segments ``foreign`` to this edge's topic were left alone.
+    sound batches: their number of frames is unknown. Segments ``foreign`` to this edge's topic were left alone.
     """
 
     batches: int = 0
