@@ -4,16 +4,19 @@ import importlib
 import platform
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import click
 
 from klais.cli.printing import say, say_json, say_part
 from klais.errors import SetupMissing
+from klais.jit.cached import remove_unused
 from klais.jit.library import NoLibrary, library_folder, open_library, shipped_folder
 from klais.jit.machine import X86_LEVELS
 from klais.jit.options import wants_jit
 from klais.jit.sources import kernel_modules, package_folder
+from klais.system.paths import cache_root
 
 
 @click.command()
@@ -29,8 +32,9 @@ from klais.jit.sources import kernel_modules, package_folder
 def warm(as_json: bool, quiet: bool, wanted: tuple[str, ...]) -> None:
     """Compile the kernels into a library in the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
 
-    It takes about a minute the first time and after an upgrade. An existing library is kept. Processes load it and do
-    not import numba. A linker must be installed (Debian's package binutils).
+    It takes about a minute the first time and after an upgrade. An existing library is kept; kernels of other versions
+    that no process used for 30 days are removed. Processes load the library and do not import numba. A linker must be
+    installed (Debian's package binutils).
 
     Without a library, with KLAIS_JIT=1 and with bounds checks (NUMBA_BOUNDSCHECK=1), processes compile the kernels with
     numba, which has its own cache. With these variables, or without a linker, this command fills that cache.
@@ -43,6 +47,8 @@ def warm(as_json: bool, quiet: bool, wanted: tuple[str, ...]) -> None:
             raise
         say(f"{error}. numba compiles into its cache, and processes start later", err=True)
         about = _fill_cache(quiet or as_json)
+    for folder in cache_root() / "kernels", cache_root() / "numba":
+        remove_unused(folder, used=Path(about.get("library") or about["cache"]))
     about["seconds"] = round(time.perf_counter() - began, 3)
     if as_json:
         say_json(about)

@@ -17,6 +17,7 @@ from typing import Any
 
 from klais.errors import SetupMissing
 from klais.jit import types as of
+from klais.jit.cached import mark_used
 from klais.jit.machine import cpu_flags
 from klais.jit.sources import package_folder, sources_of_kernels
 from klais.system.file_lock import lock_file
@@ -58,6 +59,7 @@ def _cache_dir() -> Path:
         if named != folder:
             check_tree(named_folder(named, "NUMBA_CACHE_DIR"), named)
         os.environ["NUMBA_CACHE_DIR"] = str(named)
+        mark_used(folder)
     except OSError as error:
         raise SetupMissing(
             f"compiled kernels cannot be kept in {root}: {error.strerror}. Name a folder that this user may write with "

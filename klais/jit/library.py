@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from klais.errors import KlaisError, NotPrivate
+from klais.jit.cached import mark_used
 from klais.jit.machine import levels
 from klais.jit.sources import package_folder, sources_of_kernels
 from klais.jit.types import Signatures, Type, arguments_of, columns_of
@@ -144,6 +145,7 @@ def open_library(package: Path | None = None) -> Library:
     folders = library_folder(package), shipped_folder(package)
     for level in levels():
         if (folders[0] / level).exists():
+            mark_used(folders[0])
             return load_library(folders[0] / level)
         if (folders[1] / level).exists():
             return load_library(folders[1] / level, shipped=True)
