@@ -22,7 +22,7 @@ PREFIX = "controller-"
 FIRST_PARTITION = "0"  # its owner tries first
 SILENCE = 0.5  # of a session timeout: how long the first candidate waits for a heartbeat
 TURN = 0.125  # of a session timeout: additional wait of each next candidate, time to fence and to send a heartbeat
-LONGEST_SILENCE = 1.0  # of a session timeout: longest wait
+MAX_SILENCE = 1.0  # of a session timeout: longest wait
 HEARTBEATS_AT_START = 3.0  # heartbeat intervals that a new worker waits if it has received no heartbeat yet
 
 Heard = Mapping[str, tuple[float, Gauges]]  # sender -> (seconds since its newest record, gauges of that record)
@@ -90,5 +90,5 @@ class Election:
         # The silence begins after the newest heartbeat, and after the newest announcement of another candidate.
         announced = [age for age, record in controllers.values() if record.candidate]
         self._silent_since_s = max(self._silent_since_s, now_s - min([age_s, *announced]))
-        silence = turn * TURN if gauges.resigned else min(LONGEST_SILENCE, SILENCE + turn * TURN)
+        silence = turn * TURN if gauges.resigned else min(MAX_SILENCE, SILENCE + turn * TURN)
         return now_s - self._silent_since_s >= silence * session_s

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from klais.http.errors import HttpError, shown
 
-MOST_DIGITS = 18
+MAX_DIGITS = 18
 
 
 class Query(BaseModel):
@@ -23,7 +23,7 @@ def _digits(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    if not (value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS):
+    if not (value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS):
         raise PydanticCustomError("whole_number", "must be a whole number")
     return int(value)
 

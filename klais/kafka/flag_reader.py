@@ -14,7 +14,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.kafka.flag_reader")
 
-MOST_WAITING = 20_000  # maximum number of flags; above, they are only counted
+MAX_WAITING = 20_000  # maximum number of flags; above, they are only counted
 POLL_S, POLLED = 0.2, 500
 RETRY_S = 1.0
 
@@ -97,7 +97,7 @@ class FlagReader:
             self._on_error(error)
             return
         self._offsets[partition] = offset + 1
-        full = len(self._batch.flags) >= MOST_WAITING
+        full = len(self._batch.flags) >= MAX_WAITING
         value = message.value()
         flag = None
         try:

@@ -228,13 +228,13 @@ class PartitionReader:
         request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)])])
         return int((await self._ask(TopicPartition(topic, partition), request))[3])
 
-    async def _fetch(self, where: TopicPartition, position: int, most_bytes: int = FETCH_BYTES) -> list[Any]:
+    async def _fetch(self, where: TopicPartition, position: int, max_bytes: int = FETCH_BYTES) -> list[Any]:
         """The whole batches of one answer that extend beyond ``position``, in order, with their CRC checked."""
-        return _batches(where, await self._fetch_bytes(where, position, most_bytes), position)
+        return _batches(where, await self._fetch_bytes(where, position, max_bytes), position)
 
-    async def _fetch_bytes(self, where: TopicPartition, position: int, most_bytes: int) -> bytes:
-        part = (where.partition, position, most_bytes)
-        request = FetchRequest(1000, 1, most_bytes, _READ_UNCOMMITTED, [(where.topic, [part])])
+    async def _fetch_bytes(self, where: TopicPartition, position: int, max_bytes: int) -> bytes:
+        part = (where.partition, position, max_bytes)
+        request = FetchRequest(1000, 1, max_bytes, _READ_UNCOMMITTED, [(where.topic, [part])])
         return bytes((await self._ask(where, request))[-1] or b"")
 
     async def _ask(self, where: TopicPartition, request: Any) -> Any:

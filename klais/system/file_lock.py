@@ -16,7 +16,7 @@ from klais.errors import LockHeld
 from klais.system.private_files import open_own
 from klais.text import escape
 
-FIRST_PAUSE_S, MOST_PAUSE_S = 0.001, 0.05
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.001, 0.05
 SPEAK_AFTER_S = 10.0
 _COMMAND_CHARACTERS = 100
 Tell = Callable[[str], None]
@@ -68,7 +68,7 @@ def lock(fd: int, what: str, wait_s: float, tell: Tell | None = None) -> None:
             told = True
             tell(f"waiting for {what}, which {holder(fd)} holds")
         time.sleep(pause_s)
-        pause_s = min(MOST_PAUSE_S, 2 * pause_s)
+        pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
 
 def try_lock(fd: int, shared: bool = False) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from klais.config.load import Settings
-from klais.control.forecast import LEAST_ROWS, NoPredictor, Predictor, TrafficForecast, TrendPredictor, Window
+from klais.control.forecast import MIN_FORECAST_ROWS, NoPredictor, Predictor, TrafficForecast, TrendPredictor, Window
 from klais.errors import KlaisError, ModelRefused
 from klais.models.store import Model, ModelStore
 from klais.telemetry import log as logs
@@ -145,7 +145,7 @@ class ForecastChain:
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`~klais.control.forecast.Predictor`. A failed step is skipped until a model is activated."""
-        if 2 * len(window) >= LEAST_ROWS:
+        if 2 * len(window) >= MIN_FORECAST_ROWS:
             self._wanted.set()
         loaded = self._loaded
         for at, (name, predictor) in enumerate(loaded.steps):

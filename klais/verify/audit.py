@@ -32,7 +32,7 @@ from klais.verify.comparison import ANY, Comparison, Found
 from klais.worker.changelog import load_marker, load_partition
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 # Counters that a step itself determines. The others need its raw record.
 _SURE = (*range(VERDICTS), Tally.RELEASED, Tally.LOST_RECORDS, Tally.QUEUE_LOST, Tally.OUTPUT_LOST, Tally.DOUBLED)
 
@@ -60,7 +60,7 @@ class LaneAudit:
 
     def problem(self, text: str) -> None:
         """Add one difference."""
-        if len(self.problems) < MOST_PROBLEMS:
+        if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(text)
 
     @property

@@ -166,11 +166,11 @@ class Output(Sending):
         name: str,
         left_out: LeftOut,
         on_landed: Callable[[float], None] | None = None,
-        least_offset: int | None = None,
+        min_offset: int | None = None,
     ) -> None:
         super().__init__(sender, on_sent, lineage)
         self._name, self._left_out = name, left_out
-        self._least_offset = least_offset  # where the topic ended before this session; None = its losses do not count
+        self._least_offset = min_offset  # where the topic ended before this session; None = its losses do not count
         self._on_landed = on_landed  # called with the seconds since the edge received each batch of a step
         self._from = (position.step, position.done) if position else (0, 0)
         self._done: Callable[[], None] | None = done
@@ -226,9 +226,9 @@ class Output(Sending):
             if base is None:
                 return
             fault.at("output_acked")
-            if self._least_offset is not None and 0 <= base < (least := max(self._least_offset, self.offset)):
+            if self._least_offset is not None and 0 <= base < (minimum := max(self._least_offset, self.offset)):
                 where = f"{self._sender.topic}/{self._sender.partition}"
-                why = f"had records up to {least}, now a batch is at {base}: it was truncated or recreated"
+                why = f"had records up to {minimum}, now a batch is at {base}: it was truncated or recreated"
                 raise LaneFailed(f"{where} {why}")  # recovery finds out what is gone
             self.records += count
             if base < 0:  # the response was lost, and the retry was a duplicate

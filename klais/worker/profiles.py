@@ -75,12 +75,12 @@ class ProfileKeeper:
             looked += await self._save(begin, end, min(room, SAVE_BYTES)) - begin
             await asyncio.sleep(0)
 
-    async def _save(self, begin: int, end: int, most_bytes: int) -> int:
+    async def _save(self, begin: int, end: int, max_bytes: int) -> int:
         """Save changed profiles of rows ``begin`` to ``end``; the next row to check."""
         session, detector = self._session, self._session.state.detector
         assert detector is not None
         async with session.context.saving:
-            saved, self._next = detector.dump_some(begin, end, most_bytes)
+            saved, self._next = detector.dump_some(begin, end, max_bytes)
             rows, writer = session.state.rows, self._writer
             live = np.flatnonzero(rows["id_size"][saved.row])
             of, starts, lengths = saved.row[live], saved.starts[live], saved.lengths[live]

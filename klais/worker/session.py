@@ -31,8 +31,8 @@ from klais.worker.replay import Replay
 
 log = get("klais.worker.session")
 
-RELEASE_MOST = 8192  # frames per release, so that a step stays short
-FORGET_MOST = 20_000  # devices per step: 320 kB of a journal record
+MAX_RELEASE_FRAMES = 8192  # frames per release, so that a step stays short
+MAX_FORGET_DEVICES = 20_000  # devices per step: 320 kB of a journal record
 RELEASED_BYTES = 64  # pending bytes counted for a released frame: its batch is in memory anyway
 
 
@@ -170,7 +170,7 @@ class LaneSession:
         self._replayed, self.set_aside = False, 0
         self.telemetry = Telemetry(
             found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out,
-            on_landed=context.on_landed, least_offset=found.floors["telemetry"],
+            on_landed=context.on_landed, min_offset=found.floors["telemetry"],
         )  # fmt: skip
         self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, "anomalies", out, anomaly_records)
         self.dead_letter = Records(
@@ -252,8 +252,8 @@ class LaneSession:
         say = log.error if self.resumed.lost or self.resumed.doubled else log.warning
         say("lane_resumed", partition=self.partition, step=last_step, next_raw=next_raw, **asdict(self.resumed))
         steps = [resume(self.state, *found, limits, time.time_ns())]
-        for begin in range(0, len(ids), FORGET_MOST):
-            steps.append(forget(self.state, ids[begin : begin + FORGET_MOST], limits, time.time_ns()))
+        for begin in range(0, len(ids), MAX_FORGET_DEVICES):
+            steps.append(forget(self.state, ids[begin : begin + MAX_FORGET_DEVICES], limits, time.time_ns()))
         return [self._decided(step) for step in steps]
 
     @property
@@ -274,7 +274,7 @@ class LaneSession:
     def release(self) -> Step | None:
         """Release frames from the queue as tokens allow; None if no frame can be released."""
         limits, _ = self.context.limits.of_lane(self.partition)
-        step = release(self.state, limits, time.time_ns(), RELEASE_MOST)
+        step = release(self.state, limits, time.time_ns(), MAX_RELEASE_FRAMES)
         if step is None:
             return None
         fault.at("release_decided")

@@ -25,7 +25,7 @@ from klais.control.decide import Decision, LoopState, decide, worth_writing
 from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
 from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
-from klais.control.offenders import MOST_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
+from klais.control.offenders import MAX_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import Unread, device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
@@ -257,7 +257,7 @@ class Term:
             before = self._follower.record(scope) or {}
             if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
                 continue
-            blocked = how == "on" and in_force < MOST_BLOCKS
+            blocked = how == "on" and in_force < MAX_BLOCKS
             log.warning("offender_found", device=device_id, blocked=blocked, for_s=for_s, mode=how, in_force=in_force)
             if attack and how != "on":
                 log.warning("block_suggested", device=device_id, do=f"klais control block {device_id} --for 1h")

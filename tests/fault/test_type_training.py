@@ -38,8 +38,8 @@ def test_stopped_or_killed_a_training_never_touches_the_lanes(tmp_path: Path, sn
             lane.send(name, payload(lane.rng), 10.0)
         assert int(lane.state.tally[0]) == before + frames
 
-    for most_s, how in ((3600.0, signal.SIGKILL), (1.0, signal.SIGSTOP)):
-        keeper, ended = TypeKeeper(settings, in_use, Lanes(), most_s), []
+    for max_s, how in ((3600.0, signal.SIGKILL), (1.0, signal.SIGSTOP)):
+        keeper, ended = TypeKeeper(settings, in_use, Lanes(), max_s), []
         runs = threading.Thread(target=lambda keeper=keeper, ended=ended: ended.append(keeper.train(snapshot)))
         runs.start()
         assert poll_until(lambda keeper=keeper: keeper.training is not None, 30 * PATIENCE), "it began"

@@ -19,7 +19,7 @@ Store = tuple[Gates, Channels, Channels, npt.NDArray[np.int64], npt.NDArray[np.i
 USED, FREE, HAND = range(3)
 ROOM = 3
 LOOKS = 8  # channels examined in a search for one to evict
-LEAST_IDLE_S = 600.0  # a device is evicted after this much silence at the earliest,
+MIN_IDLE_S = 600.0  # a device is evicted after this much silence at the earliest,
 IDLE_ROWS = 8.0  # and after this many of its mean intervals
 
 
@@ -72,8 +72,8 @@ def find_idle(state: Channels, room: npt.NDArray[np.int64], t: float) -> int:
         k = room[HAND]
         room[HAND] = k + 1 if k + 1 < state.shape[0] else 0
         idle = t - state["t"][k]
-        least = max(LEAST_IDLE_S, IDLE_ROWS * np.float64(state["spacing"][k]))
-        if state["owner"][k] >= 0 and idle > least and idle > longest:
+        minimum = max(MIN_IDLE_S, IDLE_ROWS * np.float64(state["spacing"][k]))
+        if state["owner"][k] >= 0 and idle > minimum and idle > longest:
             best, longest = int(state["owner"][k]), idle
     return best
 

@@ -49,7 +49,7 @@ GATES = record(GATE)[::1]
 Gates = npt.NDArray[np.void]
 STEADY_FRAMES = 64  # frames in a row with a field before its absence is flagged; more after each flag
 ABSENT_FRAMES = 3  # frames in a row without it before it is flagged
-MOST_TOLD = 3  # a field that was missing this often is optional
+MAX_FLAGS = 3  # a field that was missing this often is optional
 _ONE, _ZERO = np.uint8(1), np.uint8(0)
 
 
@@ -89,7 +89,7 @@ def observe_fields(gates: Gates, r: int, here: int) -> int:
         if here & bit != 0:
             gates["absent"][r, k] = _ZERO
             waiting &= ~bit
-            if steady & bit == 0 and gates["told"][r, k] < MOST_TOLD:
+            if steady & bit == 0 and gates["told"][r, k] < MAX_FLAGS:
                 gates["present"][r, k] += _ONE
                 if gates["present"][r, k] >= min(250, STEADY_FRAMES * (1 + int(gates["told"][r, k]))):
                     steady |= bit

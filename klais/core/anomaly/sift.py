@@ -21,7 +21,7 @@ from klais.jit.kernel import F64, I64, group, int64, kernel, uint64, void
 
 # Indices in ``limits`` (float64 [LIMITS]): the scoring period (tenths of a second), the threshold of a flag, values
 # that the step may score, devices that the lane knows.
-PERIOD_DS, FLAG_AT, MOST_VALUES, DEVICES = range(4)
+PERIOD_DS, FLAG_AT, MAX_VALUES, DEVICES = range(4)
 LIMITS = 4
 # Indices in ``counts`` (int64 [COUNTS]), which are added to: values scored, values above the step's limit, values
 # scored immediately because they left their band, values without a channel, flags raised.
@@ -93,7 +93,7 @@ def sift_values(
         inside = gates["low"][r, feature] <= x <= gates["high"][r, feature]
         if inside and regular == 0:
             continue
-        if np.float64(counts[SCORED]) >= limits[MOST_VALUES]:
+        if np.float64(counts[SCORED]) >= limits[MAX_VALUES]:
             counts[SKIPPED] += 1
             continue
         counts[SCORED] += 1

@@ -151,8 +151,8 @@ def keep_live(
     return found
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << max(0, least - 1).bit_length()
+def _power_of_two(minimum: int) -> int:
+    return 1 << max(0, minimum - 1).bit_length()
 
 
 class FairOrder:

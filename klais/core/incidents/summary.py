@@ -9,8 +9,8 @@ from klais.system import shallow_json
 
 MEMBERS = 128  # names kept; with more, their number is an estimate with a standard error of 9 %
 FEW = 8  # features, partitions, edges and firmwares kept
-MOST_TEXT = 400  # characters of a text kept in a record
-MOST_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar can represent; no count is larger
+MAX_TEXT_CHARS = 400  # characters of a text kept in a record
+MAX_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar can represent; no count is larger
 _SPACE = float(1 << 64)
 
 
@@ -75,11 +75,11 @@ def check_whole(*numbers: Any) -> None:
 
 
 def _is_whole(number: Any) -> TypeGuard[int]:
-    return isinstance(number, int) and 0 <= number <= MOST_NUMBER
+    return isinstance(number, int) and 0 <= number <= MAX_NUMBER
 
 
 def _is_text(text: Any) -> bool:
-    return isinstance(text, str) and len(text) <= MOST_TEXT
+    return isinstance(text, str) and len(text) <= MAX_TEXT_CHARS
 
 
 def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | None:
@@ -94,12 +94,12 @@ def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | Non
     score, edge, before = body.get("score"), body.get("edge"), body.get("before")
     if not all(isinstance(text, str) and text for text in texts) or not isinstance(score, int | float):
         return None
-    device, feature, cause = (str(text)[:MOST_TEXT] for text in texts)
+    device, feature, cause = (str(text)[:MAX_TEXT_CHARS] for text in texts)
     return FlagSeen(
         device,
         feature,
         cause,
-        min(max(0, at_ms), MOST_NUMBER),
+        min(max(0, at_ms), MAX_NUMBER),
         float(score),
         _number(body.get("value")),
         _number(body.get("expected")),
@@ -107,7 +107,7 @@ def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | Non
         partition,
         edge if _is_whole(edge) else None,
         str(body.get("firmware") or "")[:40],
-        str(body.get("explanation") or "")[:MOST_TEXT],
+        str(body.get("explanation") or "")[:MAX_TEXT_CHARS],
     )
 
 
@@ -277,9 +277,9 @@ def summary_of(record: Any) -> Summary:
         raise ValueError(f"this is not a summary of flags: {error!r}") from None
 
 
-def _tuple(values: Any, is_one: Callable[[Any], bool], most: int) -> tuple[Any, ...]:
-    if not (isinstance(values, list | tuple) and len(values) <= most and all(map(is_one, values))):
-        raise ValueError(f"{values!r:.80} is not a list of at most {most} such values")
+def _tuple(values: Any, is_one: Callable[[Any], bool], max_count: int) -> tuple[Any, ...]:
+    if not (isinstance(values, list | tuple) and len(values) <= max_count and all(map(is_one, values))):
+        raise ValueError(f"{values!r:.80} is not a list of at most {max_count} such values")
     return tuple(values)
 
 

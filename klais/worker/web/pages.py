@@ -218,8 +218,8 @@ async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:
 
 async def control_page(views: Views, request: web.Request) -> web.StreamResponse:
     """``/control/``: the leader, the limits in force and their reasons, overrides, the newest decisions."""
-    most = read_query(request.query, ControlQuery).limit
-    body = control_body(views.settings, views.limits, _control(views), views.controller(), most)
+    max_count = read_query(request.query, ControlQuery).limit
+    body = control_body(views.settings, views.limits, _control(views), views.controller(), max_count)
     return reply({"worker": views.worker_id} | body)
 
 

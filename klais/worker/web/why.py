@@ -13,7 +13,7 @@ from klais.worker.rows import DeviceLimits
 from klais.worker.web.device import device_id_text, last_seen, newest_flag, tokens_of
 from klais.worker.web.times import iso
 
-MOST = 0.5  # share of a device's frames
+LARGE_SHARE = 0.5  # share of a device's frames
 MANY = 3  # count above one or two normal occurrences
 
 
@@ -145,8 +145,8 @@ def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
 def _duplicates(row: Any) -> dict[str, Any]:
     received, duplicate = int(row["received"]), int(row["duplicate"])
     share = duplicate / received if received else 0.0
-    most = share >= MOST and duplicate >= MANY
-    if most:
+    mostly = share >= LARGE_SHARE and duplicate >= MANY
+    if mostly:
         says = (
             f"Most of its frames ({duplicate} of {received}, {share:.0%}) are dropped as duplicates: a recent frame "
             "had the same sequence number and bytes. Either they really arrive twice, or its firmware has no counter "
@@ -157,7 +157,7 @@ def _duplicates(row: Any) -> dict[str, Any]:
         says = f"{duplicate} of {received} frames ({share:.1%}) arrived twice; the second copy was dropped."
     else:
         says = "No frame arrived twice."
-    return _rule("duplicate", most, says, verdict="duplicate", dropped=duplicate, share=round(share, 6))
+    return _rule("duplicate", mostly, says, verdict="duplicate", dropped=duplicate, share=round(share, 6))
 
 
 def _sequence(row: Any) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _sequence(row: Any) -> dict[str, Any]:
         f"Its sequence restarted {_times(resets)} (no frame is dropped for that); "
         f"{counted(gaps, 'number is', 'numbers are')} missing, {counted(late, 'frame', 'frames')} arrived late."
     )
-    if jumps > MOST * received or gaps > received:
+    if jumps > LARGE_SHARE * received or gaps > received:
         says += f" It jumped ahead {_times(jumps)}: the counter may not count frames, but for example time."
     return _rule("sequence", False, says, resets=resets, gaps=gaps, late=late, jumps=jumps)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.cases.overload import Step, figures_of, load_ends, normal_after, regulated_after, swing_of, tell, until_still
-from bench.cases.overload.capacity import FIRST_RATE, LONG_S, MOST_RATE, Around, chosen, search
+from bench.cases.overload.capacity import FIRST_RATE, LONG_S, MAX_RATE, Around, chosen, search
 from bench.cases.overload.watch import NAMES, CpuTimes, Floats, Sample, column, landed_per_s, series, waiting
 from bench.harness import BenchFailed
 from bench.harness.report import Result
@@ -130,7 +130,7 @@ def test_a_search_gives_up_when_nothing_overloads_the_worker() -> None:
     probe, offered = worker_of([1e9])
     with pytest.raises(BenchFailed, match="give it less CPU"):
         search(probe, FIRST_RATE)
-    assert max(offered) == MOST_RATE and min(offered) > 0
+    assert max(offered) == MAX_RATE and min(offered) > 0
 
 
 WORKED = {-1: 0.05, 1: 0.1, 2: 0.2, 9: 0.19, 10: 0.07}  # second -> CPUs of the worker

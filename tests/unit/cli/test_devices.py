@@ -82,7 +82,7 @@ def recorded() -> Iterator[str]:
 def test_options_are_those_of_the_page() -> None:
     assert get_args(queries.Sort) == SORTS
     assert get_args(queries.State) == STATES
-    assert cli_views.MOST_ROWS == queries.MOST_ROWS
+    assert cli_views.MAX_ROWS == queries.MAX_ROWS
 
 
 def test_list_for_people(run: Run, worker: str) -> None:
@@ -95,7 +95,7 @@ def test_list_for_people(run: Run, worker: str) -> None:
 
 @pytest.mark.parametrize("size", [3, 500])
 def test_all_pages_hold_each_device_once(run: Run, worker: str, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(cli_views, "MOST_ROWS", size)
+    monkeypatch.setattr(cli_views, "MAX_ROWS", size)
     found = run("devices", "list", "--url", worker, "-n", "0", "-o", "jsonl")
     names = [json.loads(line)["device_id"] for line in found.stdout.splitlines()]
     assert sorted(names) == sorted(f"dev-{i}" for i in range(DEVICES))
@@ -180,8 +180,8 @@ def test_a_server_that_is_none_of_ours(run: Run) -> None:
 
 def test_too_many_requests_are_asked_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_views, "WAIT_S", 0.01)
-    monkeypatch.setattr(cli_views, "MOST_WAITS", 1000)
-    monkeypatch.setattr(cli_views, "MOST_ROWS", 1)
+    monkeypatch.setattr(cli_views, "MAX_WAITS", 1000)
+    monkeypatch.setattr(cli_views, "MAX_ROWS", 1)
     with served(worker_app(limiter=RateLimit(5))) as (url, _):
         found = run("devices", "list", "-n", "0", "-o", "jsonl", "--url", url)
     assert found.exit_code == 0 and len(found.stdout.splitlines()) == DEVICES

@@ -297,7 +297,7 @@ async def test_the_stream_gives_events_to_all_viewers_and_ends_with_the_server(s
 
 
 async def test_too_many_streams_are_refused(client) -> None:
-    hub = Hub(lambda: (1, b"{}"), most=2)
+    hub = Hub(lambda: (1, b"{}"), max_viewers=2)
     app = web.Application()
     guard = Guard(AllowedHosts("127.0.0.1"), Access())
     guard.install(app)

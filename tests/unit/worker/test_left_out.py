@@ -17,12 +17,12 @@ from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
 
 class Broker:
-    """Takes batches in the place of a sender; refuses those of more than ``most`` records, and each of ``poison``."""
+    """Takes batches in the place of a sender; refuses those of more than ``max_count`` records, and ``poison``."""
 
     topic, partition = "t", 0
 
-    def __init__(self, most: int = 1000, poison: frozenset[bytes] = frozenset()) -> None:
-        self.most, self.poison = most, poison
+    def __init__(self, max_count: int = 1000, poison: frozenset[bytes] = frozenset()) -> None:
+        self.max_count, self.poison = max_count, poison
         self.taken: list[bytes] = []
         self.at = 0
 
@@ -30,7 +30,7 @@ class Broker:
         count, data = writer.count, bytes(writer._out[: writer.size])
         writer.close(1, 0, self.at)
         writer.reset()
-        if count > self.most or any(value in data for value in self.poison):
+        if count > self.max_count or any(value in data for value in self.poison):
             raise OutputRefused("refused", count)
         self.taken.append(data)
         self.at += count
@@ -59,10 +59,10 @@ def make(broker, quarantine, set_aside, journal=()):
     return Telemetry(broker, *nothing, "telemetry", left_out), left_out
 
 
-@pytest.mark.parametrize("most", [1, 2, 5, 1000])
-async def test_a_poison_record_alone_is_left_out_and_all_others_go_out_once(most):
+@pytest.mark.parametrize("max_count", [1, 2, 5, 1000])
+async def test_a_poison_record_alone_is_left_out_and_all_others_go_out_once(max_count):
     asides: list[Aside] = []
-    quarantine, broker = Quarantine(0), Broker(most, frozenset({b'{"t":4}'}))
+    quarantine, broker = Quarantine(0), Broker(max_count, frozenset({b'{"t":4}'}))
     for life in range(FAILURES):
         some = steps(LaneState(), 4)
         broker.taken.clear()

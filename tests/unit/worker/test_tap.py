@@ -19,8 +19,8 @@ from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.session import COOKIE, sign
 from klais.telemetry import sample as module
-from klais.telemetry.sample import KEPT_S, MOST_TAPS
-from klais.telemetry.tap_choices import LANE_REASONS, MOST_SAMPLE
+from klais.telemetry.sample import KEPT_S, MAX_TAPS
+from klais.telemetry.tap_choices import LANE_REASONS, MAX_SAMPLE
 from klais.worker.tap import Filter, Tap, Taps
 from klais.worker.web.tap import PATH, install
 from tests.support.http import make_guard
@@ -133,7 +133,7 @@ def test_taps_are_few_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     taps = Taps()
     clock = [0.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    found = [taps.get(Filter(sample=n + 1)) for n in range(MOST_TAPS)]
+    found = [taps.get(Filter(sample=n + 1)) for n in range(MAX_TAPS)]
     assert all(found) and taps.get(Filter(device_id=b"x")) is None
     assert taps.get(Filter(sample=1)) is found[0], "those with equal filters share a tap"
     clock[0] = KEPT_S + 1
@@ -191,7 +191,7 @@ async def test_payloads_need_the_token_for_changes(guarded: Any) -> None:
         "verdict=good",
         "reason=why",
         "sample=0",
-        f"sample={MOST_SAMPLE + 1}",
+        f"sample={MAX_SAMPLE + 1}",
         "x=1",
     ],
 )
@@ -204,7 +204,7 @@ async def test_bad_filters_are_refused(guarded: Any, query: str) -> None:
 
 async def test_one_tap_too_many_is_refused(guarded: Any) -> None:
     url, client, taps = guarded
-    for n in range(MOST_TAPS):
+    for n in range(MAX_TAPS):
         taps.get(Filter(sample=n + 1))
     async with client.get(f"{url}?device_id=x", headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
         assert answer.status == 503 and (await answer.json())["code"] == "too_many_taps"

@@ -177,8 +177,8 @@ def written_out(of: TwoTier, row: int) -> bytes:
     return head + of.gates[row].tobytes() + b"".join(channels[0] + channels[1])
 
 
-@pytest.mark.parametrize("most_bytes", [0, 1, 1000, 1 << 20])
-def test_profiles_are_saved_in_turn_up_to_the_bytes_that_there_is_room_for(most_bytes: int) -> None:
+@pytest.mark.parametrize("max_bytes", [0, 1, 1000, 1 << 20])
+def test_profiles_are_saved_in_turn_up_to_the_bytes_that_there_is_room_for(max_bytes: int) -> None:
     lane = Feed()
     for k in range(280):
         lane.send(b'{"t":%.2f,"h":%d}' % (20 + 0.1 * (k % 7), 50 + k % 3), name="abcd"[k % 4])
@@ -190,9 +190,9 @@ def test_profiles_are_saved_in_turn_up_to_the_bytes_that_there_is_room_for(most_
     assert [lane.detector.dump(row) for row in range(4)] == expected
     row, found = 0, []
     while row < 4:
-        saved, following = lane.detector.dump_some(row, 4, most_bytes)
-        assert saved.lengths[:-1].sum() < max(most_bytes, 1)
-        if most_bytes == 0:
+        saved, following = lane.detector.dump_some(row, 4, max_bytes)
+        assert saved.lengths[:-1].sum() < max(max_bytes, 1)
+        if max_bytes == 0:
             assert not len(saved.row) and following == row
             return
         found += zip(saved.row.tolist(), values(saved), strict=True)

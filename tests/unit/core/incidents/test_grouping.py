@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from klais.core.incidents.grouping import MOST_CLOSED, MOST_OPEN, MOST_PENDING, Grouping, Rules
+from klais.core.incidents.grouping import MAX_CLOSED, MAX_OPEN, MAX_PENDING, Grouping, Rules
 from klais.core.incidents.incident import facts, incident_of, shown
 from klais.core.incidents.summary import FEW, MEMBERS, FlagSeen, read_flag
 
@@ -154,12 +154,12 @@ def test_the_fleet_has_one_incident_and_rhythms_join_it():
 
 def test_memory_is_bounded_against_hostile_devices():
     grouping = Grouping(RULES)
-    for i in range(3 * MOST_PENDING):
+    for i in range(3 * MAX_PENDING):
         grouping.absorb(flag(f"x{i}", feature=f"name-{i}\x1b[31m", cause="stuck"))
     assert len(grouping.state()["pending"]) <= 256
     grouping.settle(at(31))
-    assert len(grouping.open()) == MOST_OPEN
-    assert grouping.totals.left_out == 3 * MOST_PENDING - MOST_OPEN
+    assert len(grouping.open()) == MAX_OPEN
+    assert grouping.totals.left_out == 3 * MAX_PENDING - MAX_OPEN
     assert "\x1b" not in "".join(shown(one)["explanation"] for one in grouping.open())
     many = fed(*(flag(f"d{i}", feature="t", partition=i, edge=i, firmware=str(i)) for i in range(1000)))
     (incident,) = many.open()
@@ -171,11 +171,11 @@ def test_memory_is_bounded_against_hostile_devices():
 
 def test_closed_incidents_are_forgotten_in_order():
     grouping = Grouping(Rules(quiet_ms=1000, window_ms=0))
-    for i in range(MOST_CLOSED + 10):
+    for i in range(MAX_CLOSED + 10):
         grouping.absorb(flag(f"d{i}", cause="stuck", at_s=10 * i))
         grouping.settle(at(10 * i))
         grouping.settle(at(10 * i + 5))
-    assert len(grouping.incidents) == MOST_CLOSED
+    assert len(grouping.incidents) == MAX_CLOSED
     assert len(grouping.take_forgotten()) == 10 and grouping.take_forgotten() == []
 
 
