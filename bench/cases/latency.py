@@ -158,6 +158,6 @@ def run(bench: Bench) -> Result:
     result = Result("latency")
     run_cases(bench, result, RATES)
     run_cases(bench, result, ((RATES[0][0], f"_at_{FEW_PARTITIONS}_partitions"),), partitions=FEW_PARTITIONS)
-    left_out = f"the first {WARM_S:g} s are left out, {SETTLE_S} s of the same load before them"
-    result.notes.append(f"min and max are of {WINDOWS} windows in a row; {left_out}")
+    note = f"the first {WARM_S:g} s are left out, {SETTLE_S} s of the same load before them"
+    result.notes.append(f"min and max are of {WINDOWS} windows in a row; {note}")
     return result

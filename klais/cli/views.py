@@ -121,7 +121,7 @@ class WorkerViews:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         try:
-            for line in self._told(client.lines(self.url + path, self._timeout_s, token, headers)):
+            for line in self._events(client.lines(self.url + path, self._timeout_s, token, headers)):
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
@@ -137,7 +137,7 @@ class WorkerViews:
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
 
-    def _told(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+    def _events(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         with notice_after(self._patience()):
             first = next(lines, None)
         if first is not None:

@@ -63,7 +63,7 @@ class EdgeFilter(Selection):
 class EdgeTap(OpenTap[EdgeFilter]):
     """One open tap."""
 
-    def look(self, edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8]) -> None:
+    def observe(self, edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8]) -> None:
         """Sample the matching frames of a batch."""
         found = np.flatnonzero(self.wanted.mask(batch, outcome))
         if len(found):
@@ -83,7 +83,7 @@ class EdgeTaps(OpenTaps[EdgeFilter, EdgeTap]):
         super().__init__(EdgeTap)
         self._edge_id = edge_id
 
-    def look(
+    def observe(
         self,
         source: Frames,
         reason: npt.NDArray[np.uint8],
@@ -98,7 +98,7 @@ class EdgeTaps(OpenTaps[EdgeFilter, EdgeTap]):
             batch = Received(source, reason, partition, ids, sequence, id_size, senders)
             outcome = batch.outcome
             for tap in taps:
-                tap.look(self._edge_id, batch, outcome)
+                tap.observe(self._edge_id, batch, outcome)
 
 
 def frame_of(edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8], ts_ms: int, i: int) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def parameters(model: type[Query]) -> list[dict[str, Any]]:
     return out
 
 
-def _bad(name: str, given: Mapping[str, str], says: str, **details: Any) -> HttpError:
-    text = f"{shown(name)}: {says}"
+def _bad(name: str, given: Mapping[str, str], problem: str, **details: Any) -> HttpError:
+    text = f"{shown(name)}: {problem}"
     return HttpError(400, "bad_parameter", text, parameter=shown(name), value=shown(given.get(name, "")), **details)
 
 

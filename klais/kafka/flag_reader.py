@@ -25,7 +25,7 @@ class Batch:
 
     flags: list[FlagSeen] = field(default_factory=list)
     next_offsets: dict[int, int] = field(default_factory=dict)
-    left_out: int = 0
+    skipped: int = 0
 
 
 class FlagReader:
@@ -109,7 +109,7 @@ class FlagReader:
         with self._lock:
             batch = self._batch
             batch.next_offsets[partition] = offset + 1
-            batch.left_out += full
+            batch.skipped += full
             if flag is not None:
                 batch.flags.append(flag)
 

@@ -28,7 +28,7 @@ PARTS_S = 0.25  # a batch has at most the frames of this time
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Selection of dead letters: ``reasons`` and ``device_id`` (empty = all), their times in ms (None = no bound),
-    ``max_count`` of those that can be sent. ``max_redrives``: limit of redrives. ``strip_nul``: remove trailing NULs."""
+    ``max_count`` of those that can be sent. ``max_redrives``: of one record. ``strip_nul``: cut trailing NUL bytes."""
 
     reasons: tuple[str, ...] = ()
     device_id: bytes = b""

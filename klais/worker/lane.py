@@ -104,7 +104,7 @@ class Lane:
                     tasks.create_task(part.run())
                 async for step in session.replay.steps(reader, context.topics.raw, partition):
                     session.pending.add(step)
-                    session.put_out(step)  # an output skips what the previous owner has sent
+                    session.send_outputs(step)  # an output skips what the previous owner has sent
                     progress.at += 1
                     await session.pending.room()
                 session.replay_done()

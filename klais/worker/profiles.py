@@ -18,7 +18,7 @@ from klais.worker.session import LaneSession
 log = get("klais.worker.profiles")
 
 SAVE_TICK_S = 1.0
-LOOK_ROWS = 50_000  # rows checked at a time
+SLICE_ROWS = 50_000  # rows checked at a time
 LOAD_RECORDS, LOAD_PAUSE_S = 100, 0.005  # records loaded at a time, and the pause that lets lanes run
 SAVE_BYTES = 64_000  # approximate bytes saved at a time
 
@@ -71,7 +71,7 @@ class ProfileKeeper:
             if room <= 0:
                 return
             begin = self._next if self._next < state.used else 0
-            end = min(begin + LOOK_ROWS, state.used)
+            end = min(begin + SLICE_ROWS, state.used)
             looked += await self._save(begin, end, min(room, SAVE_BYTES)) - begin
             await asyncio.sleep(0)
 

@@ -22,7 +22,7 @@ from aiokafka import AIOKafkaProducer
 from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.decide import Decision, LoopState, decide, worth_writing
-from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
+from klais.control.election import SILENCE, RecentGauges, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
 from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
 from klais.control.offenders import MAX_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
@@ -48,9 +48,9 @@ INCIDENT_BATCH_BYTES = 900_000
 MAX_LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
 
 
-def heard(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> Heard:
+def recent_gauges(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> RecentGauges:
     """Senders of that kind with their gauges, if the gauges match the schema."""
-    rows = stats.heard(kind, within_s).items()
+    rows = stats.recent(kind, within_s).items()
     return {name: (age_s, stats.read(name, record).gauges) for name, (age_s, record) in rows}
 
 
@@ -182,7 +182,7 @@ class Term:
         newest = self._follower.record(GLOBAL)
         if newest is not None and newest.get("by", self._name) != self._name and newest != self._found:
             return True
-        controllers = heard(self._stats, "controller", FRESH_S)
+        controllers = recent_gauges(self._stats, "controller", FRESH_S)
         leader = leader_of(controllers)
         if leader is None or leader == self._name:
             return False

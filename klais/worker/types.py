@@ -106,7 +106,7 @@ class TypeKeeper:
         types, problems = types_of(self._store)
         self._stamp = stamp
         for problem in problems:
-            log.warning("types_left_out", why=problem, means="lanes continue with their present types")
+            log.warning("types_skipped", why=problem, means="lanes continue with their present types")
         self.problems = tuple(f"types of devices: {problem}" for problem in problems)
         if types is None:
             if not problems and self._in_use.current is NO_TYPES:

@@ -120,7 +120,7 @@ def hostile_everywhere(value: object, text: str, name: str = "") -> object:
 
 
 CHOSEN = {
-    *("device_id", "id", "host", "author", "reason", "address", "feature", "explanation", "sentence", "text", "says"),
+    *("device_id", "id", "host", "author", "reason", "address", "feature", "explanation", "sentence", "text"),
     *("worker", "workers", "leader", "group", "first", "device", "members", "scope", "limits_by", "why", "name"),
 }
 LOOSE = """() => {

@@ -57,7 +57,7 @@ def test_stopped_or_killed_a_training_never_touches_the_lanes(tmp_path: Path, sn
     assert keeper.train(snapshot), "the next one works: nothing was left behind"
     assert len(in_use.current.names) == len(KINDS) and [model.active for model in store.models(KIND)] == [True]
     load(180)
-    assert lane.facts("camera-a").type == "camera" and lane.told == []
+    assert lane.facts("camera-a").type == "camera" and lane.flags == []
 
 
 def test_a_training_out_of_memory_fails_and_nothing_else_does(tmp_path: Path, snapshot: Snapshot) -> None:

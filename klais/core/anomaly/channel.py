@@ -48,7 +48,7 @@ _COMMON = [
     ("fraction", "u1"),  # 1: the value has had decimals
     ("hour", "u1"),  # part of the day of the newest row, 255 = none yet
     ("place", "u1"),  # in the ring of reports
-    ("told", "u1"),  # flags so far, up to 255
+    ("flag_count", "u1"),  # flags so far, up to 255
 ]
 LIGHT = np.dtype(
     [
@@ -303,7 +303,7 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
         peak *= 1.0 - min(1.0, 0.6931 * now[ELAPSED] / GUARD_S)
     report, age_s = now[REPORT], state["t"][r] - np.float64(state["began_s"][r])
     wanted = threshold * (1.0 + YOUNG * min(1.0, max(0.0, 1.0 - age_s / YOUNG_S)))
-    guard = GUARD * (1.0 + HABIT * min(MAX_HABIT_FLAGS, np.float64(state["told"][r])))
+    guard = GUARD * (1.0 + HABIT * min(MAX_HABIT_FLAGS, np.float64(state["flag_count"][r])))
     surprising = report >= wanted and report > guard * peak
     if report > 0.0:
         peak = max(peak, min(report, 50.0))
@@ -321,7 +321,7 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
 def count_flag(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Record that a row was flagged."""
     if now[CAUSE] > 0.0:
-        state["told"][r] = min(state["told"][r], np.uint8(254)) + np.uint8(1)
+        state["flag_count"][r] = min(state["flag_count"][r], np.uint8(254)) + np.uint8(1)
 
 
 @kernel(void(int64, F64), borrows=True, inlined=True)

@@ -196,7 +196,7 @@ def judge_drift(state: Channels, r: int, e: float, floor: float, now: npt.NDArra
 
 
 @kernel(void(FULLS, int64, F64), borrows=True)
-def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Compare each view with its usual size, overall and at this hour, and learn it; set SURPRISE and its cause."""
     row, b = now[ROW], int(now[HOUR])
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
@@ -267,7 +267,7 @@ def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 
 @kernel(void(FULLS, int64, F64), borrows=True)
-def tell_slow(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+def report_slow_changes(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """A drift or noise is told unless another flag of the last two days may have the same cause."""
     if now[CAUSE] > 0.0:
         state["latch"][r] = np.uint8(SLOW_LATCH)
@@ -297,7 +297,7 @@ def score_full(
         return
     judge_noise(state, r, now)
     expect_by_hour(state, r, now)
-    look(state, r, now)
+    compare_views(state, r, now)
     keep_level(state, r, now)
     rare = rarity(state, r, 0, now[INPUT])
     rare = RARE * max(rare, rarity(state, r, 1, now[INPUT] - np.float64(state["slow"][r, 0])))
@@ -306,5 +306,5 @@ def score_full(
         now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
     report_full(state, r, now)
     decide_flag(state, r, threshold, now)
-    tell_slow(state, r, now)
+    report_slow_changes(state, r, now)
     count_flag(state, r, now)

@@ -116,7 +116,7 @@ def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> Non
 
 
 @kernel(float64(LIGHTS, int64, F64), borrows=True)
-def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
+def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
     """Compare each view with its usual size and learn it; set SURPRISE and its cause; the mean of e^4 / E e^4."""
     stored, row, lengths = state["stored"], now[ROW], now[LENGTHS]
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
@@ -219,7 +219,7 @@ def score_light(
     if choose_input(state, r, now) == 0:
         return
     expect_by_hour(state, r, now)
-    ratio = look(state, r, now)
+    ratio = compare_views(state, r, now)
     learn_factor(state, r, ratio, now)
     keep_level(state, r, now)
     rare = RARE * rarity(state, r, 0, now[INPUT])

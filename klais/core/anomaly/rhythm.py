@@ -61,7 +61,7 @@ def judge_silence(gates: Gates, r: int, interval_s: float, period_s: float, seen
     mean, longest = np.float64(gates["gap4"][r]), np.float64(gates["longest_s"][r])
     longest *= 1.0 - min(0.5, 0.6931 * interval_s / HALF_S)
     cause = 0
-    more = 2.0 * (1.0 + np.float64(gates["rhythm_told"][r]))  # a gap that was reported before is a habit
+    more = 2.0 * (1.0 + np.float64(gates["rhythm_flag_count"][r]))  # a gap that was reported before is a habit
     if gates["buckets"][r] >= WARM_BUCKETS and fourth > GAP4 * mean and interval_s > more * longest:
         seen_s = np.float64(gates["buckets"][r]) * max(period_s, np.exp(np.float64(gates["usual"][r])))
         cause = _SILENCE if seen_s > YOUNG_S or interval_s < NIGHT_S else 0
@@ -110,13 +110,13 @@ def judge_bucket(
     if gates["buckets"][r] < _MAX_BUCKETS:
         gates["buckets"][r] += np.uint16(1)
     peak = np.float64(gates["peak"][r]) * (1.0 - min(1.0, 0.6931 * waited_s / HALF_S))
-    told = n >= WARM_BUCKETS and score >= THRESHOLD and score > GUARD * peak
+    is_flag = n >= WARM_BUCKETS and score >= THRESHOLD and score > GUARD * peak
     if n >= WARM_BUCKETS:
         peak = max(peak, min(score, 50.0))
     gates["peak"][r] = np.float32(peak)
     seen[INTERVAL_S], seen[USUAL_S] = np.exp(middle + shift), np.exp(usual + shift)
     seen[SCORE], seen[USUAL_SIZE] = score, size
-    return _INTERVAL if told else 0
+    return _INTERVAL if is_flag else 0
 
 
 @kernel(int64(GATES, int64, int64, float64, float64, F64, int64, F64), borrows=True, inlined=True)
@@ -171,4 +171,4 @@ def rhythm_of_series(
         for k in range(SEEN):
             out[i, k] = seen[k]
         if cause[i] != 0:
-            gates["rhythm_told"][0] = min(gates["rhythm_told"][0], np.uint8(254)) + np.uint8(1)
+            gates["rhythm_flag_count"][0] = min(gates["rhythm_flag_count"][0], np.uint8(254)) + np.uint8(1)

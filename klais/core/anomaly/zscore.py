@@ -47,7 +47,7 @@ ZPROFILE = np.dtype(
         ("owner", "<u4"),
         ("samples", "<u2", (FEATURES,)),
         ("run", "u1", (FEATURES,)),  # flags in a row of each feature
-        ("told", "u1", (FEATURES,)),  # flags so far
+        ("flag_count", "u1", (FEATURES,)),  # flags so far
         ("slots", "u1"),
         ("used", "u1"),  # bit k: field slot k was used since the last sweep of the slots
         ("misses", "u1"),  # fields without a slot since the last sweep
@@ -168,7 +168,7 @@ def forget_device(profiles: Profiles, r: int, owner: int) -> None:
     """Reset the profile for the device that now has the row."""
     for k in range(FEATURES):
         forget_feature(profiles, r, k)
-        profiles["told"][r, k] = np.uint8(0)
+        profiles["flag_count"][r, k] = np.uint8(0)
     profiles["slots"][r] = profiles["used"][r] = profiles["misses"][r] = np.uint8(0)
     profiles["owner"][r] = np.uint32(owner)
 
@@ -238,8 +238,8 @@ def score(profiles: Profiles, columns: Columns, field_count: int, limits: npt.ND
         feature = score_frame(profiles, learned, columns, i, first, f, limits, flags, flag_count)
         if feature >= 0:
             flags["cause"][flag_count] = _ZSCORE
-            flags["before"][flag_count] = profiles["told"][r, feature]
-            profiles["told"][r, feature] = min(profiles["told"][r, feature], _MAX_FLAG_COUNT) + np.uint8(1)
+            flags["before"][flag_count] = profiles["flag_count"][r, feature]
+            profiles["flag_count"][r, feature] = min(profiles["flag_count"][r, feature], _MAX_FLAG_COUNT) + np.uint8(1)
             flag_count += 1
     return flag_count
 

@@ -118,7 +118,7 @@ def forget_habits(prints: Prints, r: int) -> None:
 def empty_print(prints: Prints, r: int, owner: int) -> None:
     """Reset the fingerprint for the device that now has row ``r``."""
     prints["owner"][r] = np.uint32(owner)
-    prints["type"][r] = prints["told"][r] = prints["before"][r] = np.uint8(0)
+    prints["type"][r] = prints["flag_count"][r] = prints["before"][r] = np.uint8(0)
     prints["since_s"][r] = prints["typed_s"][r] = np.uint32(0)
     forget_habits(prints, r)
 
@@ -267,9 +267,9 @@ def judge(
             weigh(prints, r, int(fit[1]), evidence, second)
     if evidence <= 0.0:
         learn_habits(prints, r, interval, size)
-    told = np.float64(prints["told"][r])
+    flag_count = np.float64(prints["flag_count"][r])
     voted = prints["type"][r] == np.uint8(0)
-    return int(not voted and np.float64(prints["evidence"][r]) >= limits[THRESHOLD] * (1.0 + 0.5 * told))
+    return int(not voted and np.float64(prints["evidence"][r]) >= limits[THRESHOLD] * (1.0 + 0.5 * flag_count))
 
 
 @kernel(void(PRINTS, int64, FLAGS, int64, int64, int64), borrows=True)
@@ -281,9 +281,9 @@ def tell(prints: Prints, r: int, flags: Flags, at: int, frame: int, second: int)
     mixed = own >= 0.2 * run
     flags["cause"][at] = _ODD if candidate == UNKNOWN else _MIXED if mixed else _TYPE
     flags["since"][at] = np.uint8(age_code(np.float64(second) - np.float64(prints["since_s"][r])))
-    flags["before"][at] = prints["told"][r]
-    if prints["told"][r] < np.uint8(254):
-        prints["told"][r] += np.uint8(1)
+    flags["before"][at] = prints["flag_count"][r]
+    if prints["flag_count"][r] < np.uint8(254):
+        prints["flag_count"][r] += np.uint8(1)
     prints["before"][r] = prints["type"][r]
     sure = candidate != UNKNOWN and not mixed
     prints["type"][r] = prints["candidate"][r] if sure else np.uint8(0)

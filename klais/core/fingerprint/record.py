@@ -17,7 +17,7 @@ PRINT = np.dtype(
         ("owner", "<u4"),
         ("samples", "<u2"),
         ("type", "u1"),  # 0 = not known yet, k + 1 = type k of the model, UNKNOWN = like none of them
-        ("told", "u1"),  # flags so far
+        ("flag_count", "u1"),  # flags so far
         ("shape", "<u4", (SHAPES,)),  # hashes of the masks that it sends
         ("hits", "u1", (SHAPES,)),
         ("candidate", "u1"),  # its present apparent type, coded as ``type``

@@ -59,7 +59,7 @@ class Totals:
     flags: int = 0
     muted: int = 0
     alone: int = 0
-    left_out: int = 0
+    skipped: int = 0
 
 
 class Grouping:
@@ -112,8 +112,8 @@ class Grouping:
                 heapq.heapify(self._highest)
             entry = (-hash_of("\0".join(place)), place)
             out = heapq.heappushpop(self._highest, entry)
-            left_out = what if out == entry else self._pending.pop(out[1])
-            self.totals.left_out += left_out.flags
+            skipped = what if out == entry else self._pending.pop(out[1])
+            self.totals.skipped += skipped.flags
             if out == entry:
                 return
         self._pending[place] = what
@@ -256,7 +256,7 @@ class Grouping:
     def _open(self, kind: Kind, feature: str, what: Summary, now_ms: int) -> Incident | None:
         found = id_of(what.first)
         if len(self.open()) >= MAX_OPEN or found in self.incidents:
-            self.totals.left_out += what.flags
+            self.totals.skipped += what.flags
             return None
         before = sum(one.kind == kind and one.feature == feature for one in self.incidents.values())
         incident = Incident(found, kind, feature, what, now_ms, before=before, revision=0)
@@ -368,7 +368,7 @@ def _totals(found: dict[str, Any]) -> Totals:
     totals.opened = dict.fromkeys(FEATURES, 0) | {
         name: totals.opened[name] for name in FEATURES if name in totals.opened
     }
-    check_whole(totals.flags, totals.muted, totals.alone, totals.left_out, *totals.opened.values())
+    check_whole(totals.flags, totals.muted, totals.alone, totals.skipped, *totals.opened.values())
     return totals
 
 

@@ -83,7 +83,7 @@ class Incident:
     def state(self) -> dict[str, Any]:
         """The incident as JSON, lossless; :func:`incident_of` reads it."""
         out: dict[str, Any] = {name: getattr(self, name) for name in _KEPT}
-        return out | {"v": VERSION, "what": self.what.record(), "says": sentence(self)}
+        return out | {"v": VERSION, "what": self.what.record(), "explanation": sentence(self)}
 
 
 _KEPT = ("id", "kind", "feature", "opened_ms", "closed_ms", "revision", "before", "written_ms", "written_members")
@@ -204,7 +204,7 @@ def sentence(incident: Incident) -> str:
 
 
 def _said(flag: FlagSeen) -> str:
-    return escape(flag.says.rstrip(".")) or f"{escape(flag.feature)} is {flag.cause}"
+    return escape(flag.explanation.rstrip(".")) or f"{escape(flag.feature)} is {flag.cause}"
 
 
 def _list(names: tuple[str, ...]) -> str:

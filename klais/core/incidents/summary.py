@@ -16,7 +16,7 @@ _SPACE = float(1 << 64)
 
 @dataclass(frozen=True, slots=True)
 class FlagSeen:
-    """A flag as in ``klais_anomalies``. ``at_ms``: when Kafka appended it; ``says``: its sentence."""
+    """A flag as in ``klais_anomalies``. ``at_ms``: when Kafka appended it; ``explanation``: its sentence."""
 
     device: str
     feature: str
@@ -29,7 +29,7 @@ class FlagSeen:
     partition: int = 0
     edge: int | None = None
     firmware: str = ""
-    says: str = ""
+    explanation: str = ""
 
     @property
     def order(self) -> tuple[int, str, str, str]:
@@ -53,7 +53,7 @@ def flag_of(record: Any) -> FlagSeen:
         flag = FlagSeen(**{name: record[name] for name in FlagSeen.__slots__})
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not a flag: {error!r}") from None
-    texts = flag.device, flag.feature, flag.cause, flag.firmware, flag.says
+    texts = flag.device, flag.feature, flag.cause, flag.firmware, flag.explanation
     numbers = [flag.score, *(number for number in (flag.value, flag.expected) if number is not None)]
     if not all(map(_is_text, texts)) or not all(isinstance(n, int | float) for n in numbers):
         raise ValueError(f"this is not a flag: {record!r:.200}")
@@ -284,11 +284,11 @@ def _tuple(values: Any, is_one: Callable[[Any], bool], max_count: int) -> tuple[
 
 
 def _first(flag: FlagSeen) -> Any:
-    return *flag.order, flag.score, flag.says, str(flag)
+    return *flag.order, flag.score, flag.explanation, str(flag)
 
 
 def _worst(flag: FlagSeen) -> Any:
-    return -flag.score, *flag.order, flag.says, str(flag)
+    return -flag.score, *flag.order, flag.explanation, str(flag)
 
 
 def _few(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:

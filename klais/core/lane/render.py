@@ -42,7 +42,7 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
         name = _OF_THE_FRAME.get(nth) or names.get(path)
         if nth == OF_ABSENT:
             name = flags.names.get(path, f"#{path & 0xFFFFFFFF:08x}")
-            found = what_is_there(columns.payload(i), name)
+            found = describe_value(columns.payload(i), name)
         elif nth == OF_TYPE:
             name = "type"
         elif name is None:
@@ -106,7 +106,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def what_is_there(payload: bytes, name: str) -> str:
+def describe_value(payload: bytes, name: str) -> str:
     """Describe the value that a payload has in place of the number ``name`` (keys joined by dots).
 
     Examples

@@ -163,11 +163,11 @@ def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
     ],
 )
 def test_regulated_is_a_worker_that_is_never_idle_and_little_that_waits(
-    second: int, told: dict[str, float], after: float
+    second: int, gained: dict[str, float], after: float
 ) -> None:
     rows = [{"at_s": float(at), "cpu_worker": 0.2, "waiting": 100.0} for at in range(-3, 20)]
     rows[1]["cpu_worker"] = rows[20]["cpu_worker"] = 0.05  # before the step, and in its last seconds
-    rows[3 + second] |= told
+    rows[3 + second] |= gained
     assert regulated_after(rows, 19.0, 0.2, 240.0) == after
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from klais.cli import views as cli_views
 from klais.cli.devices import KEYS, SHOWN, SORTS, STATES
-from klais.cli.lag import Looks
+from klais.cli.lag import LagRows
 from klais.cli.main import main
 from klais.cli.output import CsvWriter
 from klais.control import overrides
@@ -190,8 +190,10 @@ def test_too_many_requests_are_asked_again(run: Run, monkeypatch: pytest.MonkeyP
 def test_hostile_texts_stay_printable(run: Run) -> None:
     async def answer(request: web.Request) -> web.Response:
         if request.path.endswith("/why/"):
-            rule = {"rule": HOSTILE, "active": True, "says": HOSTILE}
-            return web.json_response({"device_id": HOSTILE, "verdict": HOSTILE, "says": HOSTILE, "rules": [rule]})
+            rule = {"rule": HOSTILE, "active": True, "explanation": HOSTILE}
+            return web.json_response(
+                {"device_id": HOSTILE, "verdict": HOSTILE, "explanation": HOSTILE, "rules": [rule]}
+            )
         if request.path == "/topics/":
             group = {"lag": 1, "out_per_s": 1.0}
             topic = {"in_per_s": 5.0, "groups": {HOSTILE: group}}
@@ -268,29 +270,29 @@ def body(lag: int, in_per_s: float | None = 100.0, out_per_s: float | None = Non
 
 
 def test_trend_and_time_to_clear() -> None:
-    looks = Looks()
-    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(1010, None, lanes=10), 0.0))
+    lag_rows = LagRows()
+    lanes, group = (SimpleNamespace(**row) for row in lag_rows.rows(body(1010, None, lanes=10), 0.0))
     assert (lanes.lag_s, lanes.trend, group.trend, group.clear_s) == (2.5, None, None, None)
-    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(810, 10.0, lanes=20), 10.0))
+    lanes, group = (SimpleNamespace(**row) for row in lag_rows.rows(body(810, 10.0, lanes=20), 10.0))
     assert (group.trend, group.clear_s) == ("falls", 40.5)
     assert (lanes.trend, lanes.clear_s) == ("grows", None)
-    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(1600, 10.0), 20.0))
+    (_, group) = (SimpleNamespace(**row) for row in lag_rows.rows(body(1600, 10.0), 20.0))
     assert (group.trend, group.clear_s) == ("grows", None)
-    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(0), 30.0))
+    (_, group) = (SimpleNamespace(**row) for row in lag_rows.rows(body(0), 30.0))
     assert (group.trend, group.clear_s) == ("steady", 0.0)
 
 
 def test_a_group_whose_rate_the_worker_knows_needs_one_look() -> None:
-    (_, group) = Looks().rows(body(1001, 100.0, 150.1), 0.0)
+    (_, group) = LagRows().rows(body(1001, 100.0, 150.1), 0.0)
     assert (group["trend"], group["clear_s"]) == ("falls", pytest.approx(1001 / 50.1))
-    (_, group) = Looks().rows(body(1001, 100.0, 99.0), 0.0)
+    (_, group) = LagRows().rows(body(1001, 100.0, 99.0), 0.0)
     assert (group["trend"], group["clear_s"]) == ("steady", None)
 
 
 def test_what_waits_for_the_next_commit_is_no_trend() -> None:
-    looks = Looks()
-    looks.rows(body(10, 100.0), 0.0)
-    (_, group) = looks.rows(body(1000, 100.0), 2.0)
+    lag_rows = LagRows()
+    lag_rows.rows(body(10, 100.0), 0.0)
+    (_, group) = lag_rows.rows(body(1000, 100.0), 2.0)
     assert (group["trend"], group["clear_s"]) == ("steady", None)
 
 

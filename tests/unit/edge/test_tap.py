@@ -95,7 +95,7 @@ def test_a_sample_is_bounded() -> None:
 
 
 def test_nothing_is_looked_at_while_no_tap_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EdgeTaps, "look", lambda *_: 1 / 0)
+    monkeypatch.setattr(EdgeTaps, "observe", lambda *_: 1 / 0)
     spine, _ = build([MIXED])
     spine.round(spine.source.fill(0), 0)
     assert spine.counts.received == 5
@@ -104,7 +104,7 @@ def test_nothing_is_looked_at_while_no_tap_is_open(monkeypatch: pytest.MonkeyPat
 def test_a_tap_that_fails_is_no_failure_of_the_data_path(monkeypatch: pytest.MonkeyPatch) -> None:
     spine, _ = build([MIXED])
     tap = spine.taps.get(EdgeFilter())
-    monkeypatch.setattr(tap, "look", lambda *_: 1 / 0)
+    monkeypatch.setattr(tap, "observe", lambda *_: 1 / 0)
     spine.round(spine.source.fill(0), 0)
     assert spine.counts.received == 5 and not spine.taps.open
 

@@ -44,7 +44,7 @@ class Worker:
         """A lane decides one frame of each device."""
         self.at += 1
         some = frames(*((device_id, self.at) for device_id in ids))
-        self.taps.look(0, take_raw(self.state, self.at - 1, batch(some), limits(), bounds(), T0_NS))
+        self.taps.observe(0, take_raw(self.state, self.at - 1, batch(some), limits(), bounds(), T0_NS))
 
 
 @pytest.fixture

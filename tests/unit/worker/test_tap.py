@@ -37,7 +37,7 @@ def decided(some: list[bytes] | None = None, **changed: Any) -> Step:
 def seen(wanted: Filter, *steps: Step) -> tuple[int, list[tuple[str | None, str, str | None]]]:
     tap = Tap(wanted)
     for step in steps:
-        tap.look(3, step)
+        tap.observe(3, step)
     body = json.loads(tap.event()[1])
     return body["matched"], [(row["device_id"], row["verdict"], row["reason"]) for row in body["frames"]]
 
@@ -108,7 +108,7 @@ def test_a_sample_is_even_and_bounded() -> None:
     steps = [decided(frames(*((f"d{k}", n) for n in range(500)))) for k in range(10)]
     tap = Tap(Filter(sample=100))
     for step in steps:
-        tap.look(0, step)
+        tap.observe(0, step)
     body = json.loads(tap.event()[1])
     assert (body["matched"], len(body["frames"])) == (5000, 100)
     by_device = {row["device_id"] for row in body["frames"]}
@@ -122,7 +122,7 @@ def test_hostile_frames_are_shown_as_text() -> None:
     odd, huge = ("\x1b[2J\u202e", 1, b"\xff\xfe\x00" * 100), ("b", 1, b'"' + b"x" * 60_000)
     some = [*frames(odd, huge), b"\xaa\x55" + b"\xff" * 40]
     tap = Tap(Filter())
-    tap.look(0, decided(some))
+    tap.observe(0, decided(some))
     body = tap.event()[1]
     assert b"\n" not in body and len(body) < 10_000
     rows = json.loads(body)["frames"]
@@ -139,18 +139,18 @@ def test_taps_are_few_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock[0] = KEPT_S + 1
     assert found[0] is not None
     found[0].event()
-    taps.look(0, decided())
+    taps.observe(0, decided())
     assert list(taps.open.values()) == [found[0]], "the others have no viewer"
     clock[0] *= 3
-    taps.look(0, decided())
+    taps.observe(0, decided())
     assert not taps.open
 
 
 def test_a_tap_that_fails_is_no_failure_of_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     taps = Taps()
     tap = taps.get(Filter())
-    monkeypatch.setattr(tap, "look", lambda *_: 1 / 0)
-    taps.look(0, decided())
+    monkeypatch.setattr(tap, "observe", lambda *_: 1 / 0)
+    taps.observe(0, decided())
     assert not taps.open
 
 
@@ -220,7 +220,7 @@ async def test_the_stream_shows_what_lanes_decide(guarded: Any) -> None:
                 if body["frames"]:
                     shown = body["frames"]
                     break
-                taps.look(0, decided())
+                taps.observe(0, decided())
         assert [row["device_id"] for row in shown] == ["dev-1", "dev-2", "dev-1", "dev-2"]
 
 
