@@ -4,7 +4,7 @@
 
     one event = one candidacy of this worker
        |
-    Controller.stand              klais/worker/controller.py      waits until no leader sends heartbeats
+    Controller.run                klais/worker/controller.py      waits until no leader sends heartbeats
        |     Election.may_lead    klais/control/election.py
        v
     Term.run                      klais/worker/term.py            fences klais_control, then ten times a second:
@@ -41,7 +41,7 @@ def declare(app: faust.App, controller: Controller, producer: Callable[[], Contr
     async def controller_agent(stream: Any) -> None:
         """Be a candidate, and lead until another worker does."""
         async for _ in stream:
-            await controller.stand(producer())
+            await controller.run(producer())
 
     @app.task
     async def candidate() -> None:
@@ -50,7 +50,7 @@ def declare(app: faust.App, controller: Controller, producer: Callable[[], Contr
         Faust does not wake senders that wait for room then, so nothing here may wait for a full channel.
         """
         while not app.should_stop:
-            if not controller.standing:
+            if not controller.running:
                 await controller_agent.cast()
             await asyncio.sleep(CANDIDACY_INTERVAL_S)
 

@@ -15,7 +15,7 @@
        |     take_raw              klais/core/lane/step.py         decode, a verdict for each frame, dam, anomaly scores
        v
     Journal.put                    klais/worker/outputs.py         the step is sent to klais_journal
-       v     LaneSession.put_out   klais/worker/session.py         once the journal record is acknowledged
+       v     LaneSession.send_outputs  klais/worker/session.py     once the journal record is acknowledged
     Telemetry.write                klais/worker/outputs.py         admitted frames -> iot_telemetry
     Records.write                  klais/worker/outputs.py         flags -> klais_anomalies, bad -> klais_dead_letter
        |

@@ -105,7 +105,7 @@ KLAIS_INLINE void klais_keep_key(__u64 serial, struct klais_id id, __u64 k0, __u
 
 /*
  * Checks the tag of a signed frame: KLAIS_PASS or KLAIS_BAD_MAC. `body` is the number of bytes before the tag, at
- * least KLAIS_LEAST_SIGNED - KLAIS_MAC_BYTES and at most KLAIS_MAX_CHECKED. Never reads at or beyond the end.
+ * least KLAIS_MIN_SIGNED_BYTES - KLAIS_MAC_BYTES and at most KLAIS_MAX_CHECKED. Never reads at or beyond the end.
  */
 KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __u8 *frame, const __u8 *end, __u64 body,
 					 struct klais_id id, __u64 any)
@@ -173,7 +173,7 @@ KLAIS_INLINE klais_found klais_find_tag(const struct klais_auth *auth, const str
 	if (length > klais_once(auth->max_bytes) || klais_is_fragment(packet))
 		return KLAIS_UNVERIFIED;
 	FORGET(body, 0x7FF, any);
-	if (body < KLAIS_LEAST_SIGNED - KLAIS_MAC_BYTES || body > KLAIS_MAX_CHECKED)
+	if (body < KLAIS_MIN_SIGNED_BYTES - KLAIS_MAC_BYTES || body > KLAIS_MAX_CHECKED)
 		return KLAIS_UNVERIFIED;
 	return klais_check_tag(auth, frame, data_end, body, id, any);
 }

@@ -139,7 +139,7 @@ KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_e
 		return KLAIS_PASS;
 	if (magic != klais_be16(KLAIS_SIGNED_MAGIC) || !klais_once(auth->mode))
 		return KLAIS_BAD_MAGIC;
-	return length < KLAIS_LEAST_SIGNED ? KLAIS_TOO_SHORT : KLAIS_PASS;
+	return length < KLAIS_MIN_SIGNED_BYTES ? KLAIS_TOO_SHORT : KLAIS_PASS;
 }
 
 /* Reads and checks device_id of a frame whose header is in the packet. */

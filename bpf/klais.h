@@ -93,7 +93,7 @@ enum klais_frame {
 	KLAIS_HEADER_BYTES = 22,
 	KLAIS_SIGNED_MAGIC = 0xAA56,
 	KLAIS_MAC_BYTES = 8,
-	KLAIS_LEAST_SIGNED = 37, /* header, {}, epoch, ctrl, tag */
+	KLAIS_MIN_SIGNED_BYTES = 37, /* header, {}, epoch, ctrl, tag */
 };
 
 enum klais_size {

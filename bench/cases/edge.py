@@ -17,7 +17,7 @@ MEASURED_S = 2.5
 WINDOWS = 3
 
 
-def look(child: Child, settings: Settings) -> tuple[Sample, dict[str, Any]]:
+def poll(child: Child, settings: Settings) -> tuple[Sample, dict[str, Any]]:
     """Sample CPU time and counters of the edge; done = frames received from the kernel."""
     counters = edge_counters(settings)
     taken = counters["received"] - counters["dropped"].get("kernel_drop", 0)
@@ -37,19 +37,19 @@ def measure(
         ``cpu_us_per_frame`` and ``frames_per_s`` lists of one value a window; ``sent``, ``kernel_drops``,
         ``other_drops``, ``sender_us`` (its CPU a frame) of the whole run, and the sender's own rate.
     """
-    _, before = look(child, settings)
+    _, before = poll(child, settings)
     seconds = WARM_S + windows * MEASURED_S
     options = ("--devices", str(DEVICES), "--rate", rate, "--for", f"{seconds + 1.5:g}s", *more)
     with bench.simulate(settings, *options) as sender:
         _wait_for_frames(child, settings, before["received"])
         time.sleep(WARM_S)
-        samples = [look(child, settings)[0]]
+        samples = [poll(child, settings)[0]]
         for _ in range(windows):
             time.sleep(MEASURED_S)
-            samples.append(look(child, settings)[0])
+            samples.append(poll(child, settings)[0])
         summary = sender.summary(30)
     time.sleep(0.5)
-    _, after = look(child, settings)
+    _, after = poll(child, settings)
     found = [rates(first, last) for first, last in pairwise(samples)]
     drops = {name: after["dropped"].get(name, 0) - before["dropped"].get(name, 0) for name in after["dropped"]}
     kernel = drops.pop("kernel_drop", 0)
@@ -79,9 +79,9 @@ def run(bench: Bench) -> Result:
     result = Result("edge")
     with bench.topics() as settings, bench.edge(settings) as child:
         time.sleep(1.0)
-        idle = look(child, settings)[0]
+        idle = poll(child, settings)[0]
         time.sleep(2.0)
-        idle_cores = (look(child, settings)[0].cpu_s - idle.cpu_s) / 2.0
+        idle_cores = (poll(child, settings)[0].cpu_s - idle.cpu_s) / 2.0
         rss_mb = child.rss_mb()
         for name, rate in (("steady", str(STEADY_RATE)), ("max", "max")):
             bench.say(f"edge: {rate} frames a second for {WARM_S + WINDOWS * MEASURED_S:g} s")

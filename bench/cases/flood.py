@@ -44,7 +44,7 @@ ROUNDS = 2
 GOOD_DEVICES = b"sim-"  # as `klais simulate` names them
 PUBLISH_S = 10.0
 CPUS = min(os.cpu_count() or 1, 32)  # as in a mask of one word
-MOST_S = 60  # the flood ends by itself
+MAX_S = 60  # the flood ends by itself
 PACKETS_A_CALL = 1 << 16  # for one packet; with many packets each call sends a share of that
 PASS_ALL = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # mov r0, 2; exit
 RUBBISH_BYTES = 57  # as long as a good frame of the simulator
@@ -221,7 +221,7 @@ def _redirect(ifindex: int) -> bytes:
 
 
 def _flood(iface: str, packets: list[bytes]) -> None:
-    """Send the packets in turn on one CPU until SIGTERM, at most MOST_S; print their number and the seconds."""
+    """Send the packets in turn on one CPU until SIGTERM, at most MAX_S; print their number and the seconds."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     os.sched_setaffinity(0, {_flood_cpu()})
@@ -229,7 +229,7 @@ def _flood(iface: str, packets: list[bytes]) -> None:
     print("flooding", flush=True)
     began_s, sent, calls = time.monotonic(), 0, 0
     times = max(1 << 13, PACKETS_A_CALL // len(packets))
-    while not ended and time.monotonic() - began_s < MOST_S:
+    while not ended and time.monotonic() - began_s < MAX_S:
         try:
             bpf.test_run_live(prog_fd, packets[calls % len(packets)], times)
         except InterruptedError:

@@ -31,7 +31,7 @@ WARM_S = 3.0  # excluded: connections
 SETTLE_S = 30  # of load before measuring: the broker compiles its hot code, the linger settles
 WINDOWS = 3
 DRAIN_S = 2.0
-MOST = 5000  # records of one poll: they get one time, so a poll must be short
+MAX_RECORDS = 5000  # records of one poll: they get one time, so a poll must be short
 
 Column = npt.NDArray[np.int64]
 Read = tuple[int, list[bytes]]  # time (ns since the epoch), and the values that arrived then
@@ -57,7 +57,7 @@ def read_for(consumer: Consumer, until_s: float) -> list[Read]:
         first = consumer.poll(0.05)
         if first is None:
             continue
-        messages = [first, *consumer.consume(MOST, timeout=0)]
+        messages = [first, *consumer.consume(MAX_RECORDS, timeout=0)]
         now_ns = time.time_ns()
         reads.append((now_ns, [m.value() for m in messages if m.error() is None]))
     return reads
@@ -158,6 +158,6 @@ def run(bench: Bench) -> Result:
     result = Result("latency")
     run_cases(bench, result, RATES)
     run_cases(bench, result, ((RATES[0][0], f"_at_{FEW_PARTITIONS}_partitions"),), partitions=FEW_PARTITIONS)
-    left_out = f"the first {WARM_S:g} s are left out, {SETTLE_S} s of the same load before them"
-    result.notes.append(f"min and max are of {WINDOWS} windows in a row; {left_out}")
+    note = f"the first {WARM_S:g} s are left out, {SETTLE_S} s of the same load before them"
+    result.notes.append(f"min and max are of {WINDOWS} windows in a row; {note}")
     return result

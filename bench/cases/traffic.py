@@ -70,12 +70,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _days(bases: Sequence[Base], backend: Backend, most_s: int) -> dict[str, Any]:
+def _days(bases: Sequence[Base], backend: Backend, max_s: int) -> dict[str, Any]:
     """False alarms a day and Brier scores on recordings without herds and floods."""
     out: dict[str, Any] = {"by_trace": {}}
     false, days, errors = 0, 0.0, np.zeros(3)
     for base in bases:
-        seen = watch(base, backend.run, SEED, min(most_s, DAY_S * 31), trend_every=13)
+        seen = watch(base, backend.run, SEED, min(max_s, DAY_S * 31), trend_every=13)
         alarms, wrong = false_alarms(seen.predicted, seen.came)
         asked = ~np.isnan(seen.trend)
         came = seen.came[asked]

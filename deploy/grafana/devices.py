@@ -57,7 +57,7 @@ DEVICES = Board(
                 [
                     (rate("klais_incident_flags_alone_total"), "mild, of one device/s"),
                     (rate("klais_incident_flags_muted_total"), "muted/s"),
-                    (rate("klais_incident_flags_left_out_total"), "left out/s"),
+                    (rate("klais_incident_flags_skipped_total"), "skipped/s"),
                 ],
             ),
         ],

@@ -52,7 +52,7 @@ class Panel:
         The unit by Grafana's id.
     queries : sequence of (expression, legend)
         PromQL.
-    says : str
+    description : str
         Description for the reader.
     always : bool
         Whether it has values in every running system.
@@ -63,7 +63,7 @@ class Panel:
     title: str
     unit: str
     queries: Sequence[Query]
-    says: str = ""
+    description: str = ""
     always: bool = True
     kind: Literal["graph", "number"] = "graph"
 
@@ -74,7 +74,7 @@ class Board:
 
     uid: str
     title: str
-    says: str
+    description: str
     rows: Sequence[Sequence[Panel]]
 
     def panels(self) -> list[Panel]:
@@ -86,7 +86,7 @@ class Board:
         board = (
             dashboard.Dashboard(self.title)
             .uid(self.uid)
-            .description(self.says)
+            .description(self.description)
             .tags([TAG])
             .refresh("30s")
             .time("now-1h", "now")
@@ -144,7 +144,14 @@ def _built(panel: Panel, number: int, at: GridPos) -> Any:
         legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
         tooltip = common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI)
         built = timeseries.Panel().fill_opacity(8).legend(legend.show_legend(True)).tooltip(tooltip)
-    built = built.id(number).title(panel.title).description(panel.says).unit(panel.unit).datasource(SOURCE).grid_pos(at)
+    built = (
+        built.id(number)
+        .title(panel.title)
+        .description(panel.description)
+        .unit(panel.unit)
+        .datasource(SOURCE)
+        .grid_pos(at)
+    )
     for k, (expr, legend_format) in enumerate(panel.queries):
         query = prometheus.Dataquery().expr(expr).legend_format(legend_format).ref_id("ABCDEFGHIJ"[k]).range()
         built = built.with_target(query.datasource(SOURCE))

@@ -13,8 +13,8 @@ from klais.config.auth_keys import KEY_FILE, KeyRing, read_key_ring, read_lines
 from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, ID_RULE, ID_SIZE, is_device_id
 from klais.core.wire.signing import (
     GENERATIONS,
-    LEAST_SECRET,
-    LEAST_SIGNED,
+    MIN_SECRET_BYTES,
+    MIN_SIGNED_BYTES,
     SIGNED_MAGIC_BYTES,
     SUITE_SIPHASH,
     TAG_SIZE,
@@ -47,7 +47,7 @@ def _path(path: Path | None) -> Path:
 
 
 def _new_line(generation: int) -> str:
-    return f"{generation} {secrets.token_hex(LEAST_SECRET)}\n"
+    return f"{generation} {secrets.token_hex(MIN_SECRET_BYTES)}\n"
 
 
 @auth.command()
@@ -163,8 +163,9 @@ def check(ctx: click.Context, frame_hex: str, as_json: bool) -> None:
 
 def examine(frame: bytes, ring: KeyRing) -> dict[str, object]:
     """Parse a frame and check its tag: ``ok``, or ``why`` not."""
-    if frame[:2] != SIGNED_MAGIC_BYTES or len(frame) < LEAST_SIGNED:
-        why = f"{len(frame)} bytes that begin with {frame[:2].hex() or 'nothing'}: not AA 56 and {LEAST_SIGNED} or more"
+    if frame[:2] != SIGNED_MAGIC_BYTES or len(frame) < MIN_SIGNED_BYTES:
+        why = f"{len(frame)} bytes that begin with {frame[:2].hex() or 'nothing'}: not AA 56 "
+        why += f"and {MIN_SIGNED_BYTES} or more"
         return {"ok": False, "why": why}
     epoch, suite, generation, spare = trailer(frame)
     padded = frame[ID_OFFSET : ID_OFFSET + ID_SIZE]

@@ -152,8 +152,8 @@ def device(
     changes: dict[str, Any] = {"limits_until_ms": until(for_s)}
     changes |= {"rate": rate} if rate is not None or clear else {}
     changes |= {"burst": burst} if burst is not None or clear else {}
-    says = f"{'cleared' if clear else 'set'} limits of {device_id}"
-    write_override(scope_of_device(device_id), changes, reason, as_json, says)
+    message = f"{'cleared' if clear else 'set'} limits of {device_id}"
+    write_override(scope_of_device(device_id), changes, reason, as_json, message)
 
 
 def scope_of_device(device_id: str) -> str:

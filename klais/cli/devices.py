@@ -145,9 +145,9 @@ def why(device_id: str, as_json: bool, url: str | None) -> None:
     if as_json:
         say_json(found)
         return
-    say(f"{found['device_id']}: {found['verdict']}. {found['says']}")
+    say(f"{found['device_id']}: {found['verdict']}. {found['explanation']}")
     for rule in found["rules"]:
-        say(f"{'*' if rule['active'] else ' '} {rule['rule']:<12} {rule['says']}")
+        say(f"{'*' if rule['active'] else ' '} {rule['rule']:<12} {rule['explanation']}")
 
 
 def _pairs(values: dict[str, Any], without: str) -> str:

@@ -5,7 +5,7 @@ from types import FrameType
 
 import click
 
-from klais.cli.options import MOST_PER_S, SEED, Finite
+from klais.cli.options import MAX_PER_S, SEED, Finite
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.system.durations import DURATION
@@ -24,7 +24,7 @@ from klais.system.durations import DURATION
 @click.option("--back-off/--no-back-off", default=False, help="Clients wait with full jitter.  [default: they do not]")
 @click.option(
     "--steady-rate",
-    type=Finite(0, MOST_PER_S),
+    type=Finite(0, MAX_PER_S),
     default=2000.0,
     show_default=True,
     help="Frames/s of devices that stay connected.",

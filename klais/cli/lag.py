@@ -49,12 +49,12 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
       klais lag --watch
       klais lag -o json | jq '.groups[] | select(.trend == "grows")'
     """
-    views, looks = WorkerViews.of(url), Looks()
+    views, lag_rows = WorkerViews.of(url), LagRows()
     with contextlib.suppress(KeyboardInterrupt):
-        rows = looks.rows(views.get("/topics/"), time.monotonic())
+        rows = lag_rows.rows(views.get("/topics/"), time.monotonic())
         if not watch and any(row["trend"] is None for row in rows):
             time.sleep(interval_s)
-            rows = looks.rows(views.get("/topics/"), time.monotonic())
+            rows = lag_rows.rows(views.get("/topics/"), time.monotonic())
         while True:
             if watch and form == "table":
                 say("", time.strftime("%H:%M:%S"))
@@ -62,7 +62,7 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
             if not watch:
                 return
             time.sleep(interval_s)
-            rows = looks.rows(views.get("/topics/"), time.monotonic())
+            rows = lag_rows.rows(views.get("/topics/"), time.monotonic())
 
 
 def _print(rows: list[Row], form: str) -> None:
@@ -76,7 +76,7 @@ def _print(rows: list[Row], form: str) -> None:
         say("no group reads a topic of KLAIS yet, and this worker has no lanes")
 
 
-class Looks:
+class LagRows:
     """Turns bodies of ``/topics/`` into rows; keeps the lags of the last 30 s for the trends.
 
     A group commits with its checkpoints, every few seconds, so its rate over one second is not meaningful.

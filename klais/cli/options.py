@@ -7,7 +7,7 @@ import click
 
 from klais.system.durations import DURATION
 
-MOST_PER_S = 1e9
+MAX_PER_S = 1e9
 
 
 class Finite(click.FloatRange):
@@ -22,7 +22,7 @@ class Finite(click.FloatRange):
 
 
 SHARE = Finite(0, 1)
-FRAMES_PER_S = Finite(0, MOST_PER_S, min_open=True)
+FRAMES_PER_S = Finite(0, MAX_PER_S, min_open=True)
 SEED = click.IntRange(0, 2**63 - 1)
 PARTITION = click.IntRange(0, 1023)
 ENDS = click.option(

@@ -40,13 +40,13 @@ def _range_path(
 ) -> str:
     """A vertical line for each column of pixels that has rows."""
     column = np.clip(((t - begin) * across * COLUMNS / (WIDTH - 2 * MARGIN)).astype(np.int64), 0, COLUMNS - 1)
-    least, most = np.full(COLUMNS, np.inf), np.full(COLUMNS, -np.inf)
-    np.minimum.at(least, column, x)
-    np.maximum.at(most, column, x)
+    minimum, highest = np.full(COLUMNS, np.inf), np.full(COLUMNS, -np.inf)
+    np.minimum.at(minimum, column, x)
+    np.maximum.at(highest, column, x)
     scale = height / max(high - low, 1e-300)
-    at = np.flatnonzero(most >= least)
+    at = np.flatnonzero(highest >= minimum)
     place = MARGIN + (at + 0.5) * (WIDTH - 2 * MARGIN) / COLUMNS
-    y1, y2 = top + (high - most[at]) * scale, top + (high - least[at]) * scale + 1.0
+    y1, y2 = top + (high - highest[at]) * scale, top + (high - minimum[at]) * scale + 1.0
     return "".join(f"M{a:.1f} {b:.1f}V{c:.1f}" for a, b, c in zip(place, y1, y2, strict=True))
 
 
@@ -59,12 +59,12 @@ def compare(title: str, t: Floats, panels: list[tuple[str, Floats, Floats]]) -> 
     parts = []
     for number, (name, first, second) in enumerate(panels):
         top = MARGIN + number * high + 14
-        most = max(float(first.max()), float(second.max()), 1.0)
+        highest = max(float(first.max()), float(second.max()), 1.0)
         for values, kind in ((first, "happened"), (second, "would")):
-            x, y = MARGIN + (t - begin) * across, top + (most - values) * (high - 24) / most
+            x, y = MARGIN + (t - begin) * across, top + (highest - values) * (high - 24) / highest
             path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
             parts.append(f'<path d="{path}" class="{kind}"/>')
-        parts.append(f'<text x="{MARGIN}" y="{top - 4:.0f}">{escape(f"{name}, at most {most:.6g}")}</text>')
+        parts.append(f'<text x="{MARGIN}" y="{top - 4:.0f}">{escape(f"{name}, at most {highest:.6g}")}</text>')
     return _svg(title, "".join(parts))
 
 

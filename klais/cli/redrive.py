@@ -45,7 +45,7 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 @click.option("-n", "count", type=click.IntRange(1), help="Maximum number of frames.  [default: all]")
 @click.option("--strip-nul", is_flag=True, help="Cut NUL bytes off the end of payloads.")
 @click.option("--rate", type=Finite(1, 100_000), default=200.0, show_default=True, help="Frames/s.")
-@click.option("--most-times", type=click.IntRange(1, 16), default=3, show_default=True,
+@click.option("--max-redrives", type=click.IntRange(1, 16), default=3, show_default=True,
               help="Skip dead letters that were redriven this often.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Send the frames. Without it nothing is written.")
 @click.option("--note", default="", metavar="TEXT", help="Reason, stored in klais_audit.")
@@ -53,7 +53,7 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 @FORM
 def redrive(
     reasons: tuple[str, ...], device: str | None, begin: Moment | None, end: Moment | None, count: int | None,
-    strip_nul: bool, rate: float, most_times: int, yes: bool, note: str, listed: bool, form: str,
+    strip_nul: bool, rate: float, max_redrives: int, yes: bool, note: str, listed: bool, form: str,
 ) -> None:  # fmt: skip
     """Send dead letters back to klais_raw after their cause is fixed.
 
@@ -80,7 +80,7 @@ def redrive(
     settings = load()
     need_kafka(settings)
     choice = Choice(
-        reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, most_times,
+        reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, max_redrives,
         strip_nul,
     )  # fmt: skip
     if not yes:

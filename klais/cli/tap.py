@@ -14,7 +14,7 @@ from klais.cli.views import URL, WorkerViews, complete_device_id
 from klais.errors import WorkerUnavailable
 from klais.system.durations import DURATION
 from klais.system.moments import clock_of
-from klais.telemetry.tap_choices import EDGE_REASONS, EDGE_VERDICTS, LANE_REASONS, LANE_VERDICTS, MOST_SAMPLE
+from klais.telemetry.tap_choices import EDGE_REASONS, EDGE_VERDICTS, LANE_REASONS, LANE_VERDICTS, MAX_SAMPLE
 
 _ALL_REASONS = tuple(dict.fromkeys(LANE_REASONS + EDGE_REASONS))
 KEYS = ("time", "ts", "partition", "device_id", "seq", "verdict", "reason", "flagged", "bytes", "edge", "source",
@@ -23,7 +23,7 @@ SHOWN = (
     Column("time", width=12), Column("partition", "PART"), Column("device_id", "DEVICE", 16), Column("seq", width=10),
     Column("outcome", width=12), Column("payload"),
 )  # fmt: skip
-MOST = 1000  # workers
+MAX_WORKERS = 1000  # workers
 AGAIN_S = 2.0
 
 
@@ -35,8 +35,8 @@ class Rate(click.ParamType):
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number."""
         text = str(value).removesuffix("/s")
-        if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MOST_SAMPLE):
-            self.fail(f"{value!r} is not a number of frames per second from 1 to {MOST_SAMPLE}", param, ctx)
+        if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_SAMPLE):
+            self.fail(f"{value!r} is not a number of frames per second from 1 to {MAX_SAMPLE}", param, ctx)
         return int(text)
 
 
@@ -127,7 +127,10 @@ def _servers(stage: str, url: str | None) -> list[WorkerViews]:
         return [WorkerViews.of(url, kind="edge")]
     first = WorkerViews.of(url)
     others = first.get("/api/v1/about").get("workers")
-    return [first, *(first.of_worker(str(other)) for other in (others if isinstance(others, list) else ())[:MOST])]
+    return [
+        first,
+        *(first.of_worker(str(other)) for other in (others if isinstance(others, list) else ())[:MAX_WORKERS]),
+    ]
 
 
 def for_people(row: Row) -> Row:

@@ -21,13 +21,13 @@ from klais.system import small_json
 from klais.system.connect import reason_of
 
 TIMEOUT_S = 10.0
-MOST_ROWS = 500  # of one page of devices
+MAX_ROWS = 500  # of one page of devices
 TAP_SESSION_S = 300.0  # clocks may differ by as much
-MOST_INCIDENTS = 200  # of one page
+MAX_INCIDENTS = 200  # of one page
 
 _TAPS = {"worker": "/api/v1/tap", "edge": "/tap"}
 COMPLETE_S = 0.3
-WAIT_S, MOST_WAITS = 0.5, 10
+WAIT_S, MAX_WAITS = 0.5, 10
 _PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # text that every shell takes as one plain word
 
 URL = click.option("--url", metavar="URL", help="Worker to query.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
@@ -121,7 +121,7 @@ class WorkerViews:
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         try:
-            for line in self._told(client.lines(self.url + path, self._timeout_s, token, headers)):
+            for line in self._events(client.lines(self.url + path, self._timeout_s, token, headers)):
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
@@ -137,7 +137,7 @@ class WorkerViews:
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
 
-    def _told(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+    def _events(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         with notice_after(self._patience()):
             first = next(lines, None)
         if first is not None:
@@ -157,7 +157,7 @@ class WorkerViews:
         try:
             with notice_after(self._patience()):
                 status, data = client.request(self.url + path, self._timeout_s, body, token, method=method)
-            for _ in range(MOST_WAITS if self._timeout_s > WAIT_S else 0):
+            for _ in range(MAX_WAITS if self._timeout_s > WAIT_S else 0):
                 if status != 429 or body is not None:
                     break
                 time.sleep(WAIT_S)  # it limits requests per second from one address, which many pages exceed
@@ -194,11 +194,11 @@ class WorkerViews:
         """One incident."""
         return self.get(f"/incidents/{incident_id}/")
 
-    def incidents(self, most: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
-        """Pages of ``/incidents/``, with at most ``most`` incidents in total."""
-        left = most
+    def incidents(self, max_count: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
+        """Pages of ``/incidents/``, with at most ``max_count`` incidents in total."""
+        left = max_count
         while left is None or left > 0:
-            page = self.get("/incidents/", size=min(left or MOST_INCIDENTS, MOST_INCIDENTS), after=after, **params)
+            page = self.get("/incidents/", size=min(left or MAX_INCIDENTS, MAX_INCIDENTS), after=after, **params)
             if after is not None and page["next"] == after:
                 return
             yield page
@@ -207,11 +207,11 @@ class WorkerViews:
             if after is None:
                 return
 
-    def devices(self, most: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
-        """Pages of ``/devices/`` over all workers, with at most ``most`` devices in total."""
-        left = most
+    def devices(self, max_count: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
+        """Pages of ``/devices/`` over all workers, with at most ``max_count`` devices in total."""
+        left = max_count
         while left is None or left > 0:
-            size = MOST_ROWS if left is None else min(left, MOST_ROWS)
+            size = MAX_ROWS if left is None else min(left, MAX_ROWS)
             page = self.get("/devices/", scope="all", size=size, after=after, **params)
             if after is not None and page["next"] == after:  # recorded figures: the same page for every request
                 return
@@ -228,7 +228,7 @@ def complete_device_id(_ctx: click.Context, _param: click.Parameter, incomplete:
 
     Devices choose their ids, and a shell does not quote completions: only plain words are offered.
     """
-    params: dict[str, str | int | None] = {"sort": "device_id", "size": MOST_ROWS, "scope": "all"}
+    params: dict[str, str | int | None] = {"sort": "device_id", "size": MAX_ROWS, "scope": "all"}
     try:
         found = WorkerViews.of(None, timeout_s=COMPLETE_S).get("/devices/", q=incomplete or None, **params)
     except KlaisError:

@@ -68,7 +68,7 @@ def _make_library(wanted: tuple[str, ...]) -> dict[str, Any]:
             return {"library": str(found), "made": False}
     from klais.jit.build import build_library
 
-    return {"library": str(build_library(wanted, tell=lambda text: say(text, err=True))), "made": True}
+    return {"library": str(build_library(wanted, report_waiting=lambda text: say(text, err=True))), "made": True}
 
 
 def _fill_cache(quiet: bool) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class Found:
             out.append({"outcome": name, "happened": happened, "would": would, "difference": would - happened})
         return out
 
-    def devices(self, most: int) -> list[Row]:
+    def devices(self, max_count: int) -> list[Row]:
         """One row per device, largest difference first."""
         import numpy as np
 
@@ -174,7 +174,7 @@ class Found:
             for part, each in parts:
                 counts[side, np.searchsorted(ids, part)] += each
         differs = np.abs(counts[1] - counts[0]).sum(axis=1)
-        order = np.lexsort((ids, -differs))[: most or None]
+        order = np.lexsort((ids, -differs))[: max_count or None]
         out = []
         for at in order.tolist():
             row: Row = {"device_id": ids[at].decode(errors="replace")}

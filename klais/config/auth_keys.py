@@ -15,11 +15,11 @@ from typing import Any
 from klais.config.secret_file import read_secret
 from klais.config.settings import SettingsFields
 from klais.core.wire.constants import ID_SIZE, is_device_id
-from klais.core.wire.signing import GENERATIONS, KEY_SIZE, LEAST_SECRET, device_key, master_key
+from klais.core.wire.signing import GENERATIONS, KEY_SIZE, MIN_SECRET_BYTES, device_key, master_key
 from klais.errors import ConfigError
 
 KEY_FILE, KEYS_FILE = "KLAIS_AUTH_KEY_FILE", "KLAIS_AUTH_KEYS_FILE"
-MOST_KEYS_BYTES = 256 << 20
+MAX_KEYS_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,11 @@ def read_lines(path: Path) -> dict[int, bytes]:
         if generation in found:
             raise ConfigError(f"{where}: duplicate generation {generation}")
         found[generation] = _hex(words[1], where)
-        if len(found[generation]) != KEY_SIZE and len(found[generation]) < LEAST_SECRET:
+        if len(found[generation]) != KEY_SIZE and len(found[generation]) < MIN_SECRET_BYTES:
             size = len(found[generation])
-            raise ConfigError(f"{where}: {size} bytes are neither K_master ({KEY_SIZE}) nor a secret ({LEAST_SECRET}+)")
+            raise ConfigError(
+                f"{where}: {size} bytes are neither K_master ({KEY_SIZE}) nor a secret ({MIN_SECRET_BYTES}+)"
+            )
     return found
 
 
@@ -114,7 +116,7 @@ def read_own_keys(path: Path) -> dict[bytes, bytes | None]:
     """
     where = f"{KEYS_FILE}={path}"
     try:
-        pairs = json.loads(read_secret(path, KEYS_FILE, MOST_KEYS_BYTES), object_pairs_hook=_Members)
+        pairs = json.loads(read_secret(path, KEYS_FILE, MAX_KEYS_BYTES), object_pairs_hook=_Members)
     except (ValueError, RecursionError):
         raise ConfigError(f"{where}: is not JSON") from None
     if not isinstance(pairs, _Members):

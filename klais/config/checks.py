@@ -91,14 +91,14 @@ def check_hash_key(key: Secret) -> Secret:
     return key
 
 
-MOST_PREFIXES = 64
+MAX_PREFIXES = 64
 
 
 def check_prefixes(text: str) -> str:
     """Check a list of prefixes of device ids ``a-,b-``; spaces around the commas are removed."""
     prefixes = [prefix.strip() for prefix in text.split(",") if prefix.strip()]
-    if len(prefixes) > MOST_PREFIXES:
-        raise ValueError(f"has {len(prefixes)} prefixes, at most {MOST_PREFIXES} are possible")
+    if len(prefixes) > MAX_PREFIXES:
+        raise ValueError(f"has {len(prefixes)} prefixes, at most {MAX_PREFIXES} are possible")
     for prefix in prefixes:
         if len(prefix.encode()) > 16 or "\0" in prefix:
             raise ValueError(f"{prefix!r} is not the beginning of a device_id of at most 16 bytes")

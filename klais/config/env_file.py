@@ -20,7 +20,7 @@ from klais.system.private_files import not_ours
 if TYPE_CHECKING:
     from dotenv.parser import Binding
 
-MOST_BYTES = 256 << 10
+MAX_BYTES = 256 << 10
 _SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # starts a comment for systemd, but not for dotenv
 
 
@@ -44,12 +44,12 @@ def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             info = os.fstat(file.fileno())
-            data = file.read(MOST_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
+            data = file.read(MAX_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
         text = data.decode("utf-8-sig")  # as in klais.toml
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"KLAIS_ENV_FILE={path}: cannot be read: {error}") from None
-    if not stat.S_ISREG(info.st_mode) or len(data) > MOST_BYTES:
-        kind = f"is larger than {MOST_BYTES} bytes" if data else "is not a regular file"
+    if not stat.S_ISREG(info.st_mode) or len(data) > MAX_BYTES:
+        kind = f"is larger than {MAX_BYTES} bytes" if data else "is not a regular file"
         raise ConfigError(f"KLAIS_ENV_FILE={path}: {kind}")
     if problem := not_ours(info):
         raise ConfigError(f"KLAIS_ENV_FILE={path}: {problem}, so another user could change the settings: chmod go-w it")

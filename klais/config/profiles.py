@@ -56,12 +56,14 @@ def read_profile(name: str) -> tuple[dict[str, Given], list[str]]:
     """
     path = profiles_file()
     if not path.exists():
-        raise ConfigError(f"there is no profile {name!r}: {path} does not exist. Write [{name}] and {_LEAST} into it")
+        raise ConfigError(
+            f"there is no profile {name!r}: {path} does not exist. Write [{name}] and {_REQUIRED_TEXT} into it"
+        )
     found, problems = read_keys(path, name, KEYS, "profile")
     missing = [key for key in REQUIRED if KEYS[key] not in found]
     if missing:
-        problems.append(f"{path}: the profile {name!r} lacks {' and '.join(missing)}: it must have {_LEAST}")
+        problems.append(f"{path}: the profile {name!r} lacks {' and '.join(missing)}: it must have {_REQUIRED_TEXT}")
     return found, problems
 
 
-_LEAST = " and ".join(REQUIRED)
+_REQUIRED_TEXT = " and ".join(REQUIRED)

@@ -8,10 +8,10 @@ from pathlib import Path
 from klais.errors import ConfigError, NotPrivate
 from klais.system.private_files import named_folder, not_ours
 
-MOST_BYTES = 65_536
+MAX_BYTES = 65_536
 
 
-def read_secret(path: Path, setting: str, most_bytes: int = MOST_BYTES) -> str:
+def read_secret(path: Path, setting: str, max_bytes: int = MAX_BYTES) -> str:
     """The text of a file, without trailing newlines.
 
     Parameters
@@ -20,7 +20,7 @@ def read_secret(path: Path, setting: str, most_bytes: int = MOST_BYTES) -> str:
         The file, not a symbolic link.
     setting : str
         Name of the setting, for messages.
-    most_bytes : int
+    max_bytes : int
         Larger files are refused.
 
     Raises
@@ -41,15 +41,15 @@ def read_secret(path: Path, setting: str, most_bytes: int = MOST_BYTES) -> str:
         if problem := not_private(info):
             raise ConfigError(f"{named}: {problem}: chmod 600 it, owned by the user that runs klais or by root")
         with open(fd, "rb", closefd=False) as file:
-            data = file.read(most_bytes + 1)
+            data = file.read(max_bytes + 1)
     finally:
         os.close(fd)
     try:
         text = data.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise ConfigError(f"{named}: is not UTF-8 text") from None
-    if not text or len(data) > most_bytes:
-        raise ConfigError(f"{named}: {'is empty' if not text else f'is larger than {most_bytes} bytes'}")
+    if not text or len(data) > max_bytes:
+        raise ConfigError(f"{named}: {'is empty' if not text else f'is larger than {max_bytes} bytes'}")
     return text
 
 

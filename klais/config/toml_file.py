@@ -19,9 +19,9 @@ from klais.system.private_files import not_ours
 from klais.text import escape, near_names
 
 SEARCHED = (Path("klais.toml"), Path("/etc/klais/klais.toml"))
-MOST_BYTES = 256 << 10
-MOST_TEXT = 4096  # maximum characters of a value, as of a path
-MOST_LEVELS = 64
+MAX_BYTES = 256 << 10
+MAX_TEXT_CHARS = 4096  # maximum characters of a value, as of a path
+MAX_LEVELS = 64
 _QUOTED, _COMMENT, _BETWEEN_KEYS = (
     re.compile(r""" "[^"\n]*"|'[^'\n]*' """.strip()),
     re.compile("#.*"),
@@ -50,7 +50,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             info = os.fstat(fd)
-            data = os.read(fd, MOST_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
+            data = os.read(fd, MAX_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
         finally:
             os.close(fd)
     except OSError as error:
@@ -63,14 +63,14 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
             f"{path}: {problem}, so another user could change the settings: chown it to root or to the user that runs "
             "klais, and chmod go-w it"
         )
-    if len(data) > MOST_BYTES:
-        raise ConfigError(f"{path}: is larger than {MOST_BYTES} bytes")
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: is larger than {MAX_BYTES} bytes")
     import tomllib  # saves 10 ms at a start without such a file
 
     try:
         text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
         if _has_long_key(text):
-            raise ConfigError(f"{path}: a key has more than {MOST_LEVELS} parts")
+            raise ConfigError(f"{path}: a key has more than {MAX_LEVELS} parts")
         return tomllib.loads(text), text
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
@@ -85,7 +85,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
 def _has_long_key(text: str) -> bool:
     """Whether a key has too many parts: the time of tomllib grows with their square, up to seconds."""
     bare = _COMMENT.sub("", _QUOTED.sub("k", text))
-    return any(part.count(".") >= MOST_LEVELS for part in _BETWEEN_KEYS.split(bare))
+    return any(part.count(".") >= MAX_LEVELS for part in _BETWEEN_KEYS.split(bare))
 
 
 def read_settings(path: Path) -> tuple[dict[str, Given], list[str]]:
@@ -156,8 +156,8 @@ def refused(name: str, value: Any) -> str:
 
 def impossible(text: str) -> str:
     """Why a text cannot be the value of any setting; empty if it can."""
-    if len(text) > MOST_TEXT:
-        return f"is longer than {MOST_TEXT} characters"
+    if len(text) > MAX_TEXT_CHARS:
+        return f"is longer than {MAX_TEXT_CHARS} characters"
     return "has a NUL character" if "\0" in text else ""
 
 

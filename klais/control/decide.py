@@ -256,10 +256,10 @@ def decide(
     defence = next_defence(state.defence, forecast, targets.device_rate, now_s)
     pid_state, flow = state.pid, flow_of(state.flow, inputs.passed, dt_s)
     if request.mode == "auto" and inputs.fresh and state.output is not None:
-        least = _least(flow, inputs.queue_depth, targets)
-        pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(least, targets), 1.0)
+        minimum = _least(flow, inputs.queue_depth, targets)
+        pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(minimum, targets), 1.0)
         ready = min(expected_rate(forecast), targets.rate_max) if errors.both > 0.0 else 0.0
-        rate = max(max(rate_of(terms.output, targets), ready) * (1.0 - cut.cut), least)
+        rate = max(max(rate_of(terms.output, targets), ready) * (1.0 - cut.cut), minimum)
     elif request.mode == "auto":  # the first tick, or no measurement: continue from the present rate
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
         rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
@@ -316,8 +316,8 @@ def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
     """
     if flow is None:
         return targets.rate_min
-    least = HEADROOM * flow + queue_depth / ADMIT_HORIZON_S
-    return min(max(least, targets.rate_min), targets.rate_max)
+    minimum = HEADROOM * flow + queue_depth / ADMIT_HORIZON_S
+    return min(max(minimum, targets.rate_min), targets.rate_max)
 
 
 def _intake(
@@ -330,12 +330,14 @@ def _intake(
     its rate. If it is large, the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its
     rate.
     """
-    most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
+    capacity, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
     room = max(0.0, targets.queue_limit - waits)
     total_rate, total_burst = rate + room / ADMIT_HORIZON_S, burst + room / ADMIT_HORIZON_S
-    if waits > BACKLOG_HIGH_RATIO * most and flow is not None:
+    if waits > BACKLOG_HIGH_RATIO * capacity and flow is not None:
         passes = min(rate, max(flow, targets.rate_min))
-        total_rate = max(MIN_ADMIT_RATIO * passes, passes + (BACKLOG_TARGET_RATIO * most - waits) / BACKLOG_RETURN_S)
+        total_rate = max(
+            MIN_ADMIT_RATIO * passes, passes + (BACKLOG_TARGET_RATIO * capacity - waits) / BACKLOG_RETURN_S
+        )
         total_burst = min(total_burst, room)
     total_burst = max(total_burst, MIN_BURST_S * total_rate)
     names = sorted(inputs.hosts)

@@ -14,7 +14,7 @@ SURE = 0.7  # confidence from which a class counts
 ATTACK_S = 2.0  # an attack lasts this long before limits tighten ...
 RELEASE_S = 10.0  # ... and is over for this long before they widen
 USUAL_FACTOR = 2.0  # times the usual frames/s of the busiest device
-LEAST_SHARE = 0.05  # of KLAIS_DAM_DEVICE_RATE: no limit is lower
+MIN_SHARE = 0.05  # of KLAIS_DAM_DEVICE_RATE: no limit is lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def next_defence(state: Defence, forecast: TrafficForecast, device_rate: float, 
         since_s = now_s if state.attack_since_s is None else state.attack_since_s
         limit = state.limit
         if limit is None and now_s - since_s >= ATTACK_S:
-            limit = min(device_rate, max(LEAST_SHARE * device_rate, USUAL_FACTOR * forecast.busiest))
+            limit = min(device_rate, max(MIN_SHARE * device_rate, USUAL_FACTOR * forecast.busiest))
         return Defence(limit, since_s, None)
     if state.limit is None:
         return Defence()

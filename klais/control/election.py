@@ -22,10 +22,10 @@ PREFIX = "controller-"
 FIRST_PARTITION = "0"  # its owner tries first
 SILENCE = 0.5  # of a session timeout: how long the first candidate waits for a heartbeat
 TURN = 0.125  # of a session timeout: additional wait of each next candidate, time to fence and to send a heartbeat
-LONGEST_SILENCE = 1.0  # of a session timeout: longest wait
+MAX_SILENCE = 1.0  # of a session timeout: longest wait
 HEARTBEATS_AT_START = 3.0  # heartbeat intervals that a new worker waits if it has received no heartbeat yet
 
-Heard = Mapping[str, tuple[float, Gauges]]  # sender -> (seconds since its newest record, gauges of that record)
+RecentGauges = Mapping[str, tuple[float, Gauges]]  # sender -> (seconds since its newest record, gauges of that record)
 
 
 def heartbeat_s(session_timeout_s: float) -> float:
@@ -33,7 +33,7 @@ def heartbeat_s(session_timeout_s: float) -> float:
     return min(1.0, session_timeout_s / 8)
 
 
-def leader_of(controllers: Heard) -> str | None:
+def leader_of(controllers: RecentGauges) -> str | None:
     """Name of the controller with the highest epoch; a paused predecessor may still send."""
     return max(controllers, key=lambda name: _epoch(controllers[name][1]), default=None)
 
@@ -42,7 +42,7 @@ def _epoch(gauges: Gauges) -> float:
     return -1.0 if gauges.epoch is None else gauges.epoch
 
 
-def turn_of(worker_id: str, workers: Heard, silent: str | None) -> int:
+def turn_of(worker_id: str, workers: RecentGauges, silent: str | None) -> int:
     """Number of candidates before this worker; the worker of the ``silent`` leader does not count."""
     owns_first = {name: FIRST_PARTITION in (gauges.lag_records or {}) for name, (_, gauges) in workers.items()}
     mine = (not owns_first.get(worker_id, False), worker_id)
@@ -68,7 +68,7 @@ class Election:
         """Start listening: earlier silence does not count."""
         self._silent_since_s = now_s
 
-    def may_lead(self, now_s: float, workers: Heard, controllers: Heard) -> bool:
+    def may_lead(self, now_s: float, workers: RecentGauges, controllers: RecentGauges) -> bool:
         """Whether this worker may take the fence now; call it about ten times a second.
 
         Parameters
@@ -90,5 +90,5 @@ class Election:
         # The silence begins after the newest heartbeat, and after the newest announcement of another candidate.
         announced = [age for age, record in controllers.values() if record.candidate]
         self._silent_since_s = max(self._silent_since_s, now_s - min([age_s, *announced]))
-        silence = turn * TURN if gauges.resigned else min(LONGEST_SILENCE, SILENCE + turn * TURN)
+        silence = turn * TURN if gauges.resigned else min(MAX_SILENCE, SILENCE + turn * TURN)
         return now_s - self._silent_since_s >= silence * session_s

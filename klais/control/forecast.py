@@ -36,13 +36,13 @@ deviation of the frame size over its mean; and per second: malformed frames, dup
 WINDOW_S = 60
 HORIZON_S = 5
 FACTOR = 2.0  # a burst exceeds the median by this factor
-LEAST_ROWS = 10  # with fewer rows there is no forecast
+MIN_FORECAST_ROWS = 10  # with fewer rows there is no forecast
 SMALL_RATE = 200.0  # frames/s: twice a smaller median is not a burst
-LEAST_MEMORY_S, MOST_MEMORY_S = 3, 10  # seconds averaged for the present level: few for steady traffic, more for noise
+MIN_MEMORY_S, MAX_MEMORY_S = 3, 10  # seconds averaged for the present level: few for steady traffic, more for noise
 MEMORY_S, MEMORY_PER_SPREAD_S = 2.0, 25.0
-LEAST_SLOPE_S = 5
+MIN_SLOPE_S = 5
 DAMPING = 0.3  # share of a slope that is expected to continue over the horizon
-LEAST_SPREAD = 0.05  # of the log rate: smallest spread that a forecast assumes
+MIN_SPREAD = 0.05  # of the log rate: smallest spread that a forecast assumes
 WANDER = 0.1  # of the log rate: possible change of the level within the horizon
 DECILE_SD = 1.2816  # the outer deciles of a normal distribution, in standard deviations
 
@@ -125,16 +125,16 @@ class TrendPredictor:
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`Predictor`."""
-        if len(window) < LEAST_ROWS:
+        if len(window) < MIN_FORECAST_ROWS:
             return NOTHING
         rate = np.maximum(window[:, 0], 0.0)
         median = float(np.median(rate))
         log_rate = np.log(rate + 1.0 + 0.05 * rate.mean())  # keeps the log of an empty second finite
         around = log_rate[1:-1] - (log_rate[:-2] + log_rate[2:]) / 2
-        spread = max(LEAST_SPREAD, 1.4826 * float(np.median(np.abs(around))) / math.sqrt(1.5))
-        memory = int(min(max(MEMORY_S + MEMORY_PER_SPREAD_S * spread, LEAST_MEMORY_S), MOST_MEMORY_S))
+        spread = max(MIN_SPREAD, 1.4826 * float(np.median(np.abs(around))) / math.sqrt(1.5))
+        memory = int(min(max(MEMORY_S + MEMORY_PER_SPREAD_S * spread, MIN_MEMORY_S), MAX_MEMORY_S))
         level = math.log(float(rate[-memory:].mean()) + 1.0)
-        slope = _sure_slope(log_rate[-max(LEAST_SLOPE_S, memory) :], spread)
+        slope = _sure_slope(log_rate[-max(MIN_SLOPE_S, memory) :], spread)
         expected = level + DAMPING * slope * HORIZON_S
         limit = math.log(FACTOR * max(median, SMALL_RATE) + 1.0)
         deviation = spread * math.sqrt(1.0 / memory + 1.0 / HORIZON_S) + WANDER

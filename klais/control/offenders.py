@@ -7,10 +7,10 @@ from typing import Any
 
 MANY_PER_S = 100.0  # frames/s dropped above its rate: a flood, not a misconfigured device
 WINDOW, OFTEN = 10, 5  # above it in OFTEN of the last WINDOW updates (one a second)
-FIRST_S, MOST_S = 60.0, 3600.0  # duration of a block: doubled each time, up to an hour
+FIRST_S, MAX_BLOCK_S = 60.0, 3600.0  # duration of a block: doubled each time, up to an hour
 FORGET_S = 7200.0
-MOST_KNOWN = 10_000  # an attacker chooses ids: beyond this number, only the latest offenders are kept
-MOST_BLOCKS = 1000  # blocks of the controller that klais_control holds at once
+MAX_OFFENDERS = 10_000  # an attacker chooses ids: beyond this number, only the latest offenders are kept
+MAX_BLOCKS = 1000  # blocks of the controller that klais_control holds at once
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Offenders:
             record.history.append(offends)
             record.seen_s = now_s if offends else record.seen_s
             if now_s >= record.blocked_until_s and sum(record.history) >= OFTEN:
-                for_s = min(MOST_S, FIRST_S * 2.0**record.blocks)
+                for_s = min(MAX_BLOCK_S, FIRST_S * 2.0**record.blocks)
                 record.blocks, record.blocked_until_s = record.blocks + 1, now_s + for_s
                 record.history.clear()
                 out[name] = for_s
@@ -62,8 +62,10 @@ class Offenders:
 
     def _forget(self, now_s: float) -> None:
         known = {n: r for n, r in self._known.items() if now_s - max(r.seen_s, r.blocked_until_s) < FORGET_S}
-        if len(known) > MOST_KNOWN:
-            newest = sorted(known, key=lambda name: max(known[name].seen_s, known[name].blocked_until_s))[-MOST_KNOWN:]
+        if len(known) > MAX_OFFENDERS:
+            newest = sorted(known, key=lambda name: max(known[name].seen_s, known[name].blocked_until_s))[
+                -MAX_OFFENDERS:
+            ]
             known = {name: known[name] for name in newest}
         self._known = known
 

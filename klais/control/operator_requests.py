@@ -12,9 +12,9 @@ GAINS = ("kp", "ki", "kd", "filter_s")
 TARGETS = ("lag", "cpu")
 
 
-def _positive(values: dict[str, Any], name: str, default: float, least: float = 0.0) -> float:
+def _positive(values: dict[str, Any], name: str, default: float, minimum: float = 0.0) -> float:
     value = values.get(name)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < 1e12
+    good = isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value < 1e12
     return float(value) if good and value is not None else default
 
 

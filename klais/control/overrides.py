@@ -145,7 +145,7 @@ class Unread:
         self._watch = self._watching.enter_context(control.watch(scope))
         self.before = self._watch.first or {}
         self._record: dict[str, Any] = {}
-        self._offset, self._looks = -1, 0
+        self._offset, self._polls = -1, 0
 
     def wrote(self, record: dict[str, Any], offset: int) -> None:
         """The record was written at ``offset``; -1 = unknown."""
@@ -154,8 +154,8 @@ class Unread:
     def repair(self) -> dict[str, Any] | None:
         """The record to write now, because the first one overwrote fields of another writer; empty if none is needed,
         None if the topic has not been read so far: look again."""
-        self._looks += 1
-        if self._offset >= 0 and not self._control.wait_read(self._offset, 0.0) and self._looks < TRIES:
+        self._polls += 1
+        if self._offset >= 0 and not self._control.wait_read(self._offset, 0.0) and self._polls < TRIES:
             return None
         other = self._watch.before(self._offset) or {}
         self._watching.close()

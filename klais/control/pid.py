@@ -78,8 +78,8 @@ def step(
     p, d = gains.kp * error, -gains.kd * slope
     growth = gains.ki * error * dt_s
     # Integrate only up to the limit: growth beyond it is left out, growth back from it counts in full.
-    most, least = max(state.integral, high - p - d), min(state.integral, low - p - d)
-    integral = min(max(state.integral + growth, least), most)
+    upper, lower = max(state.integral, high - p - d), min(state.integral, low - p - d)
+    integral = min(max(state.integral + growth, lower), upper)
     raw = p + integral + d
     terms = Terms(p, integral, d, raw, min(max(raw, low), high))
     return PidState(integral, filtered, error, slope, gains), terms

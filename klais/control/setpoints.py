@@ -34,8 +34,8 @@ OVERRIDE = "override"
 DEVICE = "device/"
 INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
 DECISIONS = 600  # newest decisions kept for display
-MOST_LIMIT = 1e12  # frames/s or frames
-MOST_NUMBER = 1e24  # largest gain, figure or limit of a host: these are sums of reports
+MAX_LIMIT = 1e12  # frames/s or frames
+MAX_NUMBER = 1e24  # largest gain, figure or limit of a host: these are sums of reports
 
 
 class DeviceLimit(NamedTuple):
@@ -302,11 +302,11 @@ def _sets_something(record: dict[str, Any]) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
 
 
 def _is_limit(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= MOST_LIMIT
+    return _is_number(value) and 0 < value <= MAX_LIMIT
 
 
 def _is_time(value: Any) -> bool:
@@ -331,7 +331,7 @@ def _rules(*names: str, is_one: Callable[[Any], bool], kind: str) -> dict[str, t
 
 
 _RULES = (
-    _rules("rate", "burst", "device_rate", is_one=_is_limit, kind=f"a number above 0, at most {MOST_LIMIT:g}")
+    _rules("rate", "burst", "device_rate", is_one=_is_limit, kind=f"a number above 0, at most {MAX_LIMIT:g}")
     | _rules("until_ms", "limits_until_ms", "forget_ms", "at", is_one=_is_time, kind="a time in epoch ms")
     | _rules("cut", is_one=_is_number, kind="a number")
     | _rules("block", "unblock", "ack", "mute", "alert", is_one=lambda v: isinstance(v, bool), kind="a boolean")
@@ -365,8 +365,8 @@ def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:
     return until_ns is None or until_ns > (time.time_ns() if now_ns is None else now_ns)
 
 
-def control_in_force(follower: ControlFollower, settings: Settings, most: int) -> dict[str, Any]:
-    """Limits in force, their set-points, overrides, and the newest ``most`` decisions, newest first."""
+def control_in_force(follower: ControlFollower, settings: Settings, max_count: int) -> dict[str, Any]:
+    """Limits in force, their set-points, overrides, and the newest ``max_count`` decisions, newest first."""
     decisions = list(follower.decisions)
     return {
         "mode": follower.mode(),
@@ -379,5 +379,5 @@ def control_in_force(follower: ControlFollower, settings: Settings, most: int) -
             "rate_max": settings.pid_rate_max,
         },
         "overrides": follower.overrides(),
-        "decisions": decisions[::-1][:most],
+        "decisions": decisions[::-1][:max_count],
     }

@@ -27,7 +27,7 @@ POLL_S = 0.1
 OPEN_S = 5.0  # between two checks for pinned maps
 COUNTS_S = 1.0  # between two reads of the filter's counters
 BLOCKS_S = 5.0  # between two reads of its blocks
-MOST_LOCAL = 20  # reported blocks of a host's own: the record goes to Kafka once a second
+MAX_LOCAL_BLOCKS = 20  # reported blocks of a host's own: the record goes to Kafka once a second
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
 BEATS = 4  # heartbeats within the time after which the filter considers them stale
@@ -317,9 +317,9 @@ class Applier:
 def local_blocks(
     ids: npt.NDArray[np.bytes_], left_s: npt.NDArray[np.float64], controlled: set[bytes]
 ) -> tuple[int, tuple[tuple[str, float | None], ...]]:
-    """The number of blocks in a filter, and ``MOST_LOCAL`` of those of devices that are not ``controlled``, by id."""
+    """The number of blocks in a filter, and ``MAX_LOCAL_BLOCKS`` of those that are not ``controlled``, by id."""
     here = np.flatnonzero(~np.isin(ids, np.array(list(controlled), ids.dtype)))
-    here = here[np.argsort(ids[here])][:MOST_LOCAL]
+    here = here[np.argsort(ids[here])][:MAX_LOCAL_BLOCKS]
     shown = zip(ids[here].tolist(), left_s[here].tolist(), strict=True)
     return len(ids), tuple(
         (name.decode(errors="backslashreplace"), None if left == np.inf else round(left, 1)) for name, left in shown

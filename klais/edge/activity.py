@@ -18,7 +18,7 @@ from klais.jit.kernel import F64, I64, IDS, U8, U32, kernel, uint64, void
 
 BITS = 15
 BINS = 1 << BITS
-LEAST_S = 0.9  # an extra record within a second shows the previous second again
+MIN_S = 0.9  # an extra record within a second shows the previous second again
 SUMS = 3
 FRAMES, BYTES_SUM, BYTES_SQUARED = range(SUMS)
 
@@ -89,7 +89,7 @@ class Activity:
         ``now_s`` is monotonic. The result is unchanged within 0.9 s of the last call that began a new second.
         """
         elapsed_s = now_s - self.began_s
-        if elapsed_s < LEAST_S:
+        if elapsed_s < MIN_S:
             return self._newest
         used = self._bins[self._bins > 0].astype(np.float64)
         frames, size, squared = self._sums.tolist()

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from klais.config.auth_keys import read_key_ring
 from klais.config.settings import SettingsFields
 from klais.core.dam.overrides import PREFIX, begin_with
-from klais.core.wire.auth import LONGEST, NO_GENERATION, RESULTS, Mode, Result, key_columns, verify
+from klais.core.wire.auth import MAX_FRAME_BYTES, NO_GENERATION, RESULTS, Mode, Result, key_columns, verify
 from klais.core.wire.signing import GENERATIONS
 from klais.edge.sources.base import Frames
 
@@ -46,7 +46,7 @@ class Authenticator:
     def __init__(self, settings: SettingsFields, capacity: int, wall_s: Callable[[], float] = _wall_s) -> None:
         self._wall_s = wall_s
         self.counts = np.zeros((GENERATIONS + 1, RESULTS), np.int64)
-        self._room = np.zeros(LONGEST, np.uint8)
+        self._room = np.zeros(MAX_FRAME_BYTES, np.uint8)
         self._epochs = np.zeros(capacity, np.uint32)
         self._none_exempt = np.zeros(capacity, np.uint8)
         self.configure(settings)

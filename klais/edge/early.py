@@ -3,7 +3,7 @@
     listen ──> EarlyFrames.start ──> imports, kernels, Kafka's answer (seconds on a busy machine) ──> stop ──> spine
 
 The kernel's buffer holds some seconds of traffic. On a machine with little free CPU a start takes longer than that, and
-frames beyond it are lost. So from :meth:`EarlyFrames.start` on, frames are kept in memory, up to ``MOST_BYTES``, in
+frames beyond it are lost. So from :meth:`EarlyFrames.start` on, frames are kept in memory, up to ``MAX_BYTES``, in
 order of arrival, and the spine takes them before anything else. Beyond that limit frames stay in the kernel's buffer.
 
 This module imports no kernels.
@@ -29,7 +29,7 @@ EXIT_KILLED = 130
 
 log = logs.get("klais.edge.early")
 
-MOST_BYTES = 128 << 20
+MAX_BYTES = 128 << 20
 BLOCK_FRAMES = SLOTS  # maximum in one block
 WAIT_NS = 50_000_000  # a stop is noticed within this time
 PAUSE_S = 0.002  # between two calls, so that each returns more and the imports get the interpreter
@@ -80,8 +80,8 @@ class EarlyFrames:
     ``bytes``: memory used by all of them. ``stops``: stop signals that arrived before the edge handled them.
     """
 
-    def __init__(self, udp: UdpSocket, most_bytes: int = MOST_BYTES) -> None:
-        self._source, self._most_bytes = UdpSource(udp), most_bytes
+    def __init__(self, udp: UdpSocket, max_bytes: int = MAX_BYTES) -> None:
+        self._source, self._max_bytes = UdpSource(udp), max_bytes
         self._blocks: deque[Block] = deque()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="early", daemon=True)
@@ -117,7 +117,7 @@ class EarlyFrames:
             yield self._blocks.popleft()
 
     def _run(self) -> None:
-        while not self._stopping.is_set() and self.bytes < self._most_bytes:
+        while not self._stopping.is_set() and self.bytes < self._max_bytes:
             if count := self._source.fill(WAIT_NS):
                 block = Block(self._source, count)
                 self.bytes += block.bytes

@@ -10,7 +10,7 @@ log = logs.get("klais.edge")
 
 TOLERATED_S = 60.0  # a smaller error in the time of records is harmless
 SAME_ID_S = 10.0  # an edge being replaced and its successor may both report for this long
-HEARD_S = 5.0
+FORGET_OTHER_S = 5.0
 
 
 def _wall_s() -> float:
@@ -81,7 +81,7 @@ class SameIdCheck:
 
     def on_tick(self, now_s: float) -> None:
         """Check which edges report under this edge's name (``now_s`` monotonic); log when that changes."""
-        self._look(now_s)
+        self._check_newest(now_s)
         problem = self.problem()
         if problem and not self._logged:
             log.error("edge_id_shared", why=problem)
@@ -89,10 +89,10 @@ class SameIdCheck:
             log.info("edge_id_shared_no_more", was=self._logged)
         self._logged = problem
 
-    def _look(self, now_s: float) -> None:
+    def _check_newest(self, now_s: float) -> None:
         record = self._system.newest("edge").get(self._name)
         if record is None or "instance" not in record or record["instance"] == self._instance:
-            if now_s - self._last_s > HEARD_S:
+            if now_s - self._last_s > FORGET_OTHER_S:
                 self._first_s = None
             return
         self._first_s = now_s if self._first_s is None else self._first_s

@@ -133,12 +133,13 @@ def oldest(count: npt.NDArray[np.int64], opened_ns: npt.NDArray[np.int64], other
 
 
 @kernel(int64(I32, int64))
-def shed(partition: npt.NDArray[np.int32], most: int) -> int:
-    """Let the first ``most`` frames pass and set the partition of later ones to -1 (int32 [n]); returns their number.
+def shed(partition: npt.NDArray[np.int32], max_count: int) -> int:
+    """Let the first ``max_count`` frames pass and set the partition of later ones to -1 (int32 [n]); returns the
+    number of those.
 
     Frames that already have -1 do not count.
     """
-    left = most
+    left = max_count
     refused = 0
     for i in range(partition.shape[0]):
         if partition[i] < 0:

@@ -38,7 +38,7 @@ BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linge
 GROW, DECAY, DECAY_SLOW = 1.25, 0.9, 0.97
 STRETCHED_NS = 100_000_000  # limit of the stretched linger with up to four partitions
 SCALE_MAX = 20.0
-LONGEST_SLEEP_NS = 100_000_000
+MAX_SLEEP_NS = 100_000_000
 LOAD_PERIOD_NS = 1_000_000_000
 POLL_FILLED = 0.75  # the poll interval ends when this share of one poll has arrived
 PARTITIONS = 4  # up to this number the times apply unchanged
@@ -106,9 +106,9 @@ class LingerController:
 
     def _adjust(self) -> None:
         share = min(1.0, self.rate_per_s * self.max_linger_ns * 1e-9 / FULL_FRAMES)
-        least_ns = min(self.max_linger_ns, max(self._floor_ns, int(share * self.max_linger_ns)))
-        self.linger_ns = int(self._scale * least_ns)
-        longest_ns = min(LONGEST_SLEEP_NS, self._interval_frames * 1e9 / max(1.0, self.rate_per_s))
+        min_ns = min(self.max_linger_ns, max(self._floor_ns, int(share * self.max_linger_ns)))
+        self.linger_ns = int(self._scale * min_ns)
+        longest_ns = min(MAX_SLEEP_NS, self._interval_frames * 1e9 / max(1.0, self.rate_per_s))
         self.poll_interval_ns = math.ceil(self.linger_ns / max(1, math.ceil(self.linger_ns / longest_ns)))
 
     def poll_wait_s(self, received: int) -> float:

@@ -175,7 +175,7 @@ def claim(settings: Settings, name: str, count: int, wait_s: float = WAIT_S) -> 
         If the claim could not be read or written in that time.
     """
     producer = ControlProducer(settings, "klais-edge-id")
-    until_s, trouble = time.monotonic() + wait_s, f"{Topics.of(settings).control} could not be read"
+    until_s, problem = time.monotonic() + wait_s, f"{Topics.of(settings).control} could not be read"
     try:
         while time.monotonic() < until_s:
             claims = _read(settings)
@@ -191,10 +191,10 @@ def claim(settings: Settings, name: str, count: int, wait_s: float = WAIT_S) -> 
             try:
                 producer.control(SCOPE + name, {"first": first, "count": count})
             except KafkaException as error:
-                trouble = f"the claim was not acknowledged: {error}"
+                problem = f"the claim was not acknowledged: {error}"
     finally:
         producer.close()
-    raise KafkaUnavailable(f"this edge has no number (KLAIS_EDGE_ID_FROM=claim) after {wait_s:g} s: {trouble}")
+    raise KafkaUnavailable(f"this edge has no number (KLAIS_EDGE_ID_FROM=claim) after {wait_s:g} s: {problem}")
 
 
 def _read(settings: Settings) -> list[Claim] | None:

@@ -178,7 +178,7 @@ class Spine:
         if (acquired := self.shedder.acquire(n - n_bad, now_ns)) < n - n_bad:
             self.counts.drop(Reason.GLOBAL_RATE, shed(partition, acquired))
         if self.taps.open:
-            self.taps.look(source, reason, partition, self._ids[:n], self._sequence[:n], id_size)
+            self.taps.observe(source, reason, partition, self._ids[:n], self._sequence[:n], id_size)
         sources = source.sources(n) if self.batcher.with_sources else None
         times_ns = source.times(n)
         at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns, epochs)

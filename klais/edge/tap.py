@@ -15,7 +15,7 @@ from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, Reason
 from klais.edge.sinks.dead_letters import frame_bytes
 from klais.edge.sources.base import Frames
 from klais.system.address import source_text
-from klais.telemetry.sample import MOST_PAYLOAD, Mask, OpenTap, OpenTaps, Selection, text_of
+from klais.telemetry.sample import MAX_PAYLOAD_BYTES, Mask, OpenTap, OpenTaps, Selection, text_of
 
 _GLOBAL_RATE = np.uint8(Reason.GLOBAL_RATE)
 
@@ -63,7 +63,7 @@ class EdgeFilter(Selection):
 class EdgeTap(OpenTap[EdgeFilter]):
     """One open tap."""
 
-    def look(self, edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8]) -> None:
+    def observe(self, edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8]) -> None:
         """Sample the matching frames of a batch."""
         found = np.flatnonzero(self.wanted.mask(batch, outcome))
         if len(found):
@@ -83,7 +83,7 @@ class EdgeTaps(OpenTaps[EdgeFilter, EdgeTap]):
         super().__init__(EdgeTap)
         self._edge_id = edge_id
 
-    def look(
+    def observe(
         self,
         source: Frames,
         reason: npt.NDArray[np.uint8],
@@ -98,13 +98,13 @@ class EdgeTaps(OpenTaps[EdgeFilter, EdgeTap]):
             batch = Received(source, reason, partition, ids, sequence, id_size, senders)
             outcome = batch.outcome
             for tap in taps:
-                tap.look(self._edge_id, batch, outcome)
+                tap.observe(self._edge_id, batch, outcome)
 
 
 def frame_of(edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8], ts_ms: int, i: int) -> dict[str, Any]:
     """One frame in readable form. If its header cannot be read, all of it is shown as the payload."""
     reason, size = Reason(int(outcome[i])), int(batch.source.lengths[i])
-    data = frame_bytes(batch.source, i, HEADER_SIZE + MOST_PAYLOAD)
+    data = frame_bytes(batch.source, i, HEADER_SIZE + MAX_PAYLOAD_BYTES)
     known = int(batch.id_size[i])
     verdict = "dropped" if reason == Reason.GLOBAL_RATE else "malformed" if reason else "passed"
     payload = text_of(data[HEADER_SIZE:], size - HEADER_SIZE) if known else text_of(data, size)

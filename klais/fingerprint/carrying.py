@@ -7,7 +7,7 @@ forget their type.
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
+from klais.core.fingerprint.record import MAX_TYPES, DeviceTypes
 
 APART = 1.0  # distance of two types: one field that all devices of one type send and none of the other
 INTERVAL_SCALE, SIZE_SCALE = 1.2, 0.5  # differences of ln(interval) and ln(size) with the same weight
@@ -33,7 +33,7 @@ def same_as(types: DeviceTypes, before: DeviceTypes) -> list[int]:
 
 def carry_over(types: DeviceTypes, before: DeviceTypes) -> tuple[DeviceTypes, int]:
     """``types`` with their previous names, followed by the types of ``before`` that are not among them, up to
-    MOST_TYPES; and the number of those.
+    MAX_TYPES; and the number of those.
 
     The names of ``types`` must differ from those of ``before``, except where two types are the same.
     """
@@ -41,7 +41,7 @@ def carry_over(types: DeviceTypes, before: DeviceTypes) -> tuple[DeviceTypes, in
         return types, 0
     same = same_as(types, before)
     near = np.sqrt(((vectors(before)[:, None] - vectors(types)[None]) ** 2).sum(axis=2)).min(axis=1) < APART
-    room = MOST_TYPES - len(types.names)
+    room = MAX_TYPES - len(types.names)
     kept = [k for k in range(len(before.names)) if k not in same and not near[k]][:room]
     names = [before.names[old] if old >= 0 else name for name, old in zip(types.names, same, strict=True)]
     parts = [

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
+from klais.core.fingerprint.record import MAX_TYPES, DeviceTypes
 from klais.errors import KlaisError, ModelRefused
 from klais.models.arrays import read_arrays
 from klais.models.store import Model, ModelStore
@@ -12,7 +12,7 @@ from klais.models.store import Model, ModelStore
 KIND = "fingerprint"
 FILE = "types.npz"
 KINDS = {"names": ("S", 1), "threshold": ("<f8", 1), **dict.fromkeys(("rates", "interval", "size"), ("<f8", 2))}
-LONGEST_NAME = 40  # bytes of a type's name: a record on klais_anomalies contains it four times
+MAX_NAME_BYTES = 40  # bytes of a type's name: a record on klais_anomalies contains it four times
 
 
 def dump_types(types: DeviceTypes) -> bytes:
@@ -41,9 +41,9 @@ def load_types(data: bytes, version: str) -> DeviceTypes:
     rates, interval, size = (found[name] for name in ("rates", "interval", "size"))
     count = len(names)
     good = (
-        1 <= count <= MOST_TYPES
+        1 <= count <= MAX_TYPES
         and len(set(names)) == count
-        and all(0 < len(name.encode()) <= LONGEST_NAME for name in names)
+        and all(0 < len(name.encode()) <= MAX_NAME_BYTES for name in names)
         and rates.shape == (count, 64)
         and interval.shape == size.shape == (count, 2)
         and bool(((rates > 0) & (rates < 1)).all())

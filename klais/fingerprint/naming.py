@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 
-from klais.fingerprint.model import LONGEST_NAME
+from klais.fingerprint.model import MAX_NAME_BYTES
 
 # The first match decides: words sent by only one kind of device come before words that many send.
 WORDS = (
@@ -41,22 +41,22 @@ def name_types(fields: Sequence[Sequence[str]], taken: Collection[str] = ()) -> 
     out: list[str] = []
     for at, names in enumerate(fields):
         base = next((word for word, pattern in WORDS if any(_matches(pattern, name) for name in names)), "")
-        base = base or _cut("+".join(names[:3]), LONGEST_NAME) or f"type {at + 1}"
+        base = base or _cut("+".join(names[:3]), MAX_NAME_BYTES) or f"type {at + 1}"
         chosen = base
         if chosen in out or chosen in taken:
             others = {name for k, other in enumerate(fields) if k != at for name in other}
             own = next((name for name in names if name not in others), "")
-            chosen = f"{_cut(base, LONGEST_NAME - 20)} ({_cut(own, 16)})" if own else base
+            chosen = f"{_cut(base, MAX_NAME_BYTES - 20)} ({_cut(own, 16)})" if own else base
         number = 2
         while chosen in out or chosen in taken:
-            chosen, number = f"{_cut(base, LONGEST_NAME - 4)} {number}", number + 1
+            chosen, number = f"{_cut(base, MAX_NAME_BYTES - 4)} {number}", number + 1
         out.append(chosen)
     return out
 
 
-def _cut(name: str, most: int) -> str:
-    """Cut a name to at most ``most`` bytes."""
-    return name.encode()[:most].decode(errors="ignore")
+def _cut(name: str, max_bytes: int) -> str:
+    """Cut a name to at most ``max_bytes`` bytes."""
+    return name.encode()[:max_bytes].decode(errors="ignore")
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -15,9 +15,9 @@ from klais.errors import ModelRefused
 from klais.models.arrays import read_arrays
 from klais.system.private_files import open_own, write_own
 
-LEAST = 12  # minimum samples of a device for training
-MOST_DEVICES = 3000
-MOST_BYTES = 64 << 20
+MIN_SAMPLES = 12  # minimum samples of a device for training
+MAX_DEVICES = 3000
+MAX_BYTES = 64 << 20
 KINDS = {
     **{"mask": ("<u8", 1), "interval": ("<f4", 1), "size": ("<f4", 1)},
     **{"device": ("<i4", 1), "paths": ("<u4", 2), "names": ("|u1", 1)},
@@ -41,10 +41,10 @@ class Snapshot:
 
 
 def snapshot_of(kept: Iterable[Kept], names: Mapping[int, str], seed: int = 0) -> Snapshot:
-    """Samples of up to ``MOST_DEVICES`` devices."""
-    each = [one for part in kept for one in device_samples(part, LEAST)]
-    if len(each) > MOST_DEVICES:
-        chosen = np.random.default_rng(seed).choice(len(each), MOST_DEVICES, replace=False)
+    """Samples of up to ``MAX_DEVICES`` devices."""
+    each = [one for part in kept for one in device_samples(part, MIN_SAMPLES)]
+    if len(each) > MAX_DEVICES:
+        chosen = np.random.default_rng(seed).choice(len(each), MAX_DEVICES, replace=False)
         each = [each[at] for at in np.sort(chosen).tolist()]
     if not each:
         return Snapshot(np.empty(0, SAMPLE), np.empty(0, np.int32), np.empty((0, MAX_FIELDS), np.uint32), {})
@@ -82,7 +82,7 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     try:
         with open(open_own(path, os.O_RDONLY), "rb") as file:
-            arrays = read_arrays(file.read(MOST_BYTES), KINDS)
+            arrays = read_arrays(file.read(MAX_BYTES), KINDS)
         device, paths = arrays["device"], arrays["paths"]
         samples = np.empty(len(device), SAMPLE)
         for name in ("mask", "interval", "size"):

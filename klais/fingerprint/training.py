@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.fingerprint.record import MOST_TYPES, NO_TYPES, DeviceTypes
+from klais.core.fingerprint.record import MAX_TYPES, NO_TYPES, DeviceTypes
 from klais.errors import KlaisError, ModelRefused
 from klais.fingerprint.carrying import APART, INTERVAL_SCALE, SIZE_SCALE, carry_over, same_as
 from klais.fingerprint.model import FILE, KIND, dump_types, types_of
@@ -30,8 +30,8 @@ from klais.fingerprint.snapshot import Snapshot, read_snapshot
 from klais.models.card import Card, write_model
 
 SCRIPT = "klais/fingerprint/training.py"
-LEAST_DEVICES, LEAST_SHARE = 3, 0.003  # minimum size of a type
-LEAST_DEVIATIONS = 0.25, 0.08  # minimum deviations of ln(interval) and ln(size) within a type
+MIN_DEVICES, MIN_SHARE = 3, 0.003  # minimum size of a type
+MIN_DEVIATIONS = 0.25, 0.08  # minimum deviations of ln(interval) and ln(size) within a type
 SAME_SHARE = 0.1  # if more than this share of a type's samples also fits another type, both become one
 THRESHOLD = 12.0
 Say = Callable[[str], None]
@@ -77,8 +77,8 @@ def cluster(devices: Devices) -> npt.NDArray[np.int64]:
     found = AgglomerativeClustering(n_clusters=None, distance_threshold=APART, linkage="average")
     labels: npt.NDArray[np.int64] = found.fit_predict(devices.vectors()).astype(np.int64)
     counts = np.bincount(labels)
-    least = max(LEAST_DEVICES, LEAST_SHARE * len(labels))
-    kept = [k for k in np.argsort(-counts).tolist() if counts[k] >= least][:MOST_TYPES]
+    minimum = max(MIN_DEVICES, MIN_SHARE * len(labels))
+    kept = [k for k in np.argsort(-counts).tolist() if counts[k] >= minimum][:MAX_TYPES]
     number = np.full(len(counts), -1)
     number[kept] = np.arange(len(kept))
     return number[labels]
@@ -93,10 +93,10 @@ def types_from(devices: Devices, labels: npt.NDArray[np.int64], threshold: float
     for k in range(int(labels.max(initial=-1)) + 1):
         mine = labels[of] == k
         rates.append((devices.bits[mine].sum(axis=0) + 0.5) / (mine.sum() + 1.0))
-        for (name, found), least in zip(normals.items(), LEAST_DEVIATIONS, strict=True):
+        for (name, found), minimum in zip(normals.items(), MIN_DEVIATIONS, strict=True):
             x = samples[name][mine].astype(np.float64)
             x = x[np.isfinite(x)]
-            found.append((float(np.median(x)), max(least, float(x.std()))) if len(x) else (0.0, 5.0))
+            found.append((float(np.median(x)), max(minimum, float(x.std()))) if len(x) else (0.0, 5.0))
     names = tuple(f"{k}" for k in range(len(rates)))
     bounded = np.clip(np.array(rates).reshape(-1, 64), 0.002, 0.998)
     both = [np.array(normals[name], np.float64).reshape(-1, 2) for name in ("interval", "size")]
@@ -162,7 +162,7 @@ def train(
         If the snapshot has too few devices for types.
     """
     began_s = time.monotonic()
-    if snapshot.devices < LEAST_DEVICES:
+    if snapshot.devices < MIN_DEVICES:
         raise ModelRefused(f"samples of {snapshot.devices} devices are too few to find types: wait for more")
     devices = Devices(snapshot)
     labels = merge(devices, cluster(devices))

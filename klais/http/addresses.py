@@ -9,7 +9,7 @@ from klais.system.address import split_port
 
 REQUESTS_PER_S = 100.0
 ADDRESSES_KEPT = 10_000
-MOST_HOPS = 16
+MAX_HOPS = 16
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -57,7 +57,7 @@ def client_of(remote: str | None, forwarded: Sequence[str], proxies: Sequence[Ne
     '192.0.2.9'
     """
     ip = parse_ip(remote)
-    hops = ",".join(forwarded).split(",")[-MOST_HOPS:]
+    hops = ",".join(forwarded).split(",")[-MAX_HOPS:]
     while ip is not None and hops and any(ip in network for network in proxies):
         hop = parse_ip(hops.pop())
         if hop is None:

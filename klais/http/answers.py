@@ -9,8 +9,8 @@ from typing import TypeVar
 from klais.http.errors import HttpError
 
 T = TypeVar("T")
-MOST_WAITING = 8
-LONGEST_REST_S = 1.0
+MAX_WAITING = 8
+MAX_REST_S = 1.0
 
 
 class Spent:
@@ -35,9 +35,9 @@ class Gate:
     The lanes run in parallel in the same process.
     """
 
-    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(self, max_waiting: int = MAX_WAITING) -> None:
         self._lock = asyncio.Lock()
-        self._most_waiting = most_waiting
+        self._max_waiting = max_waiting
         self._waiting = 0
         self._rest_until_s = 0.0
 
@@ -49,7 +49,7 @@ class Gate:
         HttpError
             503, if too many requests wait.
         """
-        if self._waiting >= self._most_waiting:
+        if self._waiting >= self._max_waiting:
             raise HttpError(503, "busy", "too many requests of this kind are waiting: try again in a moment")
         self._waiting += 1
         try:
@@ -59,7 +59,7 @@ class Gate:
                 try:
                     return await asyncio.to_thread(spent.run, compute)
                 finally:
-                    self._rest_until_s = time.monotonic() + min(LONGEST_REST_S, spent.cpu_s)
+                    self._rest_until_s = time.monotonic() + min(MAX_REST_S, spent.cpu_s)
         finally:
             self._waiting -= 1
 

@@ -10,8 +10,8 @@ from klais.http.errors import HttpError, shown
 from klais.http.query import may_be
 from klais.system import shallow_json
 
-MOST_PROBLEMS = 10
-MOST_VALUE = 60  # characters of a value that an error repeats
+MAX_PROBLEMS = 10
+MAX_VALUE = 60  # characters of a value that an error repeats
 _CODES = {
     "missing": "missing_field",
     "extra_forbidden": "unknown_field",
@@ -33,7 +33,7 @@ class Body(BaseModel):
     """Base of request bodies: strict types, no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    most_bytes: ClassVar[int] = 4096  # a longer body is refused, before it is read to its end
+    max_bytes: ClassVar[int] = 4096  # a longer body is refused, before it is read to its end
     secret: ClassVar[frozenset[str]] = frozenset()  # fields whose value no error repeats
 
 
@@ -49,12 +49,12 @@ async def read_body(request: web.Request, model: type[T]) -> T:
         400 if it is not JSON, 413 if it is longer than ``model.most_bytes``, 422 if ``model`` refuses it; ``details``
         lists up to ten problems by field.
     """
-    bounded = request.clone(client_max_size=model.most_bytes)  # whatever the application allows: Faust's has its own
+    bounded = request.clone(client_max_size=model.max_bytes)  # whatever the application allows: Faust's has its own
     try:
         data = await bounded.read()
     except web.HTTPRequestEntityTooLarge:
-        text = f"the body is longer than {model.most_bytes} bytes"
-        raise HttpError(413, "request_entity_too_large", text, maximum=model.most_bytes) from None
+        text = f"the body is longer than {model.max_bytes} bytes"
+        raise HttpError(413, "request_entity_too_large", text, maximum=model.max_bytes) from None
     return parse_body(data, model)
 
 
@@ -73,7 +73,7 @@ def parse_body(data: bytes, model: type[T]) -> T:
 def of_validation(error: ValidationError, model: type[BaseModel]) -> HttpError:
     """422 with the code of the first problem; ``details`` has the fields and their ranges."""
     problems: list[dict[str, Any]] = []
-    for found in error.errors(include_url=False)[:MOST_PROBLEMS]:
+    for found in error.errors(include_url=False)[:MAX_PROBLEMS]:
         name = shown(".".join(str(part) for part in found["loc"]))
         code = _CODES.get(found["type"], "invalid")
         problem = {"field": name, "code": code, "error": f"{name or 'the body'}: {_words(found, model)}"}
@@ -88,7 +88,7 @@ def _value(found: Any, model: type[BaseModel]) -> dict[str, str]:
     if not found["loc"] or found["type"] in ("missing", "extra_forbidden") or not secret.isdisjoint(found["loc"]):
         return {}
     # orjson takes no whole number of more than 64 bits
-    return {"value": shown(json.dumps(found["input"], ensure_ascii=False))[:MOST_VALUE]}
+    return {"value": shown(json.dumps(found["input"], ensure_ascii=False))[:MAX_VALUE]}
 
 
 def _words(found: Any, model: type[BaseModel]) -> str:

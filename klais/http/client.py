@@ -13,9 +13,9 @@ from typing import IO
 from klais.system.address import split_port
 from klais.system.connect import CONNECT_S, connect
 
-MOST_BYTES = 64 << 20
-MOST_REFUSAL = 64 << 10
-_MOST_HEAD = 64 << 10
+MAX_BYTES = 64 << 20
+MAX_REFUSAL = 64 << 10
+_MAX_HEAD_BYTES = 64 << 10
 _BLOCK = 64 << 10
 _PORTS = {"http": 80, "https": 443}
 
@@ -78,9 +78,9 @@ def request(
         If ``url`` is invalid, or the response is larger than 64 MiB.
     """
     with _asked(url, timeout_s, body, token, headers, method) as (status, blocks):
-        data = _at_most(blocks, MOST_BYTES)
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"the response is larger than {MOST_BYTES} bytes")
+        data = _at_most(blocks, MAX_BYTES)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"the response is larger than {MAX_BYTES} bytes")
         return status, data
 
 
@@ -100,7 +100,7 @@ def lines(
     """
     with _asked(url, timeout_s, None, token, headers, None) as (status, blocks):
         if status != 200:
-            raise Refused(status, _at_most(blocks, MOST_REFUSAL)[:MOST_REFUSAL])
+            raise Refused(status, _at_most(blocks, MAX_REFUSAL)[:MAX_REFUSAL])
         left = bytearray()
         for block in blocks:
             left += block
@@ -109,8 +109,8 @@ def lines(
                 left = bytearray(last)
                 for line in whole:
                     yield line.rstrip(b"\r")
-            if len(left) > MOST_BYTES:
-                raise OSError(f"a line of the response is longer than {MOST_BYTES} bytes")
+            if len(left) > MAX_BYTES:
+                raise OSError(f"a line of the response is longer than {MAX_BYTES} bytes")
 
 
 @contextlib.contextmanager
@@ -160,7 +160,7 @@ def _secured(sock: socket.socket, host: str) -> socket.socket:
 
 def _head(file: IO[bytes]) -> tuple[int, dict[str, str]]:
     """Status and headers, their names in lower case."""
-    first = file.readline(_MOST_HEAD)
+    first = file.readline(_MAX_HEAD_BYTES)
     if not first:
         raise ConnectionResetError("the connection ended without a response")
     version, _, rest = first.partition(b" ")
@@ -168,9 +168,9 @@ def _head(file: IO[bytes]) -> tuple[int, dict[str, str]]:
         raise OSError("the server does not speak HTTP")
     fields: dict[str, str] = {}
     size = 0
-    while (line := file.readline(_MOST_HEAD)) not in (b"\r\n", b"\n"):
+    while (line := file.readline(_MAX_HEAD_BYTES)) not in (b"\r\n", b"\n"):
         size += len(line)
-        if not line.endswith(b"\n") or size > _MOST_HEAD:
+        if not line.endswith(b"\n") or size > _MAX_HEAD_BYTES:
             raise OSError("the server does not speak HTTP")
         name, _, value = line.decode("latin-1").partition(":")
         fields[name.strip().lower()] = value.strip()
@@ -180,9 +180,9 @@ def _head(file: IO[bytes]) -> tuple[int, dict[str, str]]:
 def _blocks(file: IO[bytes], fields: Mapping[str, str]) -> Iterator[bytes]:
     """The body, block by block (RFC 9112, section 6)."""
     if fields.get("transfer-encoding", "").lower() == "chunked":
-        while size := _number(file.readline(_MOST_HEAD).partition(b";")[0].strip(), 16):
+        while size := _number(file.readline(_MAX_HEAD_BYTES).partition(b";")[0].strip(), 16):
             yield from _exactly(file, size)
-            file.readline(_MOST_HEAD)
+            file.readline(_MAX_HEAD_BYTES)
     elif "content-length" in fields:
         yield from _exactly(file, _number(fields["content-length"].encode(), 10))
     else:
@@ -208,16 +208,16 @@ def _exactly(file: IO[bytes], size: int) -> Iterator[bytes]:
         yield block
 
 
-def _some(file: IO[bytes], most: int) -> bytes:
-    data: bytes = file.read1(most)  # type: ignore[attr-defined]
+def _some(file: IO[bytes], max_bytes: int) -> bytes:
+    data: bytes = file.read1(max_bytes)  # type: ignore[attr-defined]
     return data
 
 
-def _at_most(blocks: Iterator[bytes], most: int) -> bytes:
-    """The body, or its beginning: at least one byte and less than a block more than ``most``."""
+def _at_most(blocks: Iterator[bytes], max_bytes: int) -> bytes:
+    """The body, or its beginning: at least one byte and less than a block more than ``max_bytes``."""
     out = bytearray()
     for block in blocks:
         out += block
-        if len(out) > most:
+        if len(out) > max_bytes:
             break
     return bytes(out)

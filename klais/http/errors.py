@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from klais.text import escape
 
-MOST_TEXT = 200  # characters of a request that an error quotes
+MAX_TEXT_CHARS = 200  # characters of a request that an error quotes
 
 # A browser must not guess a type, load anything for a response, frame it, or pass it to pages of other origins.
 SECURITY_HEADERS = {
@@ -77,7 +77,7 @@ def of_http_exception(error: web.HTTPException, request: web.BaseRequest) -> web
 
 def shown(text: str) -> str:
     """Text of a request as quoted in an error: printable and truncated."""
-    return escape(text[:MOST_TEXT])
+    return escape(text[:MAX_TEXT_CHARS])
 
 
 def secure(response: web.StreamResponse) -> None:

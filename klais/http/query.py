@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from klais.http.errors import HttpError, shown
 
-MOST_DIGITS = 18
+MAX_DIGITS = 18
 
 
 class Query(BaseModel):
@@ -23,7 +23,7 @@ def _digits(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    if not (value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS):
+    if not (value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS):
         raise PydanticCustomError("whole_number", "must be a whole number")
     return int(value)
 
@@ -70,8 +70,8 @@ def parameters(model: type[Query]) -> list[dict[str, Any]]:
     return out
 
 
-def _bad(name: str, given: Mapping[str, str], says: str, **details: Any) -> HttpError:
-    text = f"{shown(name)}: {says}"
+def _bad(name: str, given: Mapping[str, str], problem: str, **details: Any) -> HttpError:
+    text = f"{shown(name)}: {problem}"
     return HttpError(400, "bad_parameter", text, parameter=shown(name), value=shown(given.get(name, "")), **details)
 
 

@@ -15,7 +15,7 @@ import orjson
 
 COOKIE = "klais_session"
 HOURS = 8
-MOST_NAME = 64  # characters of a name
+MAX_NAME_CHARS = 64  # characters of a name
 _DOMAIN = b"klais-session-v1"
 
 
@@ -31,7 +31,7 @@ def sign(token_digest: bytes, name: str, now_s: float | None = None, for_s: floa
     """The value of a cookie for ``name`` that is valid for ``for_s``, signed with the SHA-256 digest of a token (32
     bytes)."""
     until_s = int((time.time() if now_s is None else now_s) + for_s)
-    body = base64.urlsafe_b64encode(orjson.dumps([name[:MOST_NAME], until_s])).decode()
+    body = base64.urlsafe_b64encode(orjson.dumps([name[:MAX_NAME_CHARS], until_s])).decode()
     return f"{body}.{_mac(token_digest, body)}"
 
 

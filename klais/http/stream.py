@@ -24,7 +24,7 @@ PERIOD_S = 1.0
 WRITE_S = 2.0
 COMMENT_S = 15.0  # a comment line so often keeps proxies from closing a silent stream
 SEND_BYTES = 64 << 10  # for a viewer in the kernel, which doubles it: seconds of events, not the minutes it would keep
-MOST_STREAMS = 32
+MAX_STREAMS = 32
 RETRY_MS = 2000
 HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -41,16 +41,16 @@ class Hub:
     make : callable
         Returns ``(id, body)`` of an event, the body JSON without line breaks; called once a second while it has
         viewers. An error is logged and the event left out.
-    most : int
+    max_viewers : int
         Viewers at once.
     send_bytes : int
         What waits in the kernel for a viewer that does not read; the kernel doubles it.
     """
 
     def __init__(
-        self, make: Callable[[], tuple[int, bytes]], most: int = MOST_STREAMS, send_bytes: int = SEND_BYTES
+        self, make: Callable[[], tuple[int, bytes]], max_viewers: int = MAX_STREAMS, send_bytes: int = SEND_BYTES
     ) -> None:
-        self._make, self._most, self._send_bytes = make, most, send_bytes
+        self._make, self._max_viewers, self._send_bytes = make, max_viewers, send_bytes
         self._viewers: set[_Viewer] = set()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -68,8 +68,8 @@ class Hub:
         """
         if self._closed:
             raise HttpError(503, "stopping", "this worker stops: use another one")
-        if len(self._viewers) >= self._most:
-            raise HttpError(503, "too_many_streams", f"{self._most} pages are open on this worker: close one")
+        if len(self._viewers) >= self._max_viewers:
+            raise HttpError(503, "too_many_streams", f"{self._max_viewers} pages are open on this worker: close one")
         viewer = _Viewer()
         self._viewers.add(viewer)
         if self._task is None or self._task.done():

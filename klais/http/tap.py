@@ -15,8 +15,8 @@ from klais.http.query import Query, Whole, parameters, read_query
 from klais.http.session import COOKIE
 from klais.http.stream import Hub
 from klais.telemetry.log import get
-from klais.telemetry.sample import MOST_TAPS, OpenTaps, Selection
-from klais.telemetry.tap_choices import MOST_SAMPLE
+from klais.telemetry.sample import MAX_TAPS, OpenTaps, Selection
+from klais.telemetry.tap_choices import MAX_SAMPLE
 
 log = get("klais.http.tap")
 
@@ -49,7 +49,7 @@ class TapQuery(Query):
 
     device_id: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Only this device.")
     prefix: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Ids that begin so.")
-    sample: Whole = Field(default=20, ge=1, le=MOST_SAMPLE, description="At most so many frames a second.")
+    sample: Whole = Field(default=20, ge=1, le=MAX_SAMPLE, description="At most so many frames a second.")
     verdict: str | None = None
     reason: str | None = None
 
@@ -74,7 +74,7 @@ def need_change(guard: Guard, request: web.Request) -> None:
 
 def too_many_taps() -> HttpError:
     """The error where no tap is free."""
-    return HttpError(503, "too_many_taps", f"{MOST_TAPS} taps are open on this process: end one")
+    return HttpError(503, "too_many_taps", f"{MAX_TAPS} taps are open on this process: end one")
 
 
 class TapPage:

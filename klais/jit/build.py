@@ -22,7 +22,7 @@ from klais.jit.machine import levels, target
 from klais.jit.options import JIT_OPTIONS
 from klais.jit.sources import kernel_modules, package_folder
 from klais.jit.types import Signatures
-from klais.system.file_lock import Tell, lock_file
+from klais.system.file_lock import Report, lock_file
 from klais.system.paths import cache_root
 from klais.system.private_files import named_folder, own_folder, write_own
 
@@ -48,7 +48,7 @@ def collect(
 
 
 def build_library(
-    wanted: Sequence[str] = (), jobs: int = 2, only: Sequence[str] = (), tell: Tell | None = None
+    wanted: Sequence[str] = (), jobs: int = 2, only: Sequence[str] = (), report_waiting: Report | None = None
 ) -> Path:
     """Build the library for each of these CPU levels (by default this machine's best); returns their folders.
 
@@ -68,7 +68,7 @@ def build_library(
     package = package_folder()
     named_folder(cache_root(), "KLAIS_CACHE_DIR")
     folder = own_folder(own_folder(cache_root() / "kernels") / library_folder(package).name)
-    held = lock_file(folder / ".lock", f"the kernel library {folder}", BUILD_WAIT_S, tell)
+    held = lock_file(folder / ".lock", f"the kernel library {folder}", BUILD_WAIT_S, report_waiting)
     try:
         for level in chosen:
             if not _is_sound(folder / level):

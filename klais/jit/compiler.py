@@ -80,7 +80,7 @@ numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also if another module
 
 @contextmanager
 def _compile_lock() -> Iterator[None]:
-    fd = lock_file(CACHE_DIR / ".lock", f"the kernel cache {CACHE_DIR}", COMPILE_WAIT_S, _tell)
+    fd = lock_file(CACHE_DIR / ".lock", f"the kernel cache {CACHE_DIR}", COMPILE_WAIT_S, _report_waiting)
     try:
         with without_scipy():
             yield
@@ -101,7 +101,7 @@ def without_scipy() -> Iterator[None]:
         sys.modules.update(known)
 
 
-def _tell(text: str) -> None:
+def _report_waiting(text: str) -> None:
     sys.stderr.write(f"klais: {text}\n")
     sys.stderr.flush()
 

@@ -34,9 +34,9 @@ class CoalescingFetcher:
             request._min_bytes, request._max_wait_ms = policy.min_bytes, policy.max_wait_ms
         brought: bool = await self._fetch(assignment, node_id, request)
         sizes, newest_ms, records = self._brought(assignment, request)
-        if least := policy.rest_of_burst(len(sizes)):
+        if minimum := policy.rest_of_burst(len(sizes)):
             # aiokafka wakes the consumer when this call returns: the lanes get the whole burst at once.
-            rest = _without(request, sizes, least)
+            rest = _without(request, sizes, minimum)
             if rest.topics:
                 brought = await self._fetch(assignment, node_id, rest) or brought
             more = self._brought(assignment, rest)
@@ -67,13 +67,13 @@ class CoalescingFetcher:
         return batches
 
 
-def _without(request: Any, brought: dict[Any, int], least: int) -> Any:
-    """The same request for the other partitions, which waits briefly for ``least`` bytes."""
+def _without(request: Any, brought: dict[Any, int], minimum: int) -> Any:
+    """The same request for the other partitions, which waits briefly for ``minimum`` bytes."""
     rest = copy.copy(request)
     topics = [
         (topic, [place for place in places if TopicPartition(topic, place[0]) not in brought])
         for topic, places in request.topics
     ]
     rest._topics = [(topic, places) for topic, places in topics if places]
-    rest._min_bytes, rest._max_wait_ms = least, LATE_WAIT_MS
+    rest._min_bytes, rest._max_wait_ms = minimum, LATE_WAIT_MS
     return rest

@@ -23,10 +23,10 @@ from klais.telemetry import log as logs
 log = logs.get("klais.kafka.end_offsets")
 
 PERIOD_S = 1.0
-LEAST_REST = 49.0  # rest at least this many times the CPU time of the last sample: 2 % of a core
+MIN_REST_RATIO = 49.0  # rest at least this many times the CPU time of the last sample: 2 % of a core
 RATE_OVER_S = 10.0
 TIMEOUT_S = 5.0
-MOST_GROUPS = 50
+MAX_GROUPS = 50
 REPLACE_S = 5.0  # between two new clients while partitions do not answer: a topic may be missing for a long time
 
 
@@ -150,7 +150,7 @@ class EndOffsets:
         listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
         if listed.errors and not listed.valid:
             raise listed.errors[0]
-        names = [entry.group_id for entry in listed.valid][:MOST_GROUPS]
+        names = [entry.group_id for entry in listed.valid][:MAX_GROUPS]
         if not names:
             return {}
         described = admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S)
@@ -185,7 +185,7 @@ class EndOffsets:
                 if logs.every(60, "klais.kafka.end_offsets"):
                     log.warning("end_offsets_not_sampled", error=str(error))
             took_s, busy_s = time.monotonic() - began_s, time.thread_time() - busy_from_s
-            self._stop.wait(max(PERIOD_S - took_s, min(30.0, LEAST_REST * busy_s)))
+            self._stop.wait(max(PERIOD_S - took_s, min(30.0, MIN_REST_RATIO * busy_s)))
 
     def _replace_client(self) -> None:
         """Replace the client: after an outage it may keep old leaders of some partitions, and fail there."""

@@ -14,7 +14,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.kafka.flag_reader")
 
-MOST_WAITING = 20_000  # maximum number of flags; above, they are only counted
+MAX_WAITING = 20_000  # maximum number of flags; above, they are only counted
 POLL_S, POLLED = 0.2, 500
 RETRY_S = 1.0
 
@@ -25,7 +25,7 @@ class Batch:
 
     flags: list[FlagSeen] = field(default_factory=list)
     next_offsets: dict[int, int] = field(default_factory=dict)
-    left_out: int = 0
+    skipped: int = 0
 
 
 class FlagReader:
@@ -97,7 +97,7 @@ class FlagReader:
             self._on_error(error)
             return
         self._offsets[partition] = offset + 1
-        full = len(self._batch.flags) >= MOST_WAITING
+        full = len(self._batch.flags) >= MAX_WAITING
         value = message.value()
         flag = None
         try:
@@ -109,7 +109,7 @@ class FlagReader:
         with self._lock:
             batch = self._batch
             batch.next_offsets[partition] = offset + 1
-            batch.left_out += full
+            batch.skipped += full
             if flag is not None:
                 batch.flags.append(flag)
 

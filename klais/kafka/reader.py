@@ -228,13 +228,13 @@ class PartitionReader:
         request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)])])
         return int((await self._ask(TopicPartition(topic, partition), request))[3])
 
-    async def _fetch(self, where: TopicPartition, position: int, most_bytes: int = FETCH_BYTES) -> list[Any]:
+    async def _fetch(self, where: TopicPartition, position: int, max_bytes: int = FETCH_BYTES) -> list[Any]:
         """The whole batches of one answer that extend beyond ``position``, in order, with their CRC checked."""
-        return _batches(where, await self._fetch_bytes(where, position, most_bytes), position)
+        return _batches(where, await self._fetch_bytes(where, position, max_bytes), position)
 
-    async def _fetch_bytes(self, where: TopicPartition, position: int, most_bytes: int) -> bytes:
-        part = (where.partition, position, most_bytes)
-        request = FetchRequest(1000, 1, most_bytes, _READ_UNCOMMITTED, [(where.topic, [part])])
+    async def _fetch_bytes(self, where: TopicPartition, position: int, max_bytes: int) -> bytes:
+        part = (where.partition, position, max_bytes)
+        request = FetchRequest(1000, 1, max_bytes, _READ_UNCOMMITTED, [(where.topic, [part])])
         return bytes((await self._ask(where, request))[-1] or b"")
 
     async def _ask(self, where: TopicPartition, request: Any) -> Any:
@@ -325,9 +325,9 @@ def _framed(content: bytes) -> list[Any]:
 class _Deadline:
     """Waits between retries, logs the wait, and gives up after ``timeout_s`` without :meth:`renew`."""
 
-    def __init__(self, timeout_s: float, trouble: str) -> None:
+    def __init__(self, timeout_s: float, problem: str) -> None:
         self._timeout_s = timeout_s
-        self._trouble = trouble
+        self._problem = problem
         self._throttle = Throttle(LOG_EVERY_S)
         self.renew()
 
@@ -339,9 +339,9 @@ class _Deadline:
         """Sleep before the next retry, or raise KafkaUnavailable once ``timeout_s`` is over."""
         now = time.monotonic()
         if now - self._since >= self._timeout_s:
-            raise KafkaUnavailable(f"{self._trouble} for {self._timeout_s:g} s: {error!r}") from error
+            raise KafkaUnavailable(f"{self._problem} for {self._timeout_s:g} s: {error!r}") from error
         if self._throttle.calls():
-            log.warning("kafka_awaited", trouble=self._trouble, since_s=round(now - self._since), error=repr(error))
+            log.warning("kafka_awaited", problem=self._problem, since_s=round(now - self._since), error=repr(error))
         await asyncio.sleep(RETRY_S)
 
 

@@ -150,7 +150,7 @@ class StatsFollower(TopicFollower):
             clocks = {name: offset_s for name, offset_s in self._clocks.items() if name in alive}
             self._clocks = clocks | {key: (at_ms - appended_ms) / 1000}
 
-    def heard(self, kind: str, within_s: float = FORGET_S) -> dict[str, tuple[float, dict[str, Any]]]:
+    def recent(self, kind: str, within_s: float = FORGET_S) -> dict[str, tuple[float, dict[str, Any]]]:
         """Age (s) and newest record of each process of that kind, by id; without records older than ``within_s``."""
         now_s = time.monotonic()
         rows = self._newest.items()
@@ -162,12 +162,12 @@ class StatsFollower(TopicFollower):
 
     def newest(self, kind: str) -> dict[str, dict[str, Any]]:
         """Records of that kind by id, none older than 3 seconds."""
-        return {name: record for name, (_, record) in self.heard(kind, FRESH_S).items()}
+        return {name: record for name, (_, record) in self.recent(kind, FRESH_S).items()}
 
     def view(self, fresh_s: float = FRESH_S) -> SystemView:
         """All reports of the last ``fresh_s`` seconds, parsed into types."""
         return SystemView.of(
-            lambda kind: {name: record for name, (_, record) in self.heard(kind, fresh_s).items()}, self.read
+            lambda kind: {name: record for name, (_, record) in self.recent(kind, fresh_s).items()}, self.read
         )
 
     def read(self, name: str, record: Mapping[str, Any]) -> ProcessView:

@@ -56,10 +56,10 @@ def compare_safety(states: dict[str, TopicState]) -> list[Mismatch]:
     """Topics that accept no writes, or whose new leader may lack acknowledged records. Pure."""
     out = []
     for name, state in states.items():
-        least = state.config.get("min.insync.replicas", "")
-        if _is_number(least) and 0 < state.replication < int(least):
+        minimum = state.config.get("min.insync.replicas", "")
+        if _is_number(minimum) and 0 < state.replication < int(minimum):
             wanted = "2" if state.replication > 2 else "1"
-            out.append(_config_mismatch(name, "min.insync.replicas", f"{least} of {state.replication}", wanted))
+            out.append(_config_mismatch(name, "min.insync.replicas", f"{minimum} of {state.replication}", wanted))
         if state.config.get("unclean.leader.election.enable") == "true":
             out.append(_config_mismatch(name, "unclean.leader.election.enable", "true", "false"))
     return out

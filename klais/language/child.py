@@ -18,7 +18,7 @@ from typing import Any
 from klais.language import phrases, text
 from klais.system.processes import kill_first
 
-MOST_TOKENS = 120
+MAX_TOKENS = 120
 CONTEXT = 4096  # maximum context of your own model in tokens: its own limit may be 100,000, which needs gigabytes
 SYSTEM = "You explain incidents of an IoT gateway in two plain sentences. Use only the facts given, and their numbers."
 SOCKET = "http.sock"
@@ -53,11 +53,11 @@ class Model:
             return self._complete(phrases.prompt_of(asked["names"]), 96, {})
         facts = json.dumps(asked["facts"], ensure_ascii=False)
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"Facts: {facts}"}]
-        question = {"messages": messages, "max_tokens": MOST_TOKENS, "temperature": 0.0}
+        question = {"messages": messages, "max_tokens": MAX_TOKENS, "temperature": 0.0}
         return str(_choice(self._server.handle_chat_completions(question))["message"]["content"])
 
-    def _complete(self, prompt: str, most: int, more: dict[str, Any]) -> str:
-        question = {"prompt": prompt, "max_tokens": most, "temperature": 0.0, **more}
+    def _complete(self, prompt: str, max_tokens: int, more: dict[str, Any]) -> str:
+        question = {"prompt": prompt, "max_tokens": max_tokens, "temperature": 0.0, **more}
         return str(_choice(self._server.handle_completions(question))["text"])
 
 
@@ -67,11 +67,11 @@ def _choice(said: dict[str, Any]) -> Any:
     return said["choices"][0]
 
 
-def main(path: Path, digest: str, is_own: bool, most_bytes: int) -> None:
+def main(path: Path, digest: str, is_own: bool, max_bytes: int) -> None:
     """Serve until the end of the input."""
     os.nice(19)
     kill_first(os.getpid())
-    resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # output of the library must not look like an answer
     if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:

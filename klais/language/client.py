@@ -30,7 +30,7 @@ QUEUE = 4  # waiting and running requests; further ones are refused
 TIMEOUT_S = 10.0  # for an answer
 START_S = 60.0  # for the load of a model
 FAILURES, OPEN_S = 3, 60.0
-MOST_LINE = 1 << 16
+MAX_LINE_BYTES = 1 << 16
 LOG_ERROR = " E "  # between time and text, in llama.cpp's log
 MEMORY = 1 << 30  # address space in addition to twice the file size: weights, and possibly a reordered copy
 
@@ -87,7 +87,7 @@ class LanguageModel:
         Timeout of one answer.
     is_own : bool
         Whether it has the small vocabulary of KLAIS.
-    most_bytes : int, optional
+    max_bytes : int, optional
         Address space of the process; default: an estimate from the size of the model. Beyond it the process fails.
     """
 
@@ -99,10 +99,10 @@ class LanguageModel:
         timeout_s: float = TIMEOUT_S,
         clock: Clock = time.monotonic,
         is_own: bool = False,
-        most_bytes: int | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         self._path, self._digest, self._observe, self._timeout_s = path, digest, observe, timeout_s
-        self._clock, self._most_bytes = clock, most_bytes
+        self._clock, self._max_bytes = clock, max_bytes
         self._breaker, self._turn, self._room = Breaker(), threading.Lock(), threading.BoundedSemaphore(QUEUE)
         self._child: subprocess.Popen[bytes] | None = None
         self._selector = selectors.DefaultSelector()
@@ -153,10 +153,10 @@ class LanguageModel:
         info = self._path.stat()
         if problem := not_ours(info):
             raise ModelUnavailable(f"{self._path} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")
-        most_bytes = self._most_bytes or MEMORY + 2 * info.st_size
+        max_bytes = self._max_bytes or MEMORY + 2 * info.st_size
         kind = "own" if self.is_own else "any"
         command = python_module(
-            "klais.language.child", str(self._path.resolve()), self._digest, kind, str(most_bytes)
+            "klais.language.child", str(self._path.resolve()), self._digest, kind, str(max_bytes)
         )  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="klais-llm-") as folder:
             said = Path(folder) / "stderr"
@@ -192,8 +192,8 @@ class LanguageModel:
             left_s = until_s - self._clock()
             if left_s <= 0 or not self._selector.select(left_s):
                 raise ModelUnavailable(f"no answer within {timeout_s:.0f} s")
-            part = self._child.stdout.read1(MOST_LINE)  # type: ignore[attr-defined]
-            if not part or len(self._rest) > MOST_LINE:
+            part = self._child.stdout.read1(MAX_LINE_BYTES)  # type: ignore[attr-defined]
+            if not part or len(self._rest) > MAX_LINE_BYTES:
                 raise ModelUnavailable("its process ended, or its output was too long")
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")

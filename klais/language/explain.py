@@ -9,7 +9,7 @@ from klais.config.load import Settings
 from klais.errors import KlaisError, ModelUnavailable
 from klais.language import phrases
 from klais.language.client import TIMEOUT_S, LanguageModel
-from klais.language.grounding import as_text, says_a_fact, ungrounded
+from klais.language.grounding import as_text, states_a_fact, ungrounded
 from klais.language.vocabulary import tokens
 from klais.models.store import ModelStore
 from klais.system.paths import from_home
@@ -67,7 +67,7 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
     if model is None:
         return Explanation(template_text(facts), "template", "no language model")
     try:
-        raw = model.ask("explain", names=phrases.sayable(_known(facts)), facts=dict(facts)).strip()
+        raw = model.ask("explain", names=phrases.expressible(_known(facts)), facts=dict(facts)).strip()
         text = _with_the_rest(raw, facts) if model.is_own and raw else " ".join(raw.split())
     except ModelUnavailable as error:
         return Explanation(template_text(facts), "template", f"the language model does not respond: {error}")
@@ -80,7 +80,7 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
         return Explanation(
             template_text(facts), "template", f"the model's text has words that are not in the facts: {said}"
         )
-    if not says_a_fact(text, facts):
+    if not states_a_fact(text, facts):
         return Explanation(template_text(facts), "template", "the model's text contains none of the facts")
     return Explanation(text, name)
 

@@ -58,7 +58,7 @@ def ungrounded(text: str, facts: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def says_a_fact(text: str, facts: Mapping[str, Any]) -> bool:
+def states_a_fact(text: str, facts: Mapping[str, Any]) -> bool:
     """Whether a text has at least one word or number of the facts' values (their names do not count).
 
     Examples

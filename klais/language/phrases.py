@@ -48,7 +48,7 @@ def usable(names: Collection[str]) -> list[tuple[str, ...]]:
     return [ways for _needs, ways in _allowed(names)]
 
 
-def sayable(names: Collection[str]) -> list[str]:
+def expressible(names: Collection[str]) -> list[str]:
     """The names that can be used in a sentence, in their order in :data:`FACTS`.
 
     Examples

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from klais.errors import ModelRefused
 
-MOST_BYTES = 1 << 30  # unpacked: a file of 1 MB may unpack to a thousand times its size
+MAX_UNPACKED_BYTES = 1 << 30  # unpacked: a file of 1 MB may unpack to a thousand times its size
 
 
 def read_arrays(
-    data: bytes, kinds: Mapping[str, tuple[str, int]], most_bytes: int = MOST_BYTES
+    data: bytes, kinds: Mapping[str, tuple[str, int]], max_bytes: int = MAX_UNPACKED_BYTES
 ) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays in ``kinds``, which gives their type (``dtype.str``, or ``S`` for bytes) and dimensions.
 
@@ -26,7 +26,7 @@ def read_arrays(
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
-        if size > most_bytes:
+        if size > max_bytes:
             raise ValueError(f"{size:,} bytes unpacked")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             found = {name: np.asarray(file[name], order="C") for name in kinds}

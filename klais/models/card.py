@@ -14,8 +14,8 @@ from klais.system.private_files import not_ours
 
 CARD = "card.json"
 FORMAT = 1
-MOST_BYTES = 256 << 20  # maximum size of one file
-MOST_CARD_BYTES = 1 << 20
+MAX_BYTES = 256 << 20  # maximum size of one file
+MAX_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def read_card(folder: Path) -> Card:
         If it is missing, damaged, of another format, or owned by another user.
     """
     _check_owner(folder)
-    raw = _read(folder / CARD, MOST_CARD_BYTES)
+    raw = _read(folder / CARD, MAX_CARD_BYTES)
     try:
         about = shallow_json.loads(raw)
         card = Card(str(about["kind"]), str(about["version"]), dict(about["files"]), about)
@@ -73,7 +73,7 @@ def read_file(folder: Path, card: Card, name: str) -> bytes:
     """
     if name not in card.files:
         raise ModelRefused(f"{folder} holds no {name}: train the model again with the libraries that make it")
-    data = _read(folder / name, MOST_BYTES)
+    data = _read(folder / name, MAX_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != card.files[name]:
         raise ModelRefused(
@@ -103,7 +103,7 @@ def write_model(folder: Path, files: dict[str, bytes], about: dict[str, Any]) ->
     return Card(str(about["kind"]), str(about["version"]), digests, whole)
 
 
-def _read(path: Path, most: int) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -115,8 +115,8 @@ def _read(path: Path, most: int) -> bytes:
         os.close(fd)
         raise ModelRefused(f"{path} is a folder")
     with open(fd, "rb") as file:
-        if not stat.S_ISREG(info.st_mode) or info.st_size > most:
-            raise ModelRefused(f"{path} is not a regular file of at most {most:,} bytes")
+        if not stat.S_ISREG(info.st_mode) or info.st_size > max_bytes:
+            raise ModelRefused(f"{path} is not a regular file of at most {max_bytes:,} bytes")
         if problem := not_ours(info):
             raise ModelRefused(f"{path} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")
         return file.read()

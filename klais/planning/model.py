@@ -18,15 +18,15 @@ JOURNAL_BYTES = 2  # per frame: its verdict, and a share of the step's header
 BUSY = 0.6  # share of a core that a process may use: the rest is for bursts and for the work of a failed one
 RATE_GROWTH = 2.0  # partitions cannot be changed later
 LANES_A_WORKER = 4  # so that the lanes of a failed worker spread over the others
-LEAST_PARTITIONS, MOST_PARTITIONS = 4, 1024
-MOST_LANES = 64  # of one worker, before the journal's and the changelog's requests outweigh the frames
-MANY_CORES, LEAST_SHARE = 4, 0.2  # from this number of cores on, frames should take this share of the CPU time
-MOST_EDGES = 4096  # edge numbers are 16 bits, and each edge process writes klais_stats once a second
+MIN_PARTITIONS, MAX_PARTITIONS = 4, 1024
+MAX_LANES = 64  # of one worker, before the journal's and the changelog's requests outweigh the frames
+MANY_CORES, MIN_SHARE = 4, 0.2  # from this number of cores on, frames should take this share of the CPU time
+MAX_EDGES = 4096  # edge numbers are 16 bits, and each edge process writes klais_stats once a second
 BROKER_CORES = 4  # assumed cores of one broker
 BITS = 8
 CHECKPOINT_S: float = FIELDS["checkpoint_interval_s"].default
-MOST_CHANGELOG = 50e6  # bytes/s that a broker's disk and replication carry beside everything else
-MOST_DEVICE_RATE = 100_000.0  # frames/s of one device, in one lane: what a lane surely decides (docs/scaling.md)
+MAX_CHANGELOG = 50e6  # bytes/s that a broker's disk and replication carry beside everything else
+MAX_DEVICE_RATE = 100_000.0  # frames/s of one device, in one lane: what a lane surely decides (docs/scaling.md)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def batches_per_s(rate: float, partitions: int, edges: int, linger_s: float) -> 
 
 
 def _partitions(value: float) -> int:
-    return min(MOST_PARTITIONS, max(LEAST_PARTITIONS, power_of_two(value)))
+    return min(MAX_PARTITIONS, max(MIN_PARTITIONS, power_of_two(value)))
 
 
 def _processes(work: float, idle: float, cores: int = 1) -> int:
@@ -136,7 +136,7 @@ def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
         batches = batches_per_s(q.rate, partitions, edges, linger_s)
         work = 1e-6 * (q.rate * c["worker_us"] + batches * c["worker_batch_us"])
         workers = _processes(work, c["worker_idle"])
-        if workers <= partitions or q.partitions or partitions == MOST_PARTITIONS:
+        if workers <= partitions or q.partitions or partitions == MAX_PARTITIONS:
             break
         partitions = _partitions(workers)
     worker_cores = work + workers * c["worker_idle"]
@@ -220,27 +220,27 @@ def _warnings(
 ) -> list[str]:
     value = {(line.part, line.name): line.value for line in lines}
     out = []
-    if partitions == MOST_PARTITIONS:
+    if partitions == MAX_PARTITIONS:
         out.append(
-            f"{MOST_PARTITIONS} partitions are the maximum: run several systems under their own KLAIS_TOPIC_PREFIX"
+            f"{MAX_PARTITIONS} partitions are the maximum: run several systems under their own KLAIS_TOPIC_PREFIX"
         )
     if workers > partitions:
         out.append(f"{workers} workers, but only {partitions} lanes to share: more partitions, or more latency")
     cores = value["edges", "cores"] + value["workers", "cores"] + value["Kafka", "cores"]
     frames = q.rate * 1e-6 * (c["edge_us"] + c["worker_us"] + q.replication * c["broker_us"])
-    if cores > MANY_CORES and frames < LEAST_SHARE * cores:
+    if cores > MANY_CORES and frames < MIN_SHARE * cores:
         each = q.rate / value["edges", "batches"]
         out.append(f"batches of {each:.0f} frames take {1 - frames / cores:.0%} of all CPU time: allow more latency")
-    if partitions / workers > MOST_LANES:
+    if partitions / workers > MAX_LANES:
         out.append(f"{partitions / workers:.0f} lanes per worker: each writes its own journal and checkpoints")
-    if edges > MOST_EDGES:
-        out.append(f"{edges} edge processes: klais_stats and the page are tested up to {MOST_EDGES}")
-    if q.devices and q.rate / q.devices > MOST_DEVICE_RATE:
+    if edges > MAX_EDGES:
+        out.append(f"{edges} edge processes: klais_stats and the page are tested up to {MAX_EDGES}")
+    if q.devices and q.rate / q.devices > MAX_DEVICE_RATE:
         out.append(
             f"one device sends {q.rate / q.devices:,.0f} frames/s, and one lane decides all of them: from "
-            f"{MOST_DEVICE_RATE:,.0f} on that may be more than it carries"
+            f"{MAX_DEVICE_RATE:,.0f} on that may be more than it carries"
         )
-    if value["Kafka", "changelog"] * 1e6 > MOST_CHANGELOG:
+    if value["Kafka", "changelog"] * 1e6 > MAX_CHANGELOG:
         out.append("the changelog writes more than 50 MB/s: raise KLAIS_CHECKPOINT_INTERVAL_S")
     if value["workers", "memory each"] > 8000:
         out.append("a worker needs more than 8 GB: its successor reads all its rows first; run more workers")

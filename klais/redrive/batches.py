@@ -10,8 +10,8 @@ from klais.core.wire.batch import encode_batch
 from klais.core.wire.partition import partition_of
 from klais.redrive.dead_letters import DeadLetter, edge_of
 
-MOST_BYTES = 512 << 10
-LONGEST_MS = 4_000  # offsets are u32 ns from the first frame's time
+MAX_BYTES = 512 << 10
+MAX_BATCH_SPAN_MS = 4_000  # offsets are u32 ns from the first frame's time
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class Batch:
         )
 
 
-def pack(dead_letters: Sequence[DeadLetter], partitions: int, most: int) -> Iterator[Batch]:
-    """Batches of at most ``most`` frames; dead letters of one lane and generation stay in order."""
+def pack(dead_letters: Sequence[DeadLetter], partitions: int, max_count: int) -> Iterator[Batch]:
+    """Batches of at most ``max_count`` frames; dead letters of one lane and generation stay in order."""
     open_: defaultdict[tuple[int, int], list[DeadLetter]] = defaultdict(list)
     sizes: Counter[tuple[int, int]] = Counter()
     for dead_letter in dead_letters:
         key = partition_of(dead_letter.device_id, partitions), edge_of(dead_letter.times + 1)
         some = open_[key]
-        if some and not _fits(some, sizes[key], dead_letter, most):
+        if some and not _fits(some, sizes[key], dead_letter, max_count):
             yield Batch(*key, tuple(some))
             some.clear()
             sizes[key] = 0
@@ -56,6 +56,6 @@ def pack(dead_letters: Sequence[DeadLetter], partitions: int, most: int) -> Iter
             yield Batch(*key, tuple(some))
 
 
-def _fits(some: list[DeadLetter], size: int, dead_letter: DeadLetter, most: int) -> bool:
+def _fits(some: list[DeadLetter], size: int, dead_letter: DeadLetter, max_count: int) -> bool:
     after_ms = dead_letter.ts_ms - some[0].ts_ms
-    return len(some) < most and 0 <= after_ms <= LONGEST_MS and size + len(dead_letter.frame) <= MOST_BYTES
+    return len(some) < max_count and 0 <= after_ms <= MAX_BATCH_SPAN_MS and size + len(dead_letter.frame) <= MAX_BYTES

@@ -16,11 +16,11 @@ from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE, Reason
 from klais.errors import BatchFormatError
 from klais.kafka.reader import RawRecord
 
-MOST_TIMES = (1 << 16) - EDGE_IDS
+MAX_REDRIVES = (1 << 16) - EDGE_IDS
 """Limit of redrives of a dead letter: the number of its edge encodes the count."""
 WHOLE_RECORDS = (Reason.POISON.label, Reason.CORRUPT_BATCH.label)
 FORGED = (Reason.BAD_MAC.label, Reason.BAD_EPOCH.label)
-_MOST_DIGITS = 20
+_MAX_DIGITS = 20
 _CHECKED = 4096  # frames per batch when only checking
 
 Place = tuple[int, int, int]
@@ -110,7 +110,7 @@ def without_trailing_nul(dead_letter: DeadLetter) -> DeadLetter:
     return replace(dead_letter, frame=head + payload.rstrip(b"\0"))
 
 
-def check(dead_letters: Sequence[DeadLetter], strict: bool, most_times: int) -> list[DeadLetter]:
+def check(dead_letters: Sequence[DeadLetter], strict: bool, max_redrives: int) -> list[DeadLetter]:
     """The dead letters with their device and the present verdict of a lane (``strict``: KLAIS_JSON_STRICT)."""
     out: list[DeadLetter] = []
     for begin in range(0, len(dead_letters), _CHECKED):
@@ -120,7 +120,7 @@ def check(dead_letters: Sequence[DeadLetter], strict: bool, most_times: int) -> 
         read_payloads(columns, columns.verdict, strict)
         for i, (dead_letter, found) in enumerate(zip(some, columns.verdict.tolist(), strict=True)):
             verdict = dead_letter.verdict or (Reason(found).label if found else "")
-            verdict = verdict or ("too_often" if dead_letter.times >= most_times else "")
+            verdict = verdict or ("too_often" if dead_letter.times >= max_redrives else "")
             out.append(replace(dead_letter, device_id=columns.device_id(i), verdict=verdict))
     return out
 
@@ -131,4 +131,4 @@ def _text(value: bytes | None) -> str:
 
 def _number(value: bytes | None, otherwise: int) -> int:
     text = _text(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else otherwise
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else otherwise

@@ -20,7 +20,7 @@ from klais.redrive.batches import Batch, pack
 from klais.redrive.dead_letters import DeadLetter, check, dead_letters_of, without_trailing_nul
 from klais.redrive.ledger import Intent, Ledger, LedgerWriter, read_ledger
 
-MOST_OF_A_BATCH = 256
+MAX_BATCH_RECORDS = 256
 TIMEOUT_S = 30.0
 PARTS_S = 0.25  # a batch has at most the frames of this time
 
@@ -28,14 +28,14 @@ PARTS_S = 0.25  # a batch has at most the frames of this time
 @dataclass(frozen=True, slots=True)
 class Choice:
     """Selection of dead letters: ``reasons`` and ``device_id`` (empty = all), their times in ms (None = no bound),
-    ``most`` of those that can be sent. ``most_times``: limit of redrives. ``strip_nul``: remove trailing NUL bytes."""
+    ``max_count`` of those that can be sent. ``max_redrives``: of one record. ``strip_nul``: cut trailing NUL bytes."""
 
     reasons: tuple[str, ...] = ()
     device_id: bytes = b""
     begin_ms: int | None = None
     end_ms: int | None = None
-    most: int | None = None
-    most_times: int = 3
+    max_count: int | None = None
+    max_redrives: int = 3
     strip_nul: bool = False
 
 
@@ -65,21 +65,21 @@ async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) 
         replace(dead_letter, verdict="redriven") if dead_letter.place in ledger.done else dead_letter
         for dead_letter in out
     ]
-    return _at_most(out, choice.most)
+    return _at_most(out, choice.max_count)
 
 
 def _wanted(settings: Settings, choice: Choice, dead_letters: Sequence[DeadLetter]) -> list[DeadLetter]:
     some = [dead_letter for dead_letter in dead_letters if not choice.reasons or dead_letter.reason in choice.reasons]
     some = [without_trailing_nul(dead_letter) for dead_letter in some] if choice.strip_nul else some
-    checked = check(some, settings.json_strict, choice.most_times)
+    checked = check(some, settings.json_strict, choice.max_redrives)
     return [dead_letter for dead_letter in checked if choice.device_id in (b"", dead_letter.device_id)]
 
 
-def _at_most(dead_letters: list[DeadLetter], most: int | None) -> list[DeadLetter]:
-    """Remove those that could be sent beyond the first ``most``."""
-    if most is None:
+def _at_most(dead_letters: list[DeadLetter], max_count: int | None) -> list[DeadLetter]:
+    """Remove those that could be sent beyond the first ``max_count``."""
+    if max_count is None:
         return dead_letters
-    left, out = most, []
+    left, out = max_count, []
     for dead_letter in dead_letters:
         left -= dead_letter.verdict == ""
         if left < 0 and dead_letter.verdict == "":
@@ -142,9 +142,9 @@ class Redrive:
         boot, sent, began_s = int(run, 16), 0, time.monotonic()
         numbers: Counter[tuple[int, int]] = Counter()
         self._writer.begin(run, what)
-        most = max(1, min(MOST_OF_A_BATCH, int(self._rate * PARTS_S)))
+        max_count = max(1, min(MAX_BATCH_RECORDS, int(self._rate * PARTS_S)))
         fit = [dead_letter for dead_letter in dead_letters if not dead_letter.verdict]
-        for batch in pack(fit, self._settings.partitions, most):
+        for batch in pack(fit, self._settings.partitions, max_count):
             key = batch.partition, batch.edge
             numbers[key] += 1
             self._writer.batch(run, batch, boot, numbers[key], choice.strip_nul)

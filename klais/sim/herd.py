@@ -17,7 +17,7 @@ Model = Literal["beta", "uniform"]
 SPREAD_S: dict[str, float] = {"beta": 10.0, "uniform": 60.0}
 BETA = (3.0, 4.0)
 BACK_TO_BACK_S = 0.0005  # between two buffered frames of a device that does not back off
-BACK_OFF_FIRST_S, BACK_OFF_MOST_S = 0.1, 10.0
+BACK_OFF_FIRST_S, BACK_OFF_MAX_S = 0.1, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Herd:
     def problems(self) -> list[str]:
         """Messages about values out of range; empty if the herd is valid."""
         found = []
-        for name, most in (("devices", 5_000_000), ("buffered", 10_000), ("steady", 1_000_000)):
-            if not 1 <= getattr(self, name) <= most:
-                found.append(f"{name} is {getattr(self, name)}, must be 1 to {most:,}")
+        for name, highest in (("devices", 5_000_000), ("buffered", 10_000), ("steady", 1_000_000)):
+            if not 1 <= getattr(self, name) <= highest:
+                found.append(f"{name} is {getattr(self, name)}, must be 1 to {highest:,}")
         if self.devices * self.buffered > 20_000_000:
             found.append(f"{self.devices * self.buffered:,} frames are more than 20,000,000")
         for name in ("steady_per_s", "before_s", "after_s"):
@@ -104,9 +104,9 @@ def _offsets(herd: Herd, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Delay of each buffered frame after the return of its device (s), float64 [devices, buffered], rows ascending."""
     if not herd.back_off:
         return np.broadcast_to(np.arange(herd.buffered) * BACK_TO_BACK_S, (herd.devices, herd.buffered))
-    bound = np.minimum(BACK_OFF_MOST_S, BACK_OFF_FIRST_S * 2.0 ** np.arange(herd.buffered))
+    bound = np.minimum(BACK_OFF_MAX_S, BACK_OFF_FIRST_S * 2.0 ** np.arange(herd.buffered))
     waits = rng.random((herd.devices, herd.buffered)) * bound
-    waits[:, 0] = rng.random(herd.devices) * BACK_OFF_MOST_S
+    waits[:, 0] = rng.random(herd.devices) * BACK_OFF_MAX_S
     return np.cumsum(waits, axis=1)
 
 

@@ -26,7 +26,7 @@ from klais.sim.malformed import LAST as LAST_BAD
 from klais.system import shallow_json
 
 FORMAT = "klais-manifest-1"
-MOST_DEVICES = 10_000_000  # as in `klais simulate`
+MAX_DEVICES = 10_000_000  # as in `klais simulate`
 _BLOCK = Struct("<IQ")
 _COLUMNS = (("device", "<u4"), ("sequence", "<u4"), ("hashes", "<u8"), ("kind", "u1"), ("sent_us", "<u4"))
 _ROW_BYTES = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
@@ -113,7 +113,7 @@ def _names_devices(header: dict[str, Any]) -> bool:
     if ids:
         return isinstance(ids, list) and all(isinstance(name, str) and len(name.encode()) <= ID_SIZE for name in ids)
     prefix, devices = header.get("id_prefix"), header.get("devices")
-    if not isinstance(prefix, str) or type(devices) is not int or not 0 < devices <= MOST_DEVICES:
+    if not isinstance(prefix, str) or type(devices) is not int or not 0 < devices <= MAX_DEVICES:
         return False
     return len(prefix.encode()) + len(str(devices - 1)) <= ID_SIZE
 

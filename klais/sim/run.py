@@ -18,8 +18,8 @@ from klais.sim.stream import Chunk, FrameStream
 from klais.sim.traffic import UNPACED
 
 CATCH_UP_S = 0.1  # the sender catches up with a delay up to this; it skips the rest
-SHORTEST_SLEEP_S = 0.001  # one slice a millisecond: 300 frames at 300,000/s
-LONGEST_SLEEP_S = 0.05  # so that a signal or the end of the run is detected soon
+MIN_SLEEP_S = 0.001  # one slice a millisecond: 300 frames at 300,000/s
+MAX_SLEEP_S = 0.05  # so that a signal or the end of the run is detected soon
 
 
 @dataclass(slots=True)
@@ -143,8 +143,8 @@ class _Clock:
         if self._unpaced:
             return
         ahead_s = self._schedule.time_of(sent) - (self.elapsed_s() - self.slipped_s)
-        left_s = LONGEST_SLEEP_S if self._duration_s is None else max(0.0, self._duration_s - self.elapsed_s())
-        time.sleep(min(max(ahead_s, SHORTEST_SLEEP_S), LONGEST_SLEEP_S, max(left_s, SHORTEST_SLEEP_S)))
+        left_s = MAX_SLEEP_S if self._duration_s is None else max(0.0, self._duration_s - self.elapsed_s())
+        time.sleep(min(max(ahead_s, MIN_SLEEP_S), MAX_SLEEP_S, max(left_s, MIN_SLEEP_S)))
 
 
 class _Record:

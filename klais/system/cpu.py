@@ -14,7 +14,7 @@ class CpuShare:
     kernel counts CPU time in steps of 10 ms. ``root`` contains ``/proc`` and ``/sys``.
     """
 
-    LEAST_S = 0.2
+    MIN_S = 0.2
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._root = root
@@ -26,7 +26,7 @@ class CpuShare:
         """For the gauges: ``cpu_share`` (1 = one core kept busy, or the quota used up where that is less) and
         ``host_cpu_share`` (1 = every core busy, or the quota used up by all in the group)."""
         now_s = time.monotonic()
-        if now_s - self._at_s < self.LEAST_S:
+        if now_s - self._at_s < self.MIN_S:
             return self._last
         own_s, host, group = time.process_time(), _host_ticks(self._root), limiting_group(self._root)
         elapsed_s = now_s - self._at_s

@@ -4,7 +4,7 @@ import re
 
 import click
 
-MOST_S = 366 * 86_400.0
+MAX_DURATION_S = 366 * 86_400.0
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(us|ms|s|m|h|d)")
 
@@ -34,7 +34,7 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(part.group() for part in parts) != compact:
         raise ValueError(f"{text!r} is not a duration: write 30s, 2m, 1h30m or 500ms")
     seconds = sum(float(part.group(1)) * _UNITS_S[part.group(2)] for part in parts)
-    if seconds > MOST_S:
+    if seconds > MAX_DURATION_S:
         raise ValueError(f"{text!r} is longer than 366 days")
     return seconds
 

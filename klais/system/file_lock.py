@@ -16,13 +16,13 @@ from klais.errors import LockHeld
 from klais.system.private_files import open_own
 from klais.text import escape
 
-FIRST_PAUSE_S, MOST_PAUSE_S = 0.001, 0.05
-SPEAK_AFTER_S = 10.0
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.001, 0.05
+REPORT_AFTER_S = 10.0
 _COMMAND_CHARACTERS = 100
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def lock_file(path: Path, what: str, wait_s: float, tell: Tell | None = None) -> int:
+def lock_file(path: Path, what: str, wait_s: float, report_waiting: Report | None = None) -> int:
     """Open a private lock file and lock it: returns its descriptor. Closing it, or the process's exit, releases it.
 
     Parameters
@@ -33,7 +33,7 @@ def lock_file(path: Path, what: str, wait_s: float, tell: Tell | None = None) ->
         The protected resource, for messages.
     wait_s : float
         How long to wait for one holder. The time restarts whenever another process gets the lock.
-    tell : callable, optional
+    report_waiting : callable, optional
         Called once, with a text, when the wait is long.
 
     Raises
@@ -45,7 +45,7 @@ def lock_file(path: Path, what: str, wait_s: float, tell: Tell | None = None) ->
     """
     fd = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
-        lock(fd, what, wait_s, tell)
+        lock(fd, what, wait_s, report_waiting)
         with contextlib.suppress(OSError):  # a new turn has begun: waiting processes restart their time
             os.utime(fd)
     except BaseException:
@@ -54,21 +54,21 @@ def lock_file(path: Path, what: str, wait_s: float, tell: Tell | None = None) ->
     return fd
 
 
-def lock(fd: int, what: str, wait_s: float, tell: Tell | None = None) -> None:
+def lock(fd: int, what: str, wait_s: float, report_waiting: Report | None = None) -> None:
     """Lock an open file or folder. See :func:`lock_file`."""
     began_s = turn_s = time.monotonic()
-    turn, pause_s, told = _turn(fd), FIRST_PAUSE_S, False
+    turn, pause_s, reported = _turn(fd), FIRST_PAUSE_S, False
     while not try_lock(fd):
         now_s = time.monotonic()
         if (seen := _turn(fd)) != turn:
             turn, turn_s = seen, now_s
         if now_s - turn_s >= wait_s:
             raise LockHeld(f"{what} is held by {holder(fd)}, and was not released within {wait_s:g} s")
-        if tell is not None and not told and now_s - began_s > SPEAK_AFTER_S:
-            told = True
-            tell(f"waiting for {what}, which {holder(fd)} holds")
+        if report_waiting is not None and not reported and now_s - began_s > REPORT_AFTER_S:
+            reported = True
+            report_waiting(f"waiting for {what}, which {holder(fd)} holds")
         time.sleep(pause_s)
-        pause_s = min(MOST_PAUSE_S, 2 * pause_s)
+        pause_s = min(MAX_PAUSE_S, 2 * pause_s)
 
 
 def try_lock(fd: int, shared: bool = False) -> bool:

@@ -16,7 +16,7 @@ from klais.errors import ConfigError
 from klais.system.cgroup import MOUNT, limiting_group, path_of, text_of
 
 AUTO = "auto"
-MOST_CPU = 1 << 16
+MAX_CPU = 1 << 16
 
 
 def parse_cpus(text: str) -> list[int]:
@@ -36,8 +36,8 @@ def parse_cpus(text: str) -> list[int]:
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
         last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) <= MOST_CPU):
-            raise ValueError(f"{part!r} is neither a CPU nor a range of CPUs from 0 to {MOST_CPU}, such as 0-3")
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) <= MAX_CPU):
+            raise ValueError(f"{part!r} is neither a CPU nor a range of CPUs from 0 to {MAX_CPU}, such as 0-3")
         low, high = int(first), int(last)
         found.update(range(low, high + 1))
     return sorted(found)

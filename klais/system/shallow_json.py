@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from klais.system.small_json import MOST_LEVELS, is_deep
+from klais.system.small_json import MAX_LEVELS, is_deep
 
 
 def loads(data: bytes | str) -> Any:
@@ -17,7 +17,7 @@ def loads(data: bytes | str) -> Any:
     Raises
     ------
     ValueError
-        If it is not JSON, or nested deeper than ``MOST_LEVELS``.
+        If it is not JSON, or nested deeper than ``MAX_LEVELS``.
 
     Examples
     --------
@@ -30,6 +30,6 @@ def loads(data: bytes | str) -> Any:
     """
     found = orjson.loads(data)
     opened = data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
-    if opened > MOST_LEVELS and is_deep(found):
-        raise ValueError(f"JSON of more than {MOST_LEVELS} levels")
+    if opened > MAX_LEVELS and is_deep(found):
+        raise ValueError(f"JSON of more than {MAX_LEVELS} levels")
     return found

@@ -4,7 +4,7 @@ what a server answers."""
 import json
 from typing import Any
 
-MOST_LEVELS = 64  # payloads of devices have up to 32, and lie in records
+MAX_LEVELS = 64  # payloads of devices have up to 32, and lie in records
 
 
 def loads(data: bytes) -> Any:
@@ -13,7 +13,7 @@ def loads(data: bytes) -> Any:
     Raises
     ------
     ValueError
-        It is no JSON in UTF-8, or nested deeper than ``MOST_LEVELS``.
+        It is no JSON in UTF-8, or nested deeper than ``MAX_LEVELS``.
 
     Examples
     --------
@@ -27,9 +27,9 @@ def loads(data: bytes) -> Any:
     try:
         found = json.loads(data.decode(), parse_constant=_refuse)
     except RecursionError:
-        raise ValueError(f"JSON of more than {MOST_LEVELS} levels") from None
-    if data.count(b"[") + data.count(b"{") > MOST_LEVELS and is_deep(found):
-        raise ValueError(f"JSON of more than {MOST_LEVELS} levels")
+        raise ValueError(f"JSON of more than {MAX_LEVELS} levels") from None
+    if data.count(b"[") + data.count(b"{") > MAX_LEVELS and is_deep(found):
+        raise ValueError(f"JSON of more than {MAX_LEVELS} levels")
     return found
 
 
@@ -38,9 +38,9 @@ def _refuse(word: str) -> Any:
 
 
 def is_deep(value: Any) -> bool:
-    """Whether a parsed value is nested deeper than ``MOST_LEVELS``; looks at each part once."""
+    """Whether a parsed value is nested deeper than ``MAX_LEVELS``; looks at each part once."""
     level = [value]
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(MAX_LEVELS + 1):
         inner = [one for one in level if isinstance(one, dict | list)]
         if not inner:
             return False

@@ -14,7 +14,7 @@ from klais.system.child import OwnedChild
 from klais.system.private_files import own_folder
 
 FIRST_PAUSE_S = 1.0
-MOST_PAUSE_S = 30.0
+MAX_PAUSE_S = 30.0
 GIVE_UP = 5  # failures in a row
 STEADY_S = 60.0  # a child that ran this long starts with a count of 0 failures
 LAST_LINES = 15
@@ -130,7 +130,7 @@ class Service:
             ends = f"; {self.log} ends with:\n{self.last_lines()}" if self.log else ""
             raise ServiceFailed(f"{ended}, {self._failures} times in a row{ends}")
         paused = self._failures - self._pauses_skipped
-        pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** (paused - 1)) if paused else 0.0
+        pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (paused - 1)) if paused else 0.0
         self._again_s = now_s + pause_s
         return f"{ended}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
 

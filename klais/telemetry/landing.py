@@ -2,7 +2,7 @@
 
 from collections import deque
 
-LATE_MOST = 0.05  # share of late batches above which the target counts as missed, so that short delays do not
+MAX_LATE_SHARE = 0.05  # share of late batches above which the target counts as missed, so that short delays do not
 OVER_S = 30.0
 
 
@@ -51,7 +51,7 @@ def missed_target(late_share: float | None, target_ms: float | None) -> str | No
     >>> missed_target(0.31, 100.0)
     '31 % of the batches of the last 30 s landed later than KLAIS_LATENCY_MS=100'
     """
-    if late_share is None or target_ms is None or late_share <= LATE_MOST:
+    if late_share is None or target_ms is None or late_share <= MAX_LATE_SHARE:
         return None
     return f"{late_share:.0%} of the batches".replace("%", " %") + (
         f" of the last {OVER_S:.0f} s landed later than KLAIS_LATENCY_MS={target_ms:g}"

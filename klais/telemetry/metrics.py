@@ -369,4 +369,4 @@ def _incident_families(at: IncidentSnapshot) -> Iterator[Metric]:
     yield _counter("incident_flags_muted", "Flags that opened no incident because operators muted them.", at.muted)
     yield _counter("incident_flags_alone", "Flags that belong to no incident: mild, and of one device.", at.alone)
     text = "Flags that arrived faster than the leader reads, or exceeded its memory bounds."
-    yield _counter("incident_flags_left_out", text, at.left_out)
+    yield _counter("incident_flags_skipped", text, at.skipped)

@@ -19,9 +19,9 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.telemetry.sample")
 
-MOST_TAPS = 8
+MAX_TAPS = 8
 KEPT_S = 30.0  # a tap without a viewer is closed after this time
-MOST_PAYLOAD = 1024  # bytes of a payload that are shown
+MAX_PAYLOAD_BYTES = 1024  # bytes of a payload that are shown
 Mask = npt.NDArray[np.bool_]
 
 
@@ -53,12 +53,12 @@ class Reservoir:
 
     Parameters
     ----------
-    most : int
+    max_count : int
         At most so many frames are in it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_count: int) -> None:
+        self._max_count = max_count
         self._seconds = 0
         self._random = np.random.default_rng()
         self._order = itertools.count()
@@ -75,7 +75,7 @@ class Reservoir:
             self._matched += len(found)
             for key, i in self._chosen(found):
                 entry = (key, next(self._order), frame_of(i))
-                if len(self._kept) < self._most:
+                if len(self._kept) < self._max_count:
                     heapq.heappush(self._kept, entry)
                 else:
                     heapq.heappushpop(self._kept, entry)
@@ -84,10 +84,10 @@ class Reservoir:
         """Those of the frames that enter the sample, each with its random number."""
         keys = self._random.random(len(found))
         which = np.arange(len(found))
-        if len(self._kept) == self._most:
+        if len(self._kept) == self._max_count:
             which = np.flatnonzero(keys > self._kept[0][0])
-        if len(which) > self._most:
-            which = which[np.sort(np.argpartition(keys[which], -self._most)[-self._most :])]
+        if len(which) > self._max_count:
+            which = which[np.sort(np.argpartition(keys[which], -self._max_count)[-self._max_count :])]
         yield from zip(keys[which].tolist(), found[which].tolist(), strict=True)
 
     def event(self) -> tuple[int, bytes]:
@@ -142,10 +142,10 @@ class OpenTaps(Generic[F, T]):
         self._make = make
 
     def get(self, wanted: F) -> T | None:
-        """The tap of that selection, opened if there is none; None if ``MOST_TAPS`` are open."""
+        """The tap of that selection, opened if there is none; None if ``MAX_TAPS`` are open."""
         self.prune()
         tap = self.open.get(wanted)
-        if tap is None and len(self.open) < MOST_TAPS:
+        if tap is None and len(self.open) < MAX_TAPS:
             tap = self.open[wanted] = self._make(wanted)
         return tap
 
@@ -170,5 +170,5 @@ class OpenTaps(Generic[F, T]):
 
 def text_of(data: bytes, size: int | None = None) -> str:
     """The beginning of bytes as text; invalid UTF-8 is escaped. ``size``: number of bytes in all."""
-    cut = data[:MOST_PAYLOAD].decode("utf-8", "backslashreplace")
-    return cut if (len(data) if size is None else size) <= MOST_PAYLOAD else cut + "..."
+    cut = data[:MAX_PAYLOAD_BYTES].decode("utf-8", "backslashreplace")
+    return cut if (len(data) if size is None else size) <= MAX_PAYLOAD_BYTES else cut + "..."

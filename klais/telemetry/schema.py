@@ -16,8 +16,8 @@ Share = float
 ByPartition = dict[str, float]
 
 
-def _of(description: str, least: float | None = None) -> Any:
-    return Field(default=None, description=description, ge=least)
+def _of(description: str, minimum: float | None = None) -> Any:
+    return Field(default=None, description=description, ge=minimum)
 
 
 class LatencyMs(BaseModel):

@@ -138,14 +138,14 @@ class EdgeSnapshot(Snapshot):
 @dataclass(frozen=True, slots=True)
 class IncidentSnapshot:
     """Incidents, on the leader (else zeros): ``open`` now and ``opened`` in this term, by class of feature
-    (:data:`INCIDENT_FEATURES`); flags that were ``muted``, that stayed ``alone``, and that did not fit (``left_out``).
+    (:data:`INCIDENT_FEATURES`); flags that were ``muted``, that stayed ``alone``, and that did not fit (``skipped``).
     """
 
     open: Mapping[str, int] = field(default_factory=dict)
     opened: Mapping[str, int] = field(default_factory=dict)
     muted: int = 0
     alone: int = 0
-    left_out: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

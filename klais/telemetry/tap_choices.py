@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from klais.core.wire.constants import VERDICTS, Reason
 
-MOST_SAMPLE = 200  # frames per second of one process
+MAX_SAMPLE = 200  # frames per second of one process
 
 LaneVerdict = Literal["passed", "queued", "released", "dropped", "malformed", "flagged"]
 EdgeVerdict = Literal["passed", "dropped", "malformed"]

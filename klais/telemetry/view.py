@@ -15,7 +15,7 @@ from klais.telemetry.schema import Gauges
 from klais.telemetry.stats import total
 
 Record = Mapping[str, Any]
-MOST = 1e18  # largest counter, rate or gauge: an exabyte
+MAX_VALUE = 1e18  # largest counter, rate or gauge: an exabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_VALUE
 
 
 def _usable(value: Any) -> Any:
@@ -166,7 +166,7 @@ def _usable(value: Any) -> Any:
     if isinstance(value, Mapping):
         kept = ((name, _usable(part)) for name, part in value.items())
         return {name: part for name, part in kept if part is not None}
-    return None if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > MOST else value
+    return None if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > MAX_VALUE else value
 
 
 def gauges_of(record: Record) -> Gauges:

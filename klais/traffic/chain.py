@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from klais.config.load import Settings
-from klais.control.forecast import LEAST_ROWS, NoPredictor, Predictor, TrafficForecast, TrendPredictor, Window
+from klais.control.forecast import MIN_FORECAST_ROWS, NoPredictor, Predictor, TrafficForecast, TrendPredictor, Window
 from klais.errors import KlaisError, ModelRefused
 from klais.models.store import Model, ModelStore
 from klais.telemetry import log as logs
@@ -22,7 +22,7 @@ from klais.traffic.trees import Trees
 
 log = logs.get("klais.traffic.chain")
 
-LOOK_S = 5.0  # between two checks of the active model
+CHECK_S = 5.0  # between two checks of the active model
 STOP_S = 2.0
 NOT_INSTALLED = "not installed"
 
@@ -145,7 +145,7 @@ class ForecastChain:
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`~klais.control.forecast.Predictor`. A failed step is skipped until a model is activated."""
-        if 2 * len(window) >= LEAST_ROWS:
+        if 2 * len(window) >= MIN_FORECAST_ROWS:
             self._wanted.set()
         loaded = self._loaded
         for at, (name, predictor) in enumerate(loaded.steps):
@@ -182,7 +182,7 @@ class ForecastChain:
             if fall not in self._said:
                 self._said.add(fall)
                 say = log.info if fall.optional else log.warning
-                say("forecast_model_left_out", model=fall.model, why=fall.why, means="the next in the chain is used")
+                say("forecast_model_skipped", model=fall.model, why=fall.why, means="the next in the chain is used")
 
     def _watch(self) -> None:
         self._wanted.wait()
@@ -192,7 +192,7 @@ class ForecastChain:
             except Exception as error:
                 if logs.every(60, "klais.traffic.chain"):
                     log.warning("models_not_read", error=repr(error))
-            self._stop.wait(LOOK_S)
+            self._stop.wait(CHECK_S)
 
 
 def predictor_of(settings: Settings, observe: Observe = _nobody) -> Predictor:

@@ -68,8 +68,8 @@ def _last(values: Rows, seconds: int) -> Rows:
     return mean
 
 
-def _log_ratio(a: Rows, b: Rows, least: float | Rows) -> Rows:
-    ratio: Rows = np.log((a + least) / (b + least))
+def _log_ratio(a: Rows, b: Rows, minimum: float | Rows) -> Rows:
+    ratio: Rows = np.log((a + minimum) / (b + minimum))
     return ratio
 
 

@@ -61,8 +61,8 @@ def draw_herd(calm: Group, onset: int, rng: Rng, only_outage: bool, model: str |
     model = model or str(rng.choice(("beta", "beta", "uniform")))
     spread_s = float(rng.choice((10.0, 10.0, rng.uniform(8, 40)))) if model == "beta" else rng.uniform(20, 60)
     buffered = int(rng.choice((1, 2, 5, 10, 20))) if not test else int(rng.choice((1, 3, 5, 8, 14)))
-    least = 0.6 * calm.frames[max(0, onset - 30) : onset].mean() * spread_s  # a smaller herd is not visible
-    devices = min(max(devices, least / buffered), 3e5) if rng.random() < 0.8 else devices
+    minimum = 0.6 * calm.frames[max(0, onset - 30) : onset].mean() * spread_s  # a smaller herd is not visible
+    devices = min(max(devices, minimum / buffered), 3e5) if rng.random() < 0.8 else devices
     # A roll-out of unknown devices. With one frame each they look like spoofed ids.
     fresh = float(rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.3), 1.0 if buffered > 2 else 0.0)))
     lost_power = float(rng.choice((0.0, rng.uniform(0.3, 1.0))))  # their counters restart

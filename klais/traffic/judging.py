@@ -46,13 +46,13 @@ class Days:
     days: float
 
 
-def watch(base: Base, run: Run, seed: int, most_s: int = DAY_S, trend_every: int = 0) -> Days:
-    """Process a recording (at most ``most_s`` seconds from its beginning), scaled to 1,600 frames/s.
+def watch(base: Base, run: Run, seed: int, max_s: int = DAY_S, trend_every: int = 0) -> Days:
+    """Process a recording (at most ``max_s`` seconds from its beginning), scaled to 1,600 frames/s.
 
     ``trend_every``: also evaluate the trend predictor, in every n-th second (0 = never; the others are NaN).
     """
     rng = np.random.default_rng(seed)
-    seconds = int(min(most_s, len(base.counts) * base.step_s))
+    seconds = int(min(max_s, len(base.counts) * base.step_s))
     counts = base.seconds(0, seconds, rng)
     rate = rng.poisson(counts * RATE / max(float(counts.mean()), 1e-6)).astype(np.float64)
     rows = Fleet(20_000, 1e9, 0.0, [Group(rate, np.full(seconds, 20_000.0))]).rows(rng)
@@ -128,8 +128,8 @@ def herd_lead(
 def lead_figures(leads: Sequence[HerdLead]) -> dict[str, Any]:
     """Shares of the herds with 5 s of lead, and medians."""
 
-    def share(values: list[float | None], least: float) -> float:
-        return round(sum(v is not None and v >= least for v in values) / len(values), 3)
+    def share(values: list[float | None], minimum: float) -> float:
+        return round(sum(v is not None and v >= minimum for v in values) / len(values), 3)
 
     known = [lead.after_first_s for lead in leads if lead.after_first_s is not None]
     to_peak = [lead.to_peak_s for lead in leads if lead.to_peak_s is not None]

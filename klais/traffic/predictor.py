@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from klais.control.forecast import (
     CLASSES,
-    LEAST_ROWS,
+    MIN_FORECAST_ROWS,
     SMALL_RATE,
     TrafficForecast,
     TrendPredictor,
@@ -19,14 +19,14 @@ from klais.traffic.features import COLUMN, NAMES, clean, features_of
 
 BURST = len(CLASSES)  # index of the burst's log-odds among the outputs
 QUANTILES = (0.1, 0.5, 0.9)
-LEAST_LEARNED_ROWS = 30  # a shorter window does not show what is usual
+MIN_LEARNED_ROWS = 30  # a shorter window does not show what is usual
 OUTPUTS = BURST + 1 + len(QUANTILES)
 KIND = "traffic"  # kind of the model in the store
 # On recorded traffic, whose noise alone causes bursts, half of the alarms at a probability of 0.5 would be false. From
 # 0.9 on, about one per day is (python -m bench traffic).
 SURE_OF_BURST = 0.9
 RULES_CONFIDENCE = 0.7  # only obvious cases are classified
-MOST_LOG = 12.0  # a forecast is at most exp(12) times the level
+MAX_LOG = 12.0  # a forecast is at most exp(12) times the level
 
 At = {name: at for at, name in enumerate(NAMES)}
 Array = npt.NDArray[np.float64]
@@ -50,14 +50,14 @@ class LearnedPredictor:
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`~klais.control.forecast.Predictor`."""
         window = clean(window)
-        if len(window) < LEAST_LEARNED_ROWS:
+        if len(window) < MIN_LEARNED_ROWS:
             return self._start(window)
         x = features_of(window)
         out = self._backend.run(x)[0]
         classes, probability, ratios = interpret(out[None])
         at = int(classes[0].argmax())
         median = max(0.0, float(np.median(window[:, 0])))
-        low, middle, high = (max(median, SMALL_RATE) * math.exp(min(r, MOST_LOG)) for r in ratios[0].tolist())
+        low, middle, high = (max(median, SMALL_RATE) * math.exp(min(r, MAX_LOG)) for r in ratios[0].tolist())
         confidence = float(classes[0, at])
         why = f"{CLASSES[at]} ({100 * confidence:.0f} %): {describe(window)}"
         return TrafficForecast(
@@ -100,7 +100,7 @@ class RulesPredictor:
         """See :class:`~klais.control.forecast.Predictor`."""
         window = clean(window)
         trend = self._burst(window)
-        if len(window) < LEAST_ROWS:
+        if len(window) < MIN_FORECAST_ROWS:
             return trend
         x = features_of(window)[0]
         at = rule_class(dict(zip(NAMES, x.tolist(), strict=True)))

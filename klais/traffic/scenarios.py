@@ -122,13 +122,13 @@ def _ground(base: Base, rng: Rng, test: bool) -> Fleet:
     rate = rng.poisson(np.maximum(rate, 0.0)).astype(np.float64)
     heavy = float(rng.choice((0.0, 0.0, 0.0, rng.uniform(0.02, 0.5))))
     new = rng.choice((0.0, 0.0, rng.uniform(0, 0.02)))
-    trouble = rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.08)), size=3)
+    faulty = rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.08)), size=3)
     regular = rng.random() < 0.4  # all devices send at the same rate, as those of `klais simulate`
     calm = Group(
         rate, np.full(LENGTH_S, max(size, 3.0)), not regular,
         size=rng.uniform(40, 900), size_sd=rng.uniform(0, 150), heavy=heavy,
-        new=rng.poisson(rate * new).astype(np.float64), malformed=rate * trouble[0] * rng.uniform(0.5, 1.5, LENGTH_S),
-        duplicates=rate * trouble[1] * rng.uniform(0.5, 1.5, LENGTH_S), resets=rng.poisson(rate * trouble[2] * 0.1),
+        new=rng.poisson(rate * new).astype(np.float64), malformed=rate * faulty[0] * rng.uniform(0.5, 1.5, LENGTH_S),
+        duplicates=rate * faulty[1] * rng.uniform(0.5, 1.5, LENGTH_S), resets=rng.poisson(rate * faulty[2] * 0.1),
     )  # fmt: skip
     return Fleet(size, level * np.exp(rng.uniform(np.log(1.3), np.log(30))), float(rng.choice((0.0, 0.5, 1.0))), [calm])
 

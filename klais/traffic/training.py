@@ -24,7 +24,7 @@ from klais.models.card import Card, write_model
 from klais.traffic.backends import onnx_bytes
 from klais.traffic.bases import Base
 from klais.traffic.features import NAMES, features
-from klais.traffic.predictor import KIND, LEAST_LEARNED_ROWS, OUTPUTS, QUANTILES, interpret
+from klais.traffic.predictor import KIND, MIN_LEARNED_ROWS, OUTPUTS, QUANTILES, interpret
 from klais.traffic.scenarios import Episode, episode
 from klais.traffic.trees import Trees, evaluate, from_sklearn
 
@@ -79,7 +79,7 @@ def _windows(drawn: Episode, rng: np.random.Generator) -> tuple[Any, ...]:
     ends = ends[near | (ends % STRIDE == rng.integers(STRIDE))]
     windows = windows_of(drawn.rows)[ends - WINDOW_S + 1]
     for at in np.flatnonzero(rng.random(len(ends)) < SHORT_SHARE):  # as in the first minute of a controller
-        missing = int(rng.integers(1, WINDOW_S - LEAST_LEARNED_ROWS))
+        missing = int(rng.integers(1, WINDOW_S - MIN_LEARNED_ROWS))
         windows[at, :missing] = windows[at, missing]
     level = np.maximum(np.median(windows[:, :, 0], axis=1), SMALL_RATE)
     ratios = np.log((drawn.nexts[ends] + 1.0) / level)

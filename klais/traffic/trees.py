@@ -17,7 +17,7 @@ from klais.errors import ModelRefused
 from klais.models.arrays import read_arrays
 
 Array = npt.NDArray[Any]
-MOST_NODES = 5_000_000
+MAX_NODES = 5_000_000
 SHAPES = {
     "starts": np.int64,
     "targets": np.int16,
@@ -96,7 +96,7 @@ class Trees:
     def problem(self, columns: int, outputs: int) -> str:
         """Description of an inconsistency; empty if there is none."""
         n, k = len(self.feature), len(self.targets)
-        if not 0 < n <= MOST_NODES or self.base.shape != (outputs,) or self.probe.shape[1:] != (columns,):
+        if not 0 < n <= MAX_NODES or self.base.shape != (outputs,) or self.probe.shape[1:] != (columns,):
             return f"{n} nodes, {self.base.shape} outputs, {self.probe.shape} probes"
         if any(getattr(self, name).shape != (n,) for name in ("threshold", "left", "right", "leaf", "value")):
             return "columns of different lengths"

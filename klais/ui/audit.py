@@ -10,8 +10,8 @@ from klais.system import shallow_json
 TIMEOUT_S = 5.0
 
 
-async def newest_changes(settings: Settings, most: int) -> list[dict[str, Any]]:
-    """Up to ``most`` records, newest first; values that are not JSON objects (of other programs) are skipped.
+async def newest_changes(settings: Settings, max_count: int) -> list[dict[str, Any]]:
+    """Up to ``max_count`` records, newest first; values that are not JSON objects (of other programs) are skipped.
 
     Raises
     ------
@@ -24,7 +24,7 @@ async def newest_changes(settings: Settings, most: int) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     async with PartitionReader(settings, TIMEOUT_S) as reader:
         start, end = await reader.offsets(topic, 0)
-        async for record in reader.read(topic, 0, max(start, end - most), end):
+        async for record in reader.read(topic, 0, max(start, end - max_count), end):
             found = _object(record.value)
             if found is not None:
                 out.append(found | {"offset": record.offset})

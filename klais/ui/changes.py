@@ -24,7 +24,7 @@ from klais.telemetry.log import get
 
 log = get("klais.ui.changes")
 
-MOST_BLOCKED = 1000
+MAX_BLOCKED = 1000
 YEAR_S = 366 * 86_400.0
 
 
@@ -67,8 +67,8 @@ class Block(Reason):
 class Blocks(Block):
     """Drop every frame of several devices."""
 
-    most_bytes: ClassVar[int] = 128 << 10  # the maximum of ids, each character as \uXXXX
-    device_ids: list[DeviceId] = Field(min_length=1, max_length=MOST_BLOCKED)
+    max_bytes: ClassVar[int] = 128 << 10  # the maximum of ids, each character as \uXXXX
+    device_ids: list[DeviceId] = Field(min_length=1, max_length=MAX_BLOCKED)
 
 
 class DeviceLimits(Reason):

@@ -30,8 +30,8 @@ KINDS = ("edge", "worker", "controller")
 PERIOD_S = 1.0
 START_S = 10.0  # before that, missing reports are not a problem
 FRESH_MS = 3000
-MOST_RECORDS = 200_000  # records of klais_stats read at the start
-MOST_DECISIONS, MOST_OVERRIDES = 60, 500  # limits of an event, which each viewer gets every second
+MAX_RECORDS = 200_000  # records of klais_stats read at the start
+MAX_DECISIONS, MAX_OVERRIDES = 60, 500  # limits of an event, which each viewer gets every second
 BRIEF: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("at", "rate", "reason", "cut"), ()),
     "inputs": ("lag", "cpu"),
@@ -101,8 +101,8 @@ class Feed:
             self.sample()
         records = {kind: self._stats.newest(kind) for kind in KINDS}
         starting = time.monotonic() - self._began_s < START_S
-        control = control_in_force(self._control, self._settings, MOST_DECISIONS)
-        control["overrides"] = control["overrides"][:MOST_OVERRIDES]
+        control = control_in_force(self._control, self._settings, MAX_DECISIONS)
+        control["overrides"] = control["overrides"][:MAX_OVERRIDES]
         control["decisions"] = [brief(decision) for decision in control["decisions"]]
         found = body(
             self._at_ms,
@@ -122,7 +122,7 @@ class Feed:
             starts = await asyncio.to_thread(offsets_at, self._settings, topic, after_ms)
             async with PartitionReader(self._settings, 10.0) as reader:
                 _, end = await reader.offsets(topic, 0)
-                start = max(starts.get(0, end), end - MOST_RECORDS)
+                start = max(starts.get(0, end), end - MAX_RECORDS)
                 recovery = Recovery(self.history)
                 async for record in reader.read(topic, 0, start, end):
                     recovery.add(record.value)

@@ -12,7 +12,7 @@ from klais.http.errors import HttpError, shown
 from klais.http.query import Query, Whole
 from klais.system.clock import now_ms
 
-MOST = 200  # incidents of one page
+MAX_PAGE_SIZE = 200  # incidents of one page
 PARAMETER: dict[str, Any] = {
     "name": "incident_id",
     "in": "path",
@@ -40,7 +40,7 @@ class IncidentsQuery(Query):
         default=None, min_length=1, max_length=16, description="Only incidents with this device."
     )
     unacknowledged: Literal["true"] | None = Field(default=None, description="Only incidents without acknowledgement.")
-    size: Whole = Field(default=100, ge=1, le=MOST, description="Incidents per page, newest first.")
+    size: Whole = Field(default=100, ge=1, le=MAX_PAGE_SIZE, description="Incidents per page, newest first.")
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
         default=None, max_length=100, description="The page after this place: `next` of the previous page."
     )

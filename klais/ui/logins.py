@@ -5,7 +5,7 @@ from collections import OrderedDict
 from klais.http.addresses import bucket_of, parse_ip
 from klais.http.errors import HttpError
 
-MOST_FAILED = 5
+MAX_FAILED_LOGINS = 5
 PERIOD_S = 60.0
 _KEPT = 4096
 
@@ -25,8 +25,8 @@ class FailedLogins:
             429, if it may not.
         """
         times = self._times.get(bucket_of(parse_ip(client)), [])
-        if sum(now_s - at_s < PERIOD_S for at_s in times) >= MOST_FAILED:
-            text = f"{MOST_FAILED} logins failed within a minute: wait a minute"
+        if sum(now_s - at_s < PERIOD_S for at_s in times) >= MAX_FAILED_LOGINS:
+            text = f"{MAX_FAILED_LOGINS} logins failed within a minute: wait a minute"
             raise HttpError(429, "too_many_requests", text)
 
     def failed(self, client: str, now_s: float) -> None:

@@ -25,13 +25,13 @@ from klais.system.clock import LATEST_MS, now_ms
 from klais.ui.sample import SERIES
 
 VERSION = 1
-MOST_BYTES = 64 << 20
+MAX_BYTES = 64 << 20
 LISTS = (
     *("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/incidents/", "/control/", "/topics/"),
     *("/health", "/api/v1/audit?limit=200"),
 )
 UNHEALTHY = ("/health", 503)
-MOST_DEVICES = 20
+MAX_DEVICES = 20
 
 
 class RecordingError(KlaisError):
@@ -49,9 +49,7 @@ def record(base: str, seconds: float, token: str | None = None) -> bytes:
     events = _events(base, seconds, token)
     history = _get(base, "/api/v1/history?seconds=900", token)
     pages = {path.partition("?")[0]: _get(base, path, token) for path in LISTS}
-    listed = [
-        item["device_id"] for page in ("/devices/", "/anomalies/") for item in pages[page]["items"][:MOST_DEVICES]
-    ]
+    listed = [item["device_id"] for page in ("/devices/", "/anomalies/") for item in pages[page]["items"][:MAX_DEVICES]]
     for device_id in dict.fromkeys(listed + _overridden(events[-1])):
         for tail in ("/", "/why/"):
             path = f"/devices/{quote(device_id, safe='')}{tail}"
@@ -65,7 +63,7 @@ def record(base: str, seconds: float, token: str | None = None) -> bytes:
 def _overridden(event: Any) -> list[str]:
     """Devices that are blocked or have their own limits: the page links to them."""
     scopes = (row["scope"] for row in event["control"]["overrides"])
-    return [scope.removeprefix("device/") for scope in scopes if scope.startswith("device/")][:MOST_DEVICES]
+    return [scope.removeprefix("device/") for scope in scopes if scope.startswith("device/")][:MAX_DEVICES]
 
 
 def _get(base: str, path: str, token: str | None) -> Any:
@@ -150,10 +148,10 @@ class Recording:
         details = (path.split("/") for path in self.pages if path.endswith("/why/"))
         return [unquote(parts[2]) for parts in details]
 
-    async def audit(self, most: int) -> list[dict[str, Any]]:
+    async def audit(self, max_count: int) -> list[dict[str, Any]]:
         """The newest changes."""
         recorded = self.page("/api/v1/audit")
-        return recorded["changes"][:most] if recorded else []
+        return recorded["changes"][:max_count] if recorded else []
 
     def since(self, after_ms: int = 0, seconds: int = 900) -> dict[str, list[Any]]:
         """The recorded history, shifted so that it ends at the start of the playback."""
@@ -205,9 +203,9 @@ def _later(iso: str, by_ms: int) -> str:
 
 def _unpacked(data: bytes) -> bytes:
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
-        body = packed.read(MOST_BYTES + 1)
-    if len(body) > MOST_BYTES:
-        raise RecordingError(f"the recording is larger than {MOST_BYTES >> 20} MiB")
+        body = packed.read(MAX_BYTES + 1)
+    if len(body) > MAX_BYTES:
+        raise RecordingError(f"the recording is larger than {MAX_BYTES >> 20} MiB")
     return body
 
 

@@ -43,7 +43,7 @@ from klais.ui.logins import FailedLogins
 
 log = get("klais.ui.routes")
 
-MOST_CHANGES = 500
+MAX_CHANGES = 500
 
 B = TypeVar("B", bound=Reason)
 
@@ -60,7 +60,7 @@ class HistoryQuery(Query):
 class AuditQuery(Query):
     """Of ``/api/v1/audit``."""
 
-    limit: Whole = Field(default=100, ge=1, le=MOST_CHANGES, description="Number of changes, newest first.")
+    limit: Whole = Field(default=100, ge=1, le=MAX_CHANGES, description="Number of changes, newest first.")
 
 
 class Login(Body):
@@ -171,15 +171,15 @@ async def history(page: Page, request: web.Request) -> web.StreamResponse:
 
 async def audit(page: Page, request: web.Request) -> web.StreamResponse:
     """``/api/v1/audit``: the newest changes, from ``klais_audit``."""
-    most = read_query(request.query, AuditQuery).limit
+    max_count = read_query(request.query, AuditQuery).limit
 
     async def make() -> bytes:
         try:
-            return to_json({"changes": await page.audit(most)})
+            return to_json({"changes": await page.audit(max_count)})
         except (KafkaUnavailable, TopicMismatch) as error:
             raise HttpError(503, "kafka_unavailable", str(error)) from None
 
-    return json_response(await page.answers.get(f"audit {most}", make))
+    return json_response(await page.answers.get(f"audit {max_count}", make))
 
 
 async def incidents(page: Page, request: web.Request) -> web.StreamResponse:

@@ -10,12 +10,12 @@ from klais.telemetry.view import ProcessView, Record, SystemView, restoring_of
 from klais.ui.sample import INTENDED
 from klais.xdp.layout import Verdict
 
-MOST_PROCESSES = 256  # shown of each kind; sums include all of a larger fleet
+MAX_PROCESSES = 256  # shown of each kind; sums include all of a larger fleet
 LAG_RECORDS = 1000.0  # batches that wait in klais_raw from which the page shows a problem
 LAG_S = 10.0  # or age of the oldest one
 CHECKPOINT_S = 60.0
 FULL_SOON_S = 600.0  # an operator must act now
-MOST_RESTORING = 3  # lanes named in one text
+MAX_RESTORING = 3  # lanes named in one text
 
 _EDGE_GAUGES = (
     *("queue_depth", "waiting", "inflight", "inflight_bytes", "spooled", "spool_bytes", "breaker", "frames_per_s"),
@@ -75,7 +75,7 @@ def restoring_text(lanes: Mapping[int, str]) -> str:
     >>> restoring_text({2: "61 % of the journal replayed"})
     '; lane 2: 61 % of the journal replayed'
     """
-    named = [f"lane {p}: {text}" for p, text in list(lanes.items())[:MOST_RESTORING]]
+    named = [f"lane {p}: {text}" for p, text in list(lanes.items())[:MAX_RESTORING]]
     more = [f"{len(lanes) - len(named)} more lanes recover"] if len(lanes) > len(named) else []
     return "; " + ", ".join([*named, *more]) if lanes else ""
 
@@ -188,7 +188,7 @@ def kernel_drops(seen: ProcessView) -> list[dict[str, Any]]:
 
 
 def _processes(seen: Mapping[str, ProcessView], records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    return [process(name, seen[name], records[name]) for name in sorted(seen)[:MOST_PROCESSES]]
+    return [process(name, seen[name], records[name]) for name in sorted(seen)[:MAX_PROCESSES]]
 
 
 def drops(seen: ProcessView) -> list[dict[str, Any]]:

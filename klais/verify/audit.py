@@ -32,7 +32,7 @@ from klais.verify.comparison import ANY, Comparison, Found
 from klais.worker.changelog import load_marker, load_partition
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
-MOST_PROBLEMS = 20
+MAX_PROBLEMS = 20
 # Counters that a step itself determines. The others need its raw record.
 _SURE = (*range(VERDICTS), Tally.RELEASED, Tally.LOST_RECORDS, Tally.QUEUE_LOST, Tally.OUTPUT_LOST, Tally.DOUBLED)
 
@@ -60,7 +60,7 @@ class LaneAudit:
 
     def problem(self, text: str) -> None:
         """Add one difference."""
-        if len(self.problems) < MOST_PROBLEMS:
+        if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(text)
 
     @property
@@ -98,12 +98,12 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
             number, place = step.record.step, itertools.count()
             for columns, index in step.passed:
                 for i in index.tolist():
-                    if ("telemetry", number, next(place)) in ahead.left_out:
+                    if ("telemetry", number, next(place)) in ahead.refused:
                         continue
                     sequence, ts_ms = int(columns.sequence[i]), int(columns.ts_ms[i])
                     await clean.expect((columns.device_id(i), sequence, ts_ms, columns.payload(i)))
             if not ahead.last_resumed:
-                await _expect_others(step, dead, flags, ahead.left_out)
+                await _expect_others(step, dead, flags, ahead.refused)
             if marker is not None and step.record.step == marker.step:
                 _compare_table(audit, state, rows, marker, ahead.forgotten, unread.ever)
         # Lanes do not count losses of the other two.
@@ -132,23 +132,23 @@ async def read_table(reader: PartitionReader, topic: str, partition: int) -> tup
 class Ahead:
     """Later contents of the journal: lost and doubled records counted by lanes, the last RESUMED step, and the ids that
     steps after the marker forget. Their rows may be in the table or not, because a checkpoint removes rows first.
-    ``left_out``: records (output, step, nth) that Kafka refused."""
+    ``refused``: records (output, step, nth) that Kafka refused."""
 
     lost: int = 0
     doubled: int = 0
     last_resumed: int = 0
     forgotten: set[bytes] = field(default_factory=set)
-    left_out: set[tuple[str, int, int]] = field(default_factory=set)
+    refused: set[tuple[str, int, int]] = field(default_factory=set)
 
 
-async def _expect_others(step: Step, dead: Comparison, flags: Comparison, left_out: set[tuple[str, int, int]]) -> None:
+async def _expect_others(step: Step, dead: Comparison, flags: Comparison, refused: set[tuple[str, int, int]]) -> None:
     """Expect the dead letters and flags of a step, except those that Kafka refused."""
     number = step.record.step
     for nth, (_, value, headers, _) in enumerate(dead_letter_records(step)):
-        if ("dead_letter", number, nth) not in left_out:
+        if ("dead_letter", number, nth) not in refused:
             await dead.expect((dict(headers)["reason"], value))
     for nth, (key, value, _, _) in enumerate(anomaly_records(step)):
-        if ("anomalies", number, nth) not in left_out:
+        if ("anomalies", number, nth) not in refused:
             await flags.expect((key, value))
 
 
@@ -157,7 +157,7 @@ async def foresee(reader: PartitionReader, topic: str, partition: int, marker_st
     ahead = Ahead()
     async for record in _journal(reader, topic, partition):
         if record.resumed is not None and record.resumed.aside:  # these records are in no output and are not expected
-            ahead.left_out.update((one.output, one.step, one.nth) for one in record.resumed.aside)
+            ahead.refused.update((one.output, one.step, one.nth) for one in record.resumed.aside)
         elif record.resumed is not None:
             ahead.lost += record.resumed.output_lost
             ahead.doubled += record.resumed.doubled

@@ -30,14 +30,14 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.worker.detector import detector_maker
 from klais.worker.limits import MIN_LANE_RATE
-from klais.worker.session import RELEASE_MOST
+from klais.worker.session import MAX_RELEASE_FRAMES
 
 SERIES = ("passed", "queued", "dropped", "flagged")
 """Counters of both sides per second; ``passed`` immediately or from the queue."""
 DEVICE_COUNTS = ("received", "admitted", "dropped", "malformed", "flags")
 ALL = 1 << 30  # unlimited allowance of output records: no records are sent here
 NO_NEW_RATE = 1e9
-TICK_S, LONGEST_PACE_S = 0.005, 1.0
+TICK_S, MAX_PACE_S = 0.005, 1.0
 TAKEN = (Kind.RAW, Kind.REPEATED, Kind.CORRUPT, Kind.POISON)
 _FIELDS = {
     "rate": "dam_max_rate",
@@ -274,14 +274,14 @@ class Courses:
     def _let_out(self, limits: Limits, until_ns: int) -> None:
         """Release queued frames as tokens become available, up to ``until_ns``."""
         would, state = self.answer.would, self.answer.would.state
-        pace_s = min(LONGEST_PACE_S, max(TICK_S, 0.5 * limits.burst / limits.rate))
+        pace_s = min(MAX_PACE_S, max(TICK_S, 0.5 * limits.burst / limits.rate))
         at_ns = self._now_ns
         while state.queue.depth and at_ns < until_ns:
             wait_s = max(pace_s, (1.0 - state.tokens) / limits.rate)
             at_ns = min(until_ns, at_ns + int(wait_s * 1e9) + 1)
-            while (step := release(state, limits, at_ns, RELEASE_MOST)) is not None:
+            while (step := release(state, limits, at_ns, MAX_RELEASE_FRAMES)) is not None:
                 would.note(step, step.record.count)
-                if step.record.count < RELEASE_MOST:
+                if step.record.count < MAX_RELEASE_FRAMES:
                     break
 
     def end(self) -> Answer:

@@ -60,7 +60,7 @@ class Checkpointer:
             if state.step > self.step:
                 began = time.monotonic()
                 # Later steps write behind this offset, so recovery skips the dead letters of edges before it.
-                letters_end = self._watch.letters_end
+                dead_letters_end = self._watch.dead_letters_end
                 shot = begin_snapshot(state)
                 while not copy_rows(state, shot, COPY_ROWS):  # noqa: ASYNC110  (lets the lane go on in between)
                     await asyncio.sleep(0)
@@ -70,7 +70,7 @@ class Checkpointer:
                     await asyncio.sleep(POLL_S)
                 # A marker must cover only records that klais_raw still holds; a later replay verifies this.
                 await self._watch.taken.verified()
-                self._outputs["dead_letter"] = max(self._outputs.get("dead_letter", 0), letters_end)
+                self._outputs["dead_letter"] = max(self._outputs.get("dead_letter", 0), dead_letters_end)
                 await self._write(shot)
                 self.total_s += time.monotonic() - began
                 self.count += 1

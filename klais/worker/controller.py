@@ -2,7 +2,7 @@
 
 One worker of the deployment is the leader. :mod:`klais.control.election` decides when a worker may try, and
 :class:`~klais.worker.term.Term` is one term of a leader. The Faust agent in :mod:`agents.controller` runs
-:meth:`Controller.stand`.
+:meth:`Controller.run`.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from klais.telemetry.log import get
 from klais.telemetry.snapshots import ControlSnapshot, IncidentSnapshot
 from klais.telemetry.view import SystemView
 from klais.traffic.chain import ForecastChain, Observe, predictor_of
-from klais.worker.term import Term, heard
+from klais.worker.term import Term, recent_gauges
 
 log = get("klais.worker.controller")
 
@@ -156,7 +156,7 @@ class Controller:
     def _leaderless(self) -> tuple[str, ...]:
         """What to say where no controller leads, although processes are heard; empty while one does."""
         now_s = time.monotonic()
-        leads = any(gauges.epoch is not None for _, gauges in heard(self.stats, "controller", FRESH_S).values())
+        leads = any(gauges.epoch is not None for _, gauges in recent_gauges(self.stats, "controller", FRESH_S).values())
         if leads or not self.stats.newest("worker"):  # without any record Kafka is away, which is another problem
             self._led_s = now_s
         if self._led_s is None or now_s - self._led_s < LEADERLESS_S:
@@ -180,18 +180,18 @@ class Controller:
         return self.stats.view(fresh_s)
 
     @property
-    def standing(self) -> bool:
+    def running(self) -> bool:
         """Whether a candidacy or a term is in progress."""
         return self._task is not None and not self._task.done()
 
-    async def stand(self, producer: ControlProducer) -> None:
+    async def run(self, producer: ControlProducer) -> None:
         """Run one candidacy: wait for the election, then lead until another worker does. Errors are logged, not raised.
 
         ``producer`` writes the heartbeats. Returns immediately after :meth:`resign`.
         """
         if self._resigned:
             return
-        self._task = asyncio.create_task(self._stand(producer), name="controller")
+        self._task = asyncio.create_task(self._run(producer), name="controller")
         try:
             await self._task
         except asyncio.CancelledError:
@@ -209,7 +209,7 @@ class Controller:
             if isinstance(self._predictor, ForecastChain):
                 await asyncio.to_thread(self._predictor.stop)
 
-    async def _stand(self, producer: ControlProducer) -> None:
+    async def _run(self, producer: ControlProducer) -> None:
         if not self._listening:
             self.stats.start()
             self._listening = True
@@ -218,7 +218,7 @@ class Controller:
                 self._predictor.start()
         self._election.begin(time.monotonic())
         while not self._election.may_lead(
-            time.monotonic(), heard(self.stats, "worker", FRESH_S), heard(self.stats, "controller")
+            time.monotonic(), recent_gauges(self.stats, "worker", FRESH_S), recent_gauges(self.stats, "controller")
         ):
             self._leaderless()  # notes who leads
             await asyncio.sleep(POLL_INTERVAL_S)

@@ -30,8 +30,8 @@ async def count_doubled(
     ``floor`` is the offset of the clean topic at which the search starts. If ``klais_raw`` lost its tail as well, some
     of those raw records are gone, and their output exists only once.
     """
-    put_out, end_raw = await _put_out(reader, topics.telemetry, partition, lineage, floor, last_step)
-    if not put_out:
+    published, end_raw = await _published_frames(reader, topics.telemetry, partition, lineage, floor, last_step)
+    if not published:
         return 0, []
     start, end = await reader.offsets(topics.raw, partition)
     again: set[Frame] = set()
@@ -42,20 +42,20 @@ async def count_doubled(
             continue
         numbers = zip(columns.sequence.tolist(), columns.ts_ms.tolist(), strict=True)
         again.update((columns.device_id(i), *number) for i, number in enumerate(numbers))
-    rest = [frame for frame in put_out if frame not in again]
-    return len(put_out) - len(rest), rest
+    rest = [frame for frame in published if frame not in again]
+    return len(published) - len(rest), rest
 
 
-def count_waiting(put_out: list[Frame], waiting: Columns) -> int:
+def count_waiting(published: list[Frame], waiting: Columns) -> int:
     """Count the records whose frames wait in the queue: the step that released them is missing."""
-    if not put_out:
+    if not published:
         return 0
     numbers = zip(waiting.sequence.tolist(), waiting.ts_ms.tolist(), strict=True)
     again = {(waiting.device_id(i), *number) for i, number in enumerate(numbers)}
-    return sum(frame in again for frame in put_out)
+    return sum(frame in again for frame in published)
 
 
-async def _put_out(
+async def _published_frames(
     reader: PartitionReader, topic: str, partition: int, lineage: int, floor: int, last_step: int
 ) -> tuple[list[Frame], int]:
     """Frames written by steps after ``last_step``, and the raw offset after the newest of these steps."""

@@ -178,7 +178,7 @@ class Incidents:
             opened={name: count - before.opened.get(name, 0) for name, count in now.opened.items()},
             muted=now.muted - before.muted,
             alone=now.alone - before.alone,
-            left_out=now.left_out - before.left_out,
+            skipped=now.skipped - before.skipped,
         )
 
     def _watch_fleet(self, now_s: float, at_ms: int, system: SystemView, mutes: Mutes) -> None:
@@ -194,7 +194,7 @@ class Incidents:
         grouping = self._grouping
         for flag in batch.flags:
             grouping.absorb(flag, mutes.cover(flag))
-        grouping.totals.left_out += batch.left_out
+        grouping.totals.skipped += batch.skipped
         announce = [shown(incident) for incident in grouping.settle(at_ms)]
         self._offsets |= batch.next_offsets
         changed = [(INCIDENT + one.id, one.state()) for one in grouping.take_dirty()]

@@ -38,7 +38,7 @@ log = get("klais.worker.lane")
 
 TICK_S = 0.005  # interval of queue checks: a release waits at most this long after its tokens are there
 RESTART_S = 1.0  # delay before a failed lane recovers, doubled with each consecutive failure
-RESTART_MOST_S = 30.0
+RESTART_MAX_S = 30.0
 FAILURES_TO_ALARM = 3  # consecutive failures after which an operator must act
 CANCEL_AGAIN_S = 0.5  # a Kafka client that is connecting may swallow a cancellation
 
@@ -104,7 +104,7 @@ class Lane:
                     tasks.create_task(part.run())
                 async for step in session.replay.steps(reader, context.topics.raw, partition):
                     session.pending.add(step)
-                    session.put_out(step)  # an output skips what the previous owner has sent
+                    session.send_outputs(step)  # an output skips what the previous owner has sent
                     progress.at += 1
                     await session.pending.room()
                 session.replay_done()
@@ -241,7 +241,7 @@ class Lane:
                 await self.run()
             except Exception as error:
                 cause = first_cause(error)
-                in_a_row = in_a_row + 1 if time.monotonic() - began < RESTART_MOST_S else 1
+                in_a_row = in_a_row + 1 if time.monotonic() - began < RESTART_MAX_S else 1
                 pause_s = self._ended(cause, in_a_row)
                 # Both hold the traceback, which keeps every object of the session alive.
                 del cause, error
@@ -262,7 +262,7 @@ class Lane:
             # away.
             log.warning("lane_fenced", partition=self.partition, why=self.failure)
             return 3 * self._context.settings.session_timeout_s
-        pause_s = min(RESTART_MOST_S, RESTART_S * 2.0 ** (in_a_row - 1))
+        pause_s = min(RESTART_MAX_S, RESTART_S * 2.0 ** (in_a_row - 1))
         say = log.error if in_a_row >= FAILURES_TO_ALARM or not getattr(cause, "retriable", True) else log.warning
         say("lane_failed", partition=self.partition, why=self.failure, in_a_row=in_a_row, retry_s=pause_s)
         log.debug("lane_failed_at", partition=self.partition, trace="".join(traceback.format_exception(cause)))

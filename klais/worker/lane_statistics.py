@@ -11,7 +11,7 @@ from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.constants import VERDICTS
 from klais.telemetry.schema import Restoring
 
-LEAST_S = 0.08  # rates over shorter intervals are noise
+MIN_S = 0.08  # rates over shorter intervals are noise
 MEMORY_S = 0.5  # time constant of the arrival rate
 FRAMES_MEMORY = 64  # number of records over which the mean frames per record is taken
 
@@ -104,7 +104,7 @@ class LaneFigures:
                 continue
             here[partition] = seen
             elapsed_s = now_s - seen.at_s
-            if elapsed_s < LEAST_S:
+            if elapsed_s < MIN_S:
                 continue
             weight = elapsed_s / (MEMORY_S + elapsed_s)
             seen.per_s += ((frames - seen.frames) / elapsed_s - seen.per_s) * weight

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from klais.worker.rows import Part
 
-MOST = 10  # devices named in one record
+MAX_NAMED = 10  # devices named in one record
 # A device known for so long is probably genuine, and a flood in its name forged. Its own rate limits it.
 KNOWN_S = 86_400
 
@@ -46,8 +46,12 @@ class TopOffenders:
             if self._spare_known:
                 made_s = part.column("made_s")[: len(grown)]
                 grown[: len(made_s)][made_s.astype(np.int64) < self._wall_s() - KNOWN_S] = 0
-            top = np.argpartition(grown, -min(MOST, len(grown)))[-MOST:] if len(grown) else np.zeros(0, np.int64)
+            top = (
+                np.argpartition(grown, -min(MAX_NAMED, len(grown)))[-MAX_NAMED:]
+                if len(grown)
+                else np.zeros(0, np.int64)
+            )
             for row in top[grown[top] > 0].tolist():
                 name = part.rows["id"][row].tobytes()[: int(part.rows["id_size"][row])].decode(errors="replace")
                 found.append((int(grown[row]) / elapsed_s, name))
-        return {name: round(per_s, 1) for per_s, name in sorted(found, reverse=True)[:MOST]}
+        return {name: round(per_s, 1) for per_s, name in sorted(found, reverse=True)[:MAX_NAMED]}

@@ -17,8 +17,8 @@ from klais.errors import LaneFailed, OutputRefused
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark, RecordBatchWriter
 from klais.telemetry.log import every, get
-from klais.worker.left_out import LeftOut
 from klais.worker.quarantine import Quarantine
+from klais.worker.refused_records import RefusedRecords
 
 log = get("klais.worker.outputs")
 Render = Callable[[Step], Iterator[Rendered]]
@@ -164,13 +164,13 @@ class Output(Sending):
         on_sent: Callable[[float], None],
         lineage: int,
         name: str,
-        left_out: LeftOut,
+        refused_records: RefusedRecords,
         on_landed: Callable[[float], None] | None = None,
-        least_offset: int | None = None,
+        min_offset: int | None = None,
     ) -> None:
         super().__init__(sender, on_sent, lineage)
-        self._name, self._left_out = name, left_out
-        self._least_offset = least_offset  # where the topic ended before this session; None = its losses do not count
+        self._name, self._refused = name, refused_records
+        self._least_offset = min_offset  # where the topic ended before this session; None = its losses do not count
         self._on_landed = on_landed  # called with the seconds since the edge received each batch of a step
         self._from = (position.step, position.done) if position else (0, 0)
         self._done: Callable[[], None] | None = done
@@ -221,14 +221,14 @@ class Output(Sending):
             except OutputRefused as error:
                 refused, nth = self._first
                 content = self.content(refused, nth)
-                await self._left_out.refused(self._name, refused.record, nth, content, error)
+                await self._refused.refused(self._name, refused.record, nth, content, error)
                 return  # write the batch again, without the record
             if base is None:
                 return
             fault.at("output_acked")
-            if self._least_offset is not None and 0 <= base < (least := max(self._least_offset, self.offset)):
+            if self._least_offset is not None and 0 <= base < (minimum := max(self._least_offset, self.offset)):
                 where = f"{self._sender.topic}/{self._sender.partition}"
-                why = f"had records up to {least}, now a batch is at {base}: it was truncated or recreated"
+                why = f"had records up to {minimum}, now a batch is at {base}: it was truncated or recreated"
                 raise LaneFailed(f"{where} {why}")  # recovery finds out what is gone
             self.records += count
             if base < 0:  # the response was lost, and the retry was a duplicate
@@ -256,7 +256,7 @@ class Output(Sending):
 
     def _write_rest(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
         """Write the step's records from the ``begin``-th on, except those that are left out."""
-        for nth in self._left_out.of(self._name, step.record.step):
+        for nth in self._refused.of(self._name, step.record.step):
             if nth < begin:
                 continue
             complete, begin = self._write(writer, step, begin, nth)
@@ -339,10 +339,10 @@ class Records(Output):
         on_sent: Callable[[float], None],
         lineage: int,
         name: str,
-        left_out: LeftOut,
+        refused_records: RefusedRecords,
         render: Render,
     ) -> None:
-        super().__init__(sender, position, done, on_sent, lineage, name, left_out)
+        super().__init__(sender, position, done, on_sent, lineage, name, refused_records)
         self._render = render
 
     def write(self, writer: RecordBatchWriter, step: Step, begin: int, end: int | None = None) -> tuple[bool, int]:

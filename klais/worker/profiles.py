@@ -18,7 +18,7 @@ from klais.worker.session import LaneSession
 log = get("klais.worker.profiles")
 
 SAVE_TICK_S = 1.0
-LOOK_ROWS = 50_000  # rows checked at a time
+SLICE_ROWS = 50_000  # rows checked at a time
 LOAD_RECORDS, LOAD_PAUSE_S = 100, 0.005  # records loaded at a time, and the pause that lets lanes run
 SAVE_BYTES = 64_000  # approximate bytes saved at a time
 
@@ -71,16 +71,16 @@ class ProfileKeeper:
             if room <= 0:
                 return
             begin = self._next if self._next < state.used else 0
-            end = min(begin + LOOK_ROWS, state.used)
+            end = min(begin + SLICE_ROWS, state.used)
             looked += await self._save(begin, end, min(room, SAVE_BYTES)) - begin
             await asyncio.sleep(0)
 
-    async def _save(self, begin: int, end: int, most_bytes: int) -> int:
+    async def _save(self, begin: int, end: int, max_bytes: int) -> int:
         """Save changed profiles of rows ``begin`` to ``end``; the next row to check."""
         session, detector = self._session, self._session.state.detector
         assert detector is not None
         async with session.context.saving:
-            saved, self._next = detector.dump_some(begin, end, most_bytes)
+            saved, self._next = detector.dump_some(begin, end, max_bytes)
             rows, writer = session.state.rows, self._writer
             live = np.flatnonzero(rows["id_size"][saved.row])
             of, starts, lengths = saved.row[live], saved.starts[live], saved.lengths[live]

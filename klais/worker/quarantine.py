@@ -9,7 +9,7 @@ from klais.telemetry.log import get
 log = get("klais.worker.quarantine")
 
 FAILURES = 3  # failures of the same record
-MOST_PLACES = 64  # refused records whose failures are counted
+MAX_PLACES = 64  # refused records whose failures are counted
 
 Place = tuple[str, int, int]  # output, step, index of the record
 
@@ -38,7 +38,7 @@ class Quarantine:
 
     def refused(self, place: Place, error: Exception) -> bool:
         """Record that Kafka refused this single record; whether it has failed often enough to set it aside."""
-        while place not in self._refused and len(self._refused) >= MOST_PLACES:
+        while place not in self._refused and len(self._refused) >= MAX_PLACES:
             del self._refused[next(iter(self._refused))]
         failures = self._refused[place] = self._refused.get(place, 0) + 1
         if failures < FAILURES:

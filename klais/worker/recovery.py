@@ -87,19 +87,21 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     lineage = await _lineage(senders, context.worker_id, marker, journal)
     floor, epoch = _floor(marker, journal.steps)
     where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
-    clean = await _look_at_new(*where, floor, marker, journal) or await _look_at_clean(*where, (floor, epoch))
+    clean = await _inspect_new_topic(*where, floor, marker, journal) or await _inspect_clean_topic(
+        *where, (floor, epoch)
+    )
     seen_outputs = {"telemetry": clean}
     for name in ("anomalies", "dead_letter"):
         wanted = marker.outputs.get(name, 0) if marker else 0
-        seen_outputs[name] = await _look_at(reader, outputs[name], partition, bounds[name], lineage, wanted)
+        seen_outputs[name] = await _inspect_output(reader, outputs[name], partition, bounds[name], lineage, wanted)
     plan = judge(await _seen(reader, topics, partition, state, newest_stamp, journal, seen_outputs, (marker, why)))
-    doubled, put_out = 0, list[Frame]()
+    doubled, published = 0, list[Frame]()
     telemetry = seen_outputs["telemetry"]
     if plan.steps_missing and telemetry.mark is not None:
         last = journal.steps[-1].step if journal.steps else state.step
         next_raw = _next_raw(state, journal) if plan.rewind is None else min(plan.rewind, _next_raw(state, journal))
         begin = min(telemetry.floor, telemetry.end)
-        doubled, put_out = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
+        doubled, published = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
     _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
     log.info("lane_recovered", partition=partition, devices=state.devices, steps=len(journal.steps), seconds=seconds)
@@ -113,7 +115,18 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     if epoch < 0 < floors["telemetry"]:
         epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
     return RecoveredState(
-        state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch, put_out
+        state,
+        marker,
+        senders,
+        positions,
+        floors,
+        journal.steps,
+        journal_floor,
+        lineage,
+        plan,
+        doubled,
+        epoch,
+        published,
     )
 
 
@@ -130,7 +143,7 @@ def _floor(marker: Marker | None, steps: list[StepRecord]) -> tuple[int, int]:
     return floor, epoch
 
 
-async def _look_at(
+async def _inspect_output(
     reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], lineage: int, floor: int
 ) -> OutputSeen:
     """Find the newest mark of one output; ``bounds`` are its first and end offset before our fence."""
@@ -140,7 +153,7 @@ async def _look_at(
     return OutputSeen(floor, start, end, mark)
 
 
-async def _look_at_new(
+async def _inspect_new_topic(
     reader: PartitionReader,
     topic: str,
     partition: int,
@@ -150,7 +163,7 @@ async def _look_at_new(
     marker: Marker | None,
     journal: JournalSeen,
 ) -> OutputSeen | None:
-    """As :func:`_look_at`, where the clean topic was deleted, created again, and written to; else None.
+    """As :func:`_inspect_output`, where the clean topic was deleted, created again, and written to; else None.
 
     Below the floor lie records of steps that the marker covers. In a new topic a later step's lie there.
     """
@@ -166,7 +179,7 @@ async def _look_at_new(
     return OutputSeen(floor, start, end, await last_own_mark(reader, topic, partition, start, lineage), missed=missed)
 
 
-async def _look_at_clean(
+async def _inspect_clean_topic(
     reader: PartitionReader,
     topic: str,
     partition: int,
@@ -174,7 +187,7 @@ async def _look_at_clean(
     lineage: int,
     known: tuple[int, int],
 ) -> OutputSeen:
-    """As :func:`_look_at`, for the topic whose losses are counted; ``known`` is the result of :func:`_floor`."""
+    """As :func:`_inspect_output`, for the topic whose losses are counted; ``known`` is the result of :func:`_floor`."""
     floor, epoch = known
     start, end = bounds[0], await _settled_end(reader, topic, partition, bounds[1], floor)
     kept = await _kept(reader, topic, partition, (start, min(floor, end)), epoch) if epoch >= 0 else None

@@ -142,11 +142,11 @@ class Replay:
             aside = found.output_lost if found.aside else 0
             losses.output = max(0, losses.output - found.unread - aside)
             losses.queue = max(0, losses.queue - found.queue_lost)
-        losses.output += passed - min(passed, self._put_out(record.step, passed))
+        losses.output += passed - min(passed, self._published(record.step, passed))
         losses.queue += queued
         return Step(record, next_raw=self._state.next_raw)
 
-    def _put_out(self, step: int, passed: int) -> int:
+    def _published(self, step: int, passed: int) -> int:
         """How many of a step's ``passed`` records are on the clean topic."""
         at = self._telemetry
         if at is None or step > at.step:
@@ -164,11 +164,11 @@ class Replay:
         next_raw = state.next_raw
         for back in (plan.rewind, losses.raw_offset):
             next_raw = next_raw if back is None else min(next_raw, back)
-        doubled, put_out = self._doubled
+        doubled, published = self._doubled
         if plan.steps_missing and self._telemetry is not None and raw_start > next_raw:
             # Retention has removed raw records of the missing steps: continue after those on the clean topic.
             next_raw, doubled = max(next_raw, min(raw_start, self._telemetry.next_raw)), 0
-        doubled += count_waiting(put_out, state.queue.waiting())
+        doubled += count_waiting(published, state.queue.waiting())
         lost = losses.output + sum(finding.lost for finding in plan.findings)
         doubled += sum(finding.doubled for finding in plan.findings)
         why = "; ".join(

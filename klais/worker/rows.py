@@ -20,7 +20,7 @@ from klais.telemetry.snapshots import STATES
 _BLOCK = 4096  # rows (1.5 MB) that stay in the cache while all columns are read
 NORMAL, SILENT, FLAGGED, LIMITED, BLOCKED = range(5)
 SILENT_INTERVALS = 10.0  # a device is silent after this many of its mean intervals,
-SILENT_LEAST_S = 10.0  # but not before this time: a short pause of a busy device is normal
+SILENT_MIN_S = 10.0  # but not before this time: a short pause of a busy device is normal
 
 Column = npt.NDArray[Any]
 
@@ -136,7 +136,7 @@ def _unblocked(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
 
 def _note_states(out: npt.NDArray[np.uint8], part: Part, limits: DeviceLimits) -> None:
     """Write the states of a few rows to ``out`` (uint8 [n], all ``NORMAL``)."""
-    silent_s = np.maximum(SILENT_INTERVALS * part.column("interval_s"), SILENT_LEAST_S)
+    silent_s = np.maximum(SILENT_INTERVALS * part.column("interval_s"), SILENT_MIN_S)
     out[(limits.now_ns - last_seen_ns(part)) * 1e-9 > silent_s] = SILENT
     out[flagged_now(part)] = FLAGGED
     out[tokens_now(part, limits) < 1.0] = LIMITED

@@ -24,15 +24,15 @@ from klais.worker.doubled import Frame
 from klais.worker.forget import Forgetter
 from klais.worker.intake import Raw
 from klais.worker.invariant import Plan
-from klais.worker.left_out import LeftOut
 from klais.worker.outputs import Journal, Output, Records, Telemetry
 from klais.worker.quarantine import Quarantine
+from klais.worker.refused_records import RefusedRecords
 from klais.worker.replay import Replay
 
 log = get("klais.worker.session")
 
-RELEASE_MOST = 8192  # frames per release, so that a step stays short
-FORGET_MOST = 20_000  # devices per step: 320 kB of a journal record
+MAX_RELEASE_FRAMES = 8192  # frames per release, so that a step stays short
+MAX_FORGET_DEVICES = 20_000  # devices per step: 320 kB of a journal record
 RELEASED_BYTES = 64  # pending bytes counted for a released frame: its batch is in memory anyway
 
 
@@ -53,8 +53,8 @@ class RecoveredState:
     """Result of recovery: the state at the marker, the journal after it, and the position of each output.
 
     ``positions``: topic -> the newest mark; ``floors``: topic -> first offset to search for marks. ``doubled``: records
-    of the clean topic that the lane will send again. ``put_out``: other records of missing steps, which are sent again
-    if their frames wait. ``journal_floor``: the journal offset after the marker.
+    of the clean topic that the lane will send again. ``published``: other records of missing steps, which are sent
+    again if their frames wait. ``journal_floor``: the journal offset after the marker.
     """
 
     state: LaneState
@@ -68,7 +68,7 @@ class RecoveredState:
     plan: Plan
     doubled: int
     telemetry_epoch: int = -1  # epoch of the record before the clean topic's floor
-    put_out: list[Frame] = field(default_factory=list)
+    published: list[Frame] = field(default_factory=list)
 
 
 class Pending:
@@ -95,7 +95,7 @@ class Pending:
             self.frames -= frames
         self._room.set()
 
-    def leave_out(self, step: int) -> None:
+    def discount(self, step: int) -> None:
         """Count one frame less of this step, because it will not be sent."""
         for at, (number, size, frames) in enumerate(self._steps):
             if number == step:
@@ -143,8 +143,8 @@ def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64
 class LaneSession:
     """State, journal and outputs of one session. The steps of a session pass four stages, always in this order:
 
-    ``decide`` (or ``release``, or a replay) makes the step, ``journal`` writes it, ``put_out`` passes it to the outputs
-    once it is acknowledged, and the checkpointer covers it once its outputs are acknowledged.
+    ``decide`` (or ``release``, or a replay) makes the step, ``journal`` writes it, ``send_outputs`` passes it to the
+    outputs once it is acknowledged, and the checkpointer covers it once its outputs are acknowledged.
     """
 
     def __init__(self, context: LaneContext, partition: int, found: RecoveredState, quarantine: Quarantine) -> None:
@@ -157,20 +157,20 @@ class LaneSession:
             found.journal,
             found.plan,
             found.positions.get("telemetry"),
-            (found.doubled, found.put_out),
+            (found.doubled, found.published),
             (found.floors["telemetry"], found.telemetry_epoch),
         )
         self.pending = Pending(context.settings.lane_max_pending_bytes)
         self.telemetry_epoch = found.telemetry_epoch
         self.journalled = found.state.step  # the last acknowledged step
-        self.journal = Journal(found.senders.journal, self.put_out, context.on_sent, quarantine)
+        self.journal = Journal(found.senders.journal, self.send_outputs, context.on_sent, quarantine)
         at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
-        self._left_out = out = LeftOut(found.journal, quarantine, self._set_aside)
+        self._refused = out = RefusedRecords(found.journal, quarantine, self._set_aside)
         self._asides: list[Aside] = []  # set aside during a replay, and journalled after it
         self._replayed, self.set_aside = False, 0
         self.telemetry = Telemetry(
             found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out,
-            on_landed=context.on_landed, least_offset=found.floors["telemetry"],
+            on_landed=context.on_landed, min_offset=found.floors["telemetry"],
         )  # fmt: skip
         self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, "anomalies", out, anomaly_records)
         self.dead_letter = Records(
@@ -252,8 +252,8 @@ class LaneSession:
         say = log.error if self.resumed.lost or self.resumed.doubled else log.warning
         say("lane_resumed", partition=self.partition, step=last_step, next_raw=next_raw, **asdict(self.resumed))
         steps = [resume(self.state, *found, limits, time.time_ns())]
-        for begin in range(0, len(ids), FORGET_MOST):
-            steps.append(forget(self.state, ids[begin : begin + FORGET_MOST], limits, time.time_ns()))
+        for begin in range(0, len(ids), MAX_FORGET_DEVICES):
+            steps.append(forget(self.state, ids[begin : begin + MAX_FORGET_DEVICES], limits, time.time_ns()))
         return [self._decided(step) for step in steps]
 
     @property
@@ -274,7 +274,7 @@ class LaneSession:
     def release(self) -> Step | None:
         """Release frames from the queue as tokens allow; None if no frame can be released."""
         limits, _ = self.context.limits.of_lane(self.partition)
-        step = release(self.state, limits, time.time_ns(), RELEASE_MOST)
+        step = release(self.state, limits, time.time_ns(), MAX_RELEASE_FRAMES)
         if step is None:
             return None
         fault.at("release_decided")
@@ -285,7 +285,7 @@ class LaneSession:
         """Leave out a record that Kafka refuses. Steps that wait for a replay must not wait for room after it."""
         self._asides.append(aside)
         if aside.output == "telemetry":
-            self.pending.leave_out(aside.step)
+            self.pending.discount(aside.step)
         if self._replayed:
             self._journal_asides()
         else:
@@ -317,11 +317,11 @@ class LaneSession:
             self.queued.set()
         self.context.limits.spend(step)
         if self.context.taps.open:
-            self.context.taps.look(self.partition, step)
+            self.context.taps.observe(self.partition, step)
         self.pending.add(step)
         return step
 
-    def put_out(self, step: Step) -> None:
+    def send_outputs(self, step: Step) -> None:
         """Send the outputs of a step whose journal record is acknowledged."""
         self.journalled = step.record.step
         if step.passed:
@@ -329,7 +329,7 @@ class LaneSession:
         if step.flags is not None and len(step.flags.found):
             self.anomalies.put(step)
         asides = step.record.resumed.aside if step.record.resumed else ()
-        self._left_out.written(asides)
+        self._refused.written(asides)
         if step.corrupt is not None or asides or (step.dead is not None and len(step.dead)):
             self.dead_letter.put(step)
         if not step.passed:
@@ -344,6 +344,6 @@ class LaneSession:
         Live objects are kept out of the cycle collector (see ``spare_the_collector``), so a cycle would keep the rows
         of every earlier session.
         """
-        self._left_out.close()
+        self._refused.close()
         for part in (self.journal, *self.outputs.values()):
             part.close()

@@ -46,7 +46,7 @@ class Filter(Selection):
 class Tap(OpenTap[Filter]):
     """One open tap."""
 
-    def look(self, partition: int, step: Step) -> None:
+    def observe(self, partition: int, step: Step) -> None:
         """Sample the matching frames of a step."""
         wanted, record = self.wanted, step.record
         if step.columns is not None and record.kind == Kind.RAW and wanted.verdict != RELEASED:
@@ -93,11 +93,11 @@ class Taps(OpenTaps[Filter, Tap]):
     def __init__(self) -> None:
         super().__init__(Tap)
 
-    def look(self, partition: int, step: Step) -> None:
+    def observe(self, partition: int, step: Step) -> None:
         """Pass a step to all open taps."""
         with self.shown() as taps:
             for tap in taps:
-                tap.look(partition, step)
+                tap.observe(partition, step)
 
 
 def frame_of(partition: int, columns: Columns, i: int, verdict: Reason | None, flagged: bool) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from aiokafka import AIOKafkaProducer
 from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.decide import Decision, LoopState, decide, worth_writing
-from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
+from klais.control.election import SILENCE, RecentGauges, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
 from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
-from klais.control.offenders import MOST_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
+from klais.control.offenders import MAX_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import Unread, device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
@@ -48,9 +48,9 @@ INCIDENT_BATCH_BYTES = 900_000
 MAX_LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
 
 
-def heard(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> Heard:
+def recent_gauges(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> RecentGauges:
     """Senders of that kind with their gauges, if the gauges match the schema."""
-    rows = stats.heard(kind, within_s).items()
+    rows = stats.recent(kind, within_s).items()
     return {name: (age_s, stats.read(name, record).gauges) for name, (age_s, record) in rows}
 
 
@@ -182,7 +182,7 @@ class Term:
         newest = self._follower.record(GLOBAL)
         if newest is not None and newest.get("by", self._name) != self._name and newest != self._found:
             return True
-        controllers = heard(self._stats, "controller", FRESH_S)
+        controllers = recent_gauges(self._stats, "controller", FRESH_S)
         leader = leader_of(controllers)
         if leader is None or leader == self._name:
             return False
@@ -257,7 +257,7 @@ class Term:
             before = self._follower.record(scope) or {}
             if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
                 continue
-            blocked = how == "on" and in_force < MOST_BLOCKS
+            blocked = how == "on" and in_force < MAX_BLOCKS
             log.warning("offender_found", device=device_id, blocked=blocked, for_s=for_s, mode=how, in_force=in_force)
             if attack and how != "on":
                 log.warning("block_suggested", device=device_id, do=f"klais control block {device_id} --for 1h")

@@ -2,7 +2,7 @@
 
 There are two threads and a child process, and lanes wait for none of them: they continue with their present model, or
 with none. The child runs at the lowest priority with bounded memory, is the first process that the kernel kills when
-memory runs out, and is killed after ``TRAIN_MOST_S``.
+memory runs out, and is killed after ``TRAIN_MAX_S``.
 """
 
 import os
@@ -17,7 +17,7 @@ from klais.core.fingerprint.record import NO_TYPES, Kept
 from klais.core.fingerprint.typed import UNKNOWN_NAME, Typed, TypesInUse
 from klais.errors import KlaisError, LockHeld
 from klais.fingerprint.model import KIND, types_of
-from klais.fingerprint.snapshot import LEAST, Snapshot, snapshot_of, write_snapshot
+from klais.fingerprint.snapshot import MIN_SAMPLES, Snapshot, snapshot_of, write_snapshot
 from klais.models.store import ModelStore
 from klais.system.child import OwnedChild, last_line
 from klais.system.file_lock import lock_file
@@ -33,8 +33,8 @@ POLL_S = 5.0  # between two checks of which model is active
 STOP_S = 2.0
 FIRST_S = 300.0  # from the start to the first training, if there is no model
 DRIFT_SHARE, DRIFT_S = 0.2, 600.0  # if this share of devices has no type, train again after this time
-TRAIN_MOST_S = 900.0  # limit of one training, which is then killed
-LEAST_DEVICES = 10  # fewest devices for a training
+TRAIN_MAX_S = 900.0  # limit of one training, which is then killed
+MIN_DEVICES = 10  # fewest devices for a training
 
 
 class TypeKeeper:
@@ -48,12 +48,12 @@ class TypeKeeper:
         Receives the model.
     lanes : Lanes
         Provide the samples.
-    most_s : float
+    max_s : float
         Time limit of a training, in seconds.
     """
 
-    def __init__(self, settings: Settings, in_use: TypesInUse, lanes: Lanes, most_s: float = TRAIN_MOST_S) -> None:
-        self._most_s = most_s
+    def __init__(self, settings: Settings, in_use: TypesInUse, lanes: Lanes, max_s: float = TRAIN_MAX_S) -> None:
+        self._max_s = max_s
         self._settings, self._in_use, self._lanes = settings, in_use, lanes
         self._store = ModelStore.of(settings)
         self._stamp: tuple[str | None, int] | None = None
@@ -106,7 +106,7 @@ class TypeKeeper:
         types, problems = types_of(self._store)
         self._stamp = stamp
         for problem in problems:
-            log.warning("types_left_out", why=problem, means="lanes continue with their present types")
+            log.warning("types_skipped", why=problem, means="lanes continue with their present types")
         self.problems = tuple(f"types of devices: {problem}" for problem in problems)
         if types is None:
             if not problems and self._in_use.current is NO_TYPES:
@@ -188,9 +188,9 @@ class TypeKeeper:
             python_module("klais.fingerprint.training", *given), output, environ_without_settings()
         )
         kill_first(child.pid)
-        if not child.wait(self._most_s):
+        if not child.wait(self._max_s):
             child.stop(0.0)
-            why = f"it took longer than {self._most_s:.0f} s and was killed"
+            why = f"it took longer than {self._max_s:.0f} s and was killed"
         elif child.returncode == 0:
             self.trained += 1
             log.info("types_trained", seconds=round(time.monotonic() - began_s, 1))
@@ -211,11 +211,11 @@ class TypeKeeper:
                     continue
                 self._not_before_s = now_s + min(FIRST_S, self._settings.fingerprint_train_s)
                 snapshot = self.take()
-                if snapshot.devices >= LEAST_DEVICES:
+                if snapshot.devices >= MIN_DEVICES:
                     self._last_s = now_s
                     self.train(snapshot)
                 else:
-                    log.debug("too_few_samples", devices=snapshot.devices, least=LEAST)
+                    log.debug("too_few_samples", devices=snapshot.devices, minimum=MIN_SAMPLES)
             except (KlaisError, OSError) as error:
                 self.failed += 1
                 if logs.every(60, "klais.worker.types.train"):

@@ -48,7 +48,7 @@ class Watch:
         self._base = (0, 0)  # end of the clean topic, records acknowledged
         self._seen = (-1, 0, 0)  # newest check: next raw offset, ends of klais_raw and of the clean topic
         self.landed = Landed()
-        self.letters_end = 0  # end of the dead letter topic, to which edges also write
+        self.dead_letters_end = 0  # end of the dead letter topic, to which edges also write
 
     async def begin(self) -> tuple[int, int]:
         """Record the start of the session, with nothing in flight; first and end offset of ``klais_raw``."""
@@ -80,7 +80,7 @@ class Watch:
         waits = not self._intake.idle
         raw_end = await self._reader.end(topics.raw, partition)
         output_end = await self._reader.end(topics.telemetry, partition)
-        self.letters_end = await self._reader.end(topics.dead_letter, partition)
+        self.dead_letters_end = await self._reader.end(topics.dead_letter, partition)
         self._seen = next_raw, raw_end, output_end
         why = cut_while_live(next_raw, raw_end, telemetry, output_end)
         self._short = self._short + 1 if why is not None else 0

@@ -72,9 +72,9 @@ class Sources:
         ValueError
             If the rate is 0 or less, the burst below 1, or the prefix length invalid.
         """
-        for name, bits, most in (("IPv4", limit.ipv4_prefix, 32), ("IPv6", limit.ipv6_prefix, 128)):
-            if not 1 <= bits <= most:
-                raise ValueError(f"an {name} prefix has 1 to {most} bits, not {bits}")
+        for name, bits, max_bits in (("IPv4", limit.ipv4_prefix, 32), ("IPv6", limit.ipv6_prefix, 128)):
+            if not 1 <= bits <= max_bits:
+                raise ValueError(f"an {name} prefix has 1 to {max_bits} bits, not {bits}")
         units = to_units(limit.rate_per_s, limit.burst, SOURCE_COST)
         with self._lock():
             slot = (int(self._config["source_slot"]) + 1) % SLOTS  # a packet may still be reading the present one

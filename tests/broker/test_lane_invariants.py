@@ -335,7 +335,7 @@ async def test_a_checkpoint_moves_the_floor_of_the_dead_letters_beyond_those_of_
         edge.send(5)
         await caught_up(settings, found[0])
         letters(settings, 1000)
-        await until(lambda: found[0].watch.letters_end > 1000, "the letters are seen")
+        await until(lambda: found[0].watch.dead_letters_end > 1000, "the letters are seen")
         edge.send(5)
         await caught_up(settings, found[0])
     async with PartitionReader(settings) as reader:

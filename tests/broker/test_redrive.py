@@ -140,11 +140,11 @@ def test_what_fails_again_is_not_sent_for_ever(settings_for: Make, topics_of: An
     wrong = strict.model_copy(update={"json_strict": False})  # as if the cause were mended
     times = []
     for _ in range(2):
-        times.append(redrive(wrong, "--yes", "--rate", "50000", "--most-times", "1")["sent"])
+        times.append(redrive(wrong, "--yes", "--rate", "50000", "--max-redrives", "1")["sent"])
         asyncio.run(taken(strict))
     n = DEVICES * ROUNDS
     assert times == [n, 0]
-    left = redrive(wrong, "--most-times", "1")
+    left = redrive(wrong, "--max-redrives", "1")
     assert {row["outcome"]: row["frames"] for row in left["outcomes"]} == {
         "was redriven": n, "was redriven too often": n, "is not a frame": 1,
     }  # fmt: skip

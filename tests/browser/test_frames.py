@@ -67,7 +67,7 @@ class Site:
             at = self.state.next_raw
             some = [encode_frame(name, at, b'{"t":%d}' % at) for name in (self.known, "dev-1")]
             some.append(encode_frame(HOSTILE_ID, at, HOSTILE))
-            self.taps.look(0, take_raw(self.state, at, batch(some, at, T0_NS), limits(), bounds(), T0_NS))
+            self.taps.observe(0, take_raw(self.state, at, batch(some, at, T0_NS), limits(), bounds(), T0_NS))
         return await handler(request)
 
 

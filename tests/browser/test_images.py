@@ -14,7 +14,7 @@ from klais.ui.recording import Recording
 from tests.support.browser import Watched
 
 WIDTH, HEIGHT = 1080, 720
-MOST_BYTES = 120_000
+MAX_BYTES = 120_000
 DOCS = Path(__file__).parents[2] / "docs"
 IMAGES = {"overview": "overview", "devices": "devices?size=50", "device": "", "control": "control"}
 
@@ -32,7 +32,7 @@ def test_a_picture_of_the_page_is_small_and_shown_in_the_documents(
     target.write_bytes(webp(shown))
     data = target.read_bytes()
     assert data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    assert len(data) <= MOST_BYTES
+    assert len(data) <= MAX_BYTES
     assert f"images/{target.name}" in (DOCS / "operations.md").read_text()
     assert (DOCS / "images" / target.name).is_file()
 

@@ -72,10 +72,10 @@ async def test_the_controller_agent_stands_once_for_each_candidacy() -> None:
     app: Any = faust.App("agent", broker=f"{CONSUMER_SCHEME}://nowhere", store="memory://", autodiscover=False)
     stood: list[Any] = []
 
-    async def stand(producer: Any) -> None:
+    async def run(producer: Any) -> None:
         stood.append(producer)
 
-    fake: Any = SimpleNamespace(stand=stand, standing=False)
+    fake: Any = SimpleNamespace(run=run, running=False)
     producer: Any = "the producer"
     agent: Any = controller.declare(app, fake, lambda: producer)
     async with agent.test_context() as tester:

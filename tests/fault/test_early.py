@@ -24,14 +24,14 @@ from tests.support.process import kill_hard, wait_for
 from tests.support.udp import frames_that_fit, granted_bytes, send_all
 
 BUSY = int(os.environ.get("KLAIS_TEST_BUSY", "1")) * (os.cpu_count() or 1)
-MOST_S = 120  # a busy loop ends by itself then, whatever becomes of the test
+MAX_S = 120  # a busy loop ends by itself then, whatever becomes of the test
 SMALL = 262_144  # a burst of the sender fits
 
 
 @contextmanager
 def busy_machine() -> Iterator[None]:
     """Loops that want all of each CPU."""
-    loop = f"import time\nend = time.monotonic() + {MOST_S}\nwhile time.monotonic() < end: pass"
+    loop = f"import time\nend = time.monotonic() + {MAX_S}\nwhile time.monotonic() < end: pass"
     loops = [subprocess.Popen([sys.executable, "-S", "-c", loop]) for _ in range(BUSY)]
     try:
         yield

@@ -172,7 +172,7 @@ def test_a_stopped_model_is_given_up_and_the_next_one_answers(engine: None) -> N
 
 def test_a_model_that_finds_no_memory_at_its_start_is_a_template(engine: None) -> None:
     path, digest = shipped_file()
-    model = LanguageModel(path, digest, timeout_s=TIMEOUT_S, is_own=True, most_bytes=128 << 20)
+    model = LanguageModel(path, digest, timeout_s=TIMEOUT_S, is_own=True, max_bytes=128 << 20)
     try:
         found = explain(FACTS, model, "own")
         assert found.by == "template" and found.text == template_text(FACTS)

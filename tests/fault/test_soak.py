@@ -18,14 +18,14 @@ from tests.support.stage import Sending, held_against, stage
 
 MINUTES = float(os.environ.get("KLAIS_TEST_SOAK_MINUTES", "2"))
 SEED = int(os.environ.get("KLAIS_TEST_SOAK_SEED", "1"))
-LEAST_ROUNDS = 3
+MIN_ROUNDS = 3
 FRAMES_PER_S = 500
 # Generous: what ten times of the usual would be.
-MOST = {"rss_mb": 1500.0, "fds": 1000.0}
+LIMITS = {"rss_mb": 1500.0, "fds": 1000.0}
 # Between the second third of a long run and the last: what grows with time grows by more.
 JUDGED_MINUTES = 30
-MOST_GROWTH = {"rss_mb": 40.0, "fds": 20.0, "klais_stats": 5.0, "klais-devices-changelog": 20.0, "klais_control": 2.0}
-MOST_LAG = 2000  # raw records, in a round in which all had recovered
+MAX_GROWTH = {"rss_mb": 40.0, "fds": 20.0, "klais_stats": 5.0, "klais-devices-changelog": 20.0, "klais_control": 2.0}
+MAX_LAG = 2000  # raw records, in a round in which all had recovered
 
 
 @pytest.mark.timeout(3600 + 10 * 60 * MINUTES)
@@ -35,7 +35,7 @@ def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
         soak.wait_well()
         until_s = time.monotonic() + 60 * MINUTES
         with Sending(soak.edge.udp_port, tmp_path / "faults.manifest", FRAMES_PER_S, id_prefix="storm-"):
-            while time.monotonic() < until_s or len(soak.rounds) < LEAST_ROUNDS:
+            while time.monotonic() < until_s or len(soak.rounds) < MIN_ROUNDS:
                 soak.round()
                 print(json.dumps(soak.rounds[-1]), flush=True)
         soak.wait_well()
@@ -65,15 +65,18 @@ def test_random_faults_lose_and_double_nothing(tmp_path: Path) -> None:
 def flat(rounds: list[dict[str, Any]]) -> None:
     """Nothing has grown beyond all bounds, nor, in a run that is long enough to tell, from third to third."""
     for found in rounds:
-        used = {name: value for name, value in found.items() if name.endswith(tuple(MOST))}
+        used = {name: value for name, value in found.items() if name.endswith(tuple(LIMITS))}
         wrong = {
-            name: value for name, value in used.items() for kind in MOST if name.endswith(kind) and value > MOST[kind]
+            name: value
+            for name, value in used.items()
+            for kind in LIMITS
+            if name.endswith(kind) and value > LIMITS[kind]
         }
         assert not wrong, found
     if MINUTES >= JUDGED_MINUTES:
         grown = growth(rounds)
         too_much = {
-            n: by for n, by in grown.items() for kind in MOST_GROWTH if n.endswith(kind) and by > MOST_GROWTH[kind]
+            n: by for n, by in grown.items() for kind in MAX_GROWTH if n.endswith(kind) and by > MAX_GROWTH[kind]
         }
         assert not too_much, grown
-        assert grown["lag"] < MOST_LAG, grown
+        assert grown["lag"] < MAX_LAG, grown

@@ -38,8 +38,8 @@ def test_stopped_or_killed_a_training_never_touches_the_lanes(tmp_path: Path, sn
             lane.send(name, payload(lane.rng), 10.0)
         assert int(lane.state.tally[0]) == before + frames
 
-    for most_s, how in ((3600.0, signal.SIGKILL), (1.0, signal.SIGSTOP)):
-        keeper, ended = TypeKeeper(settings, in_use, Lanes(), most_s), []
+    for max_s, how in ((3600.0, signal.SIGKILL), (1.0, signal.SIGSTOP)):
+        keeper, ended = TypeKeeper(settings, in_use, Lanes(), max_s), []
         runs = threading.Thread(target=lambda keeper=keeper, ended=ended: ended.append(keeper.train(snapshot)))
         runs.start()
         assert poll_until(lambda keeper=keeper: keeper.training is not None, 30 * PATIENCE), "it began"
@@ -57,7 +57,7 @@ def test_stopped_or_killed_a_training_never_touches_the_lanes(tmp_path: Path, sn
     assert keeper.train(snapshot), "the next one works: nothing was left behind"
     assert len(in_use.current.names) == len(KINDS) and [model.active for model in store.models(KIND)] == [True]
     load(180)
-    assert lane.facts("camera-a").type == "camera" and lane.told == []
+    assert lane.facts("camera-a").type == "camera" and lane.flags == []
 
 
 def test_a_training_out_of_memory_fails_and_nothing_else_does(tmp_path: Path, snapshot: Snapshot) -> None:

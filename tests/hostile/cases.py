@@ -40,10 +40,10 @@ def shown(value: bytes) -> str:
     return f"seed {SEED}: {value.hex()}"
 
 
-def mutated(random: np.random.Generator, value: bytes, others: list[bytes], most: int = 8) -> bytes:
+def mutated(random: np.random.Generator, value: bytes, others: list[bytes], max_count: int = 8) -> bytes:
     """One input with a few random changes: bytes, lengths, pieces of itself and of others."""
     out = bytearray(value)
-    for _ in range(int(random.integers(1, most + 1))):
+    for _ in range(int(random.integers(1, max_count + 1))):
         at = int(random.integers(0, len(out) + 1))
         kind = int(random.integers(0, 8))
         if kind == 0 and out:
@@ -94,10 +94,10 @@ ODD: list[Any] = [
 """What stands in records in place of what belongs there."""
 
 
-def changed(random: np.random.Generator, record: Any, most: int = 3) -> Any:
-    """A JSON value in which up to ``most`` parts are something else, gone, or there under another name."""
+def changed(random: np.random.Generator, record: Any, max_count: int = 3) -> Any:
+    """A JSON value in which up to ``max_count`` parts are something else, gone, or there under another name."""
     out = _copy(record)
-    for _ in range(int(random.integers(1, most + 1))):
+    for _ in range(int(random.integers(1, max_count + 1))):
         places: list[tuple[Any, Any]] = []
         _places(out, places)
         if not places:

@@ -38,7 +38,7 @@ DEFAULTS = Settings(control_auto=True)
 
 
 def flags(count: int, cause: str = "level") -> list[FlagSeen]:
-    return [FlagSeen(f"dev-{k}", "t", cause, T0_MS + k, 12.0 + k, 9.0, 5.0, says="t is 9") for k in range(count)]
+    return [FlagSeen(f"dev-{k}", "t", cause, T0_MS + k, 12.0 + k, 9.0, 5.0, explanation="t is 9") for k in range(count)]
 
 
 def grouping() -> Grouping:
@@ -278,7 +278,7 @@ def test_any_flag_is_read_or_left_out() -> None:
             made.absorb(flags(1)[0])
             made.settle(T0_MS + 100), made.settle(T0_MS + 100_000)
             for one in made.incidents.values():
-                assert escape(one.state()["says"]).isprintable()
+                assert escape(one.state()["explanation"]).isprintable()
                 orjson.dumps(one.state())
         except Exception as error:
             raise AssertionError(on_failure(wrong)) from error

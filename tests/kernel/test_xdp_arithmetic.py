@@ -304,6 +304,6 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
 
     assert numbers.pop("KLAIS_SIGNED_MAGIC") == signing.SIGNED_MAGIC
     assert numbers.pop("KLAIS_MAC_BYTES") == signing.TAG_SIZE
-    assert numbers.pop("KLAIS_LEAST_SIGNED") == signing.LEAST_SIGNED
+    assert numbers.pop("KLAIS_MIN_SIGNED_BYTES") == signing.MIN_SIGNED_BYTES
     assert numbers.pop("KLAIS_PORT_WORDS") == layout.PORTS["bits"].shape[0]
     assert numbers == {}, "the header has numbers that Python does not mirror"

@@ -44,8 +44,8 @@ class BreakerMachine(RuleBasedStateMachine):
             assert moved is State.CLOSED
             self.reopened = 0
         else:
-            most = FAILURES if before is State.CLOSED else 1
-            assert (moved is State.OPEN) == (self.failures >= most or self.silence_s >= TIMEOUT_S)
+            limit = FAILURES if before is State.CLOSED else 1
+            assert (moved is State.OPEN) == (self.failures >= limit or self.silence_s >= TIMEOUT_S)
         if moved:
             self.entered(moved, before)
         elif before is not State.OPEN and before is not State.HALF_OPEN:

@@ -21,7 +21,7 @@ FLAGS = st.builds(
     partition=st.integers(0, 12),
     edge=st.one_of(st.none(), st.integers(0, 12)),
     firmware=st.sampled_from(["", "1.0", "2.0"]),
-    says=st.text(max_size=20),
+    explanation=st.text(max_size=20),
 )
 
 

@@ -270,9 +270,9 @@ def test_every_frame_is_accounted_for(moves, lim, queue_limit):
     state, raw, _, outputs, _ = run(moves, [lim], queue_limit)
     verdicts = state.tally[:VERDICTS]
     dropped = int(verdicts.sum() - verdicts[Reason.PASSED] - verdicts[Reason.QUEUED])
-    put_out = sum(map(len, outputs))
-    assert put_out == int(verdicts[Reason.PASSED] + state.tally[Tally.RELEASED])
-    assert int(verdicts.sum()) == put_out + state.queue.depth + dropped
+    published = sum(map(len, outputs))
+    assert published == int(verdicts[Reason.PASSED] + state.tally[Tally.RELEASED])
+    assert int(verdicts.sum()) == published + state.queue.depth + dropped
     assert len(raw) == int(state.tally[Tally.RAW_RECORDS])
 
 

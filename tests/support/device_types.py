@@ -43,13 +43,13 @@ KINDS: dict[str, tuple[Payload, float]] = {"thermostat": (thermostat, 60.0), "ca
 
 
 class TypedLane:
-    """A lane with fingerprints, fed one frame at a time, and its replay; ``told`` are the records of its flags."""
+    """A lane with fingerprints, fed one frame at a time, and its replay; ``flags`` are the records of its flags."""
 
     def __init__(self, in_use: TypesInUse | None = None, seed: int = 1) -> None:
         self.in_use = in_use or TypesInUse()
         self.detector = Typed(ZScore(1000.0, 60_000, 60_000), self.in_use)
         self.state, self.again = LaneState(detector=self.detector), LaneState()
-        self.rng, self.at_s, self.told, self.steps = np.random.default_rng(seed), 0.0, [], 0
+        self.rng, self.at_s, self.flags, self.steps = np.random.default_rng(seed), 0.0, [], 0
         self._sequence: dict[str, int] = {}
 
     def send(self, name: str, payload: bytes, wait_s: float) -> list[dict]:
@@ -60,10 +60,10 @@ class TypedLane:
         value = batch([encode_frame(name, number, payload)], n, at_ns)
         step = take_raw(self.state, n, value, limits(), bounds(), at_ns)
         self.steps += 1
-        told = self._records(step)
-        assert told == self._records(replay(self.again, step.record, value))
-        self.told += [orjson.loads(record) for record in told]
-        return [orjson.loads(record) for record in told]
+        flags = self._records(step)
+        assert flags == self._records(replay(self.again, step.record, value))
+        self.flags += [orjson.loads(record) for record in flags]
+        return [orjson.loads(record) for record in flags]
 
     @staticmethod
     def _records(step: Step) -> list[bytes]:
@@ -88,7 +88,7 @@ def some_fleet(devices: int = 5, frames: int = 40) -> tuple[TypedLane, Snapshot]
     for kind in KINDS:
         for n in range(devices):
             lane.be(f"{kind}-{n}", kind, frames)
-    assert lane.told == []
+    assert lane.flags == []
     return lane, snapshot_of(lane.detector.samples(lane.state.used), lane.state.path_names)
 
 

@@ -306,8 +306,8 @@ class NaiveLane:
         self.devices[key] = device
         return verdict
 
-    def release(self, now_ns: int, lim: Limits, most: int) -> list[bytes]:
+    def release(self, now_ns: int, lim: Limits, max_count: int) -> list[bytes]:
         self._refill(now_ns, lim)
-        count = max(0, min(len(self.queue), int(self.bucket.tokens), most))
+        count = max(0, min(len(self.queue), int(self.bucket.tokens), max_count))
         self.bucket.tokens -= count
         return self.queue.pop(count)

@@ -62,14 +62,14 @@ class Lines:
 
 
 @contextmanager
-def lines_run(most: int) -> Iterator[Lines]:
-    """Count the lines of Python that the block runs, in any file; raise AssertionError at more than ``most``."""
+def lines_run(max_count: int) -> Iterator[Lines]:
+    """Count the lines of Python that the block runs, in any file; raise AssertionError at more than ``max_count``."""
     lines = Lines()
 
     def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
         if event == "line":
             lines.count += 1
-            assert lines.count <= most, f"more than {most} lines of Python"
+            assert lines.count <= max_count, f"more than {max_count} lines of Python"
         return trace
 
     before = sys.gettrace()

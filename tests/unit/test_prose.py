@@ -17,7 +17,7 @@ from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame
 from klais.edge import linger
 from klais.kafka.topics import Topics
-from klais.telemetry.landing import LATE_MOST, OVER_S
+from klais.telemetry.landing import MAX_LATE_SHARE, OVER_S
 from klais.telemetry.metrics import EdgeMetrics, WorkerMetrics
 from klais.telemetry.snapshots import EdgeSnapshot, WorkerSnapshot
 
@@ -182,7 +182,7 @@ def percent(share: float) -> str:
         ("control.md", f"in {offenders.OFTEN} of {offenders.WINDOW} seconds"),
         ("control.md", f"blocks them for {offenders.FIRST_S:.0f} s"),
         ("extending.md", f"float64 `[n <= {forecast.WINDOW_S}, {len(forecast.FEATURES)}]`"),
-        ("extending.md", f"Below {forecast.LEAST_ROWS} rows"),
+        ("extending.md", f"Below {forecast.MIN_FORECAST_ROWS} rows"),
         ("glossary.md", f"counters, newest flag; {ROW.itemsize} bytes"),
         ("adr/0005-store-device-rows-as-raw-structs.md", f"numpy structured record of {ROW.itemsize} bytes"),
         ("operations.md", f"more than {linger.BUSY} of a core"),
@@ -193,7 +193,7 @@ def percent(share: float) -> str:
         ("operations.md", f"{linger_of(Settings().latency_ms):.0f} ms with the default"),
         (
             "operations.md",
-            f"more than {percent(LATE_MOST)} of the batches of the last {OVER_S:.0f} s landed later",
+            f"more than {percent(MAX_LATE_SHARE)} of the batches of the last {OVER_S:.0f} s landed later",
         ),
     ],
 )

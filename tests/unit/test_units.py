@@ -15,7 +15,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted(path.name for path in DEPLOY.glob("*.service"))
 DROP_INS = sorted(DEPLOY.glob("*.service.d/*.conf"))
 # Exposure from 0 to 10, as `systemd-analyze security` counts. The kernel's filter needs rights that nothing else does.
-MOST, MOST_WITH_XDP = 2.5, 4.5
+MAX_EXPOSURE, MAX_EXPOSURE_WITH_XDP = 2.5, 4.5
 
 
 @pytest.fixture
@@ -67,13 +67,13 @@ def test_systemd_takes_the_units(analyze: str, tmp_path: Path, drop_ins: bool) -
 def test_a_unit_leaves_little_open(analyze: str, tmp_path: Path, name: str) -> None:
     unit = copies(tmp_path, False) / name
     unit.write_text((DEPLOY / name).read_text())  # with the user it has: root would count
-    assert exposure(analyze, unit) <= (MOST_WITH_XDP if "xdp" in name else MOST)
+    assert exposure(analyze, unit) <= (MAX_EXPOSURE_WITH_XDP if "xdp" in name else MAX_EXPOSURE)
 
 
 def test_an_edge_with_the_filter_leaves_little_open(analyze: str, tmp_path: Path) -> None:
     unit = copies(tmp_path, True) / "klais-edge.service"
     unit.write_text((DEPLOY / unit.name).read_text())
-    assert exposure(analyze, unit) <= MOST_WITH_XDP
+    assert exposure(analyze, unit) <= MAX_EXPOSURE_WITH_XDP
 
 
 def test_each_process_has_folders_of_its_own() -> None:

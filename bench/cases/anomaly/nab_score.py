@@ -88,8 +88,8 @@ def _only_the_best(gain: Floats, window: npt.NDArray[np.int64], fn_weight: float
 
 def best(files: Mapping[str, LabelledFile], profile: str = "standard") -> tuple[float, float]:
     """NAB's score (0 to 100) at the one threshold that is best for all files together, and that threshold."""
-    thresholds, gained, most = curve(files, *PROFILES[profile])
-    if not len(gained) or most <= 0 or gained.max() <= 0:
+    thresholds, gained, attainable = curve(files, *PROFILES[profile])
+    if not len(gained) or attainable <= 0 or gained.max() <= 0:
         return 0.0, math.inf
     at = int(np.argmax(gained))
-    return float(100.0 * gained[at] / most), float(thresholds[at])
+    return float(100.0 * gained[at] / attainable), float(thresholds[at])

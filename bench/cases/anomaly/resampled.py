@@ -7,7 +7,7 @@ from bench.cases.anomaly.nab_score import probation
 File = tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]
 Corpus = dict[str, File]
 SEED = 0
-LEAST_WINDOW = 3  # rows
+MIN_WINDOW = 3  # rows
 
 
 def corpora(original: Corpus, seed: int = SEED) -> dict[str, Corpus]:
@@ -75,7 +75,7 @@ def pieces(original: Corpus, rng: np.random.Generator, factor: int, rows: int) -
 
 def _moved(windows: list[tuple[int, int]], index: np.ndarray) -> list[tuple[int, int]]:
     spans = [(int(np.searchsorted(index, a)), int(np.searchsorted(index, b, side="right")) - 1) for a, b in windows]
-    return [(a, b) for a, b in spans if a < len(index) and b - a >= LEAST_WINDOW]
+    return [(a, b) for a, b in spans if a < len(index) and b - a >= MIN_WINDOW]
 
 
 def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -93,4 +93,4 @@ def _valid(file: File) -> File:
     t, x, windows = file
     begin = probation(len(x))
     kept = [(max(a, begin), b) for a, b in windows if (a + b) // 2 >= begin]
-    return np.asarray(t, float), np.asarray(x, float), [(a, b) for a, b in kept if b - a >= LEAST_WINDOW]
+    return np.asarray(t, float), np.asarray(x, float), [(a, b) for a, b in kept if b - a >= MIN_WINDOW]

@@ -106,11 +106,11 @@ def plain_edge(bench: Bench) -> dict[str, float]:
 
     try:
         wait_for(lambda: "receives" in _log(child), 30, "the plain edge receives")
-        most = run_at(PLAIN_EDGE_RATE)["frames_per_s"]
+        capacity = run_at(PLAIN_EDGE_RATE)["frames_per_s"]
         _wait_until_still(ends)
         return {
-            "frames_per_s": most,
-            "cpu_us_per_frame": run_at(SUSTAINED * most)["cpu_us_per_frame"],
+            "frames_per_s": capacity,
+            "cpu_us_per_frame": run_at(SUSTAINED * capacity)["cpu_us_per_frame"],
             "rss_mb": child.rss_mb(),
         }
     finally:

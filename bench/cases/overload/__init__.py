@@ -39,7 +39,7 @@ from klais.telemetry.stats import total
 FACTORS = (1.4, 2.0)
 TRIES = 3
 CPU_SHARES = (0.2, 0.1)  # the minimum: the least quota is 1 ms, of a period of 10
-OFFERED_MOST = 320_000.0  # frames/s that one sender, an edge and a broker can handle next to the worker on two cores
+MAX_OFFERED = 320_000.0  # frames/s that one sender, an edge and a broker can handle next to the worker on two cores
 CALM_S = 12.0
 CALM_SHARE = 0.3  # of the capacity: the load before and after
 END_S = 2.5  # the sender's own end, and the last window
@@ -59,20 +59,20 @@ NORMAL_S = 0.25  # seconds of capacity: the backlog is below this in normal oper
 HELD = ("goodput_share", "settled_s", "normal_s", "unaccounted")
 
 
-def settled_after(rows: Floats, begin_s: float, end_s: float, least_per_s: float) -> float:
+def settled_after(rows: Floats, begin_s: float, end_s: float, min_per_s: float) -> float:
     """Seconds from the start of the step to the first window from which on every one lands that much."""
     starts = np.arange(begin_s, end_s - WINDOW_S, SAMPLE_S)
-    bad = [at for at in starts if landed_per_s(rows, at, at + WINDOW_S) < least_per_s]
+    bad = [at for at in starts if landed_per_s(rows, at, at + WINDOW_S) < min_per_s]
     return float(bad[-1] + SAMPLE_S - begin_s) if bad else 0.0
 
 
-def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, most: float) -> float:
-    """Seconds from the start of the step until the worker is never idle and at most ``most`` frames wait.
+def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, max_s: float) -> float:
+    """Seconds from the start of the step until the worker is never idle and at most ``max_s`` frames wait.
 
     The controller's part, independent of the machine's speed: a worker with its whole share (``cpus``) in use.
     """
     step = [second for second in series if 0 <= second["at_s"] < seconds - END_S]
-    bad = [s["at_s"] for s in step if s["cpu_worker"] < WHOLE_SHARE * cpus - CLOCK_S or s["waiting"] > most]
+    bad = [s["at_s"] for s in step if s["cpu_worker"] < WHOLE_SHARE * cpus - CLOCK_S or s["waiting"] > max_s]
     return float(bad[-1] + 1) if bad else 0.0
 
 
@@ -95,13 +95,13 @@ def load_ends(rows: Floats, before_s: float) -> float:
     return float(at[np.searchsorted(received, last, "left")])
 
 
-def normal_after(rows: Floats, begin_s: float, most: float) -> float | None:
-    """Seconds from the end of the load until at most ``most`` frames wait, permanently; None = not in the observed
+def normal_after(rows: Floats, begin_s: float, max_s: float) -> float | None:
+    """Seconds from the end of the load until at most ``max_s`` frames wait, permanently; None = not in the observed
     time.
     """
     after = column(rows, "at_s") >= begin_s
     at = column(rows, "at_s")[after]
-    bad = np.flatnonzero(waiting(rows)[after] > most)
+    bad = np.flatnonzero(waiting(rows)[after] > max_s)
     if not len(bad):
         return 0.0
     later = at[bad[-1] + 1 :]
@@ -302,7 +302,7 @@ def offerable(experiment: Experiment, last: bool) -> float | None:
         if last:
             raise
         return None
-    return capacity if last or max(FACTORS) * capacity <= OFFERED_MOST else None
+    return capacity if last or max(FACTORS) * capacity <= MAX_OFFERED else None
 
 
 def run(bench: Bench) -> Result:

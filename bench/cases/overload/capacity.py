@@ -17,12 +17,12 @@ from klais.config.load import Settings
 
 DEVICES = 10_000
 STILL = 1.15  # ratio of two probes, or of two speeds within a step: up to here the machine was steady
-LEAST_RATE, FIRST_RATE, MOST_RATE = (
+MIN_RATE, FIRST_RATE, MAX_RATE = (
     10_000.0,
     100_000.0,
     400_000.0,
 )  # frames/s: bounds, and the first rate without a known capacity
-PROBES_MOST = 12
+MAX_PROBES = 12
 # The measured part of a short probe has one checkpoint of each lane. The flow comes in bursts of up to 40,000 frames, #
 # and even a steady machine has slow moments: so the mean over the step is compared with a mean over half a minute.
 PROBE_S, LONG_S, PROBE_SKIP_S = 8.0, 30.0, 3.0
@@ -91,10 +91,10 @@ def search(probe: Callable[[float, float], tuple[float, float]], first_rate: flo
     Raises
     ------
     BenchFailed
-        No short and long one in a row of ``PROBES_MOST`` overload.
+        No short and long one in a row of ``MAX_PROBES`` overload.
     """
     rate, lasts_s = _offerable(first_rate), PROBE_S
-    for _ in range(PROBES_MOST):
+    for _ in range(MAX_PROBES):
         landed, sent = probe(rate, lasts_s)
         saturated = landed < SATURATED * sent
         if saturated and lasts_s == LONG_S:
@@ -102,12 +102,12 @@ def search(probe: Callable[[float, float], tuple[float, float]], first_rate: flo
         lasts_s = LONG_S if saturated else PROBE_S  # the supposed limit was none
         rate = _offerable(ABOVE * landed if saturated else UP * rate)
     raise BenchFailed(
-        f"{PROBES_MOST} probes, up to {MOST_RATE:,.0f} frames/s, do not overload the worker: give it less CPU"
+        f"{MAX_PROBES} probes, up to {MAX_RATE:,.0f} frames/s, do not overload the worker: give it less CPU"
     )
 
 
 def _offerable(rate: float) -> float:
-    return min(max(rate, LEAST_RATE), MOST_RATE)
+    return min(max(rate, MIN_RATE), MAX_RATE)
 
 
 def capacity_of(bench: Bench, group: Path, anomaly_rate: float, known: float | None = None) -> float:

@@ -80,12 +80,12 @@ def at_rate(bench: Bench, gateway: Gateway, rate: float, seconds: float) -> dict
 
 
 def highest(
-    bench: Bench, gateway: Gateway, start: float, seconds: float, growth: float = 2.0, most: int = PROBES
+    bench: Bench, gateway: Gateway, start: float, seconds: float, growth: float = 2.0, max_probes: int = PROBES
 ) -> dict[str, Any]:
     """The highest rate without a loss: up by ``growth`` until frames are lost, then the gap is halved."""
     low, high, rate = 0.0, float("inf"), start
     probes = 0
-    while probes < most and (high == float("inf") or high - low > NEAR * high):
+    while probes < max_probes and (high == float("inf") or high - low > NEAR * high):
         found = at_rate(bench, gateway, rate, seconds)
         probes += 1
         if found["lost"]:

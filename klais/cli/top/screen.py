@@ -7,8 +7,8 @@ from typing import Any
 from klais.cli.output import Row
 from klais.cli.top.tabs import DEVICES, TABS, Tab
 
-MOST_DEVICES = 200
-MOST_REASON = 200
+MAX_DEVICES = 200
+MAX_REASON_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Screen:
             "sort": TABS[DEVICES].columns[sorting.column].key,
             "order": "desc" if sorting.descending else "asc",
             "q": self.filters[DEVICES] or None,
-            "size": MOST_DEVICES,
+            "size": MAX_DEVICES,
             "scope": "all",
         }
 
@@ -163,7 +163,7 @@ class Screen:
             self._finish(prompt, block)
         elif key == "backspace":
             self.prompt = replace(prompt, text=prompt.text[:-1])
-        elif len(key) == 1 and key.isprintable() and len(prompt.text) < MOST_REASON:
+        elif len(key) == 1 and key.isprintable() and len(prompt.text) < MAX_REASON_CHARS:
             self.prompt = replace(prompt, text=prompt.text + key)
 
     def _finish(self, prompt: Prompt, block: Callable[[str, str], str]) -> None:

@@ -1,6 +1,6 @@
 """Samples the end of the clean topic in separate threads: end offsets, latency, and the newest records.
 
-It reads up to ``MOST_PER_S`` records per second and skips the rest, so that sampling costs the same at any rate. It
+It reads up to ``MAX_PER_S`` records per second and skips the rest, so that sampling costs the same at any rate. It
 joins no group and commits nothing.
 """
 
@@ -23,7 +23,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.cli.up.sampler")
 
-MOST_PER_S = 1000
+MAX_PER_S = 1000
 PERIOD_S = 1.0
 KEEP_S = 5.0  # percentiles cover the latencies of this time
 NEWEST = 6
@@ -60,7 +60,7 @@ class Sampler:
         self._topic = Topics.of(settings).telemetry
         self._partitions = range(settings.partitions)
         self._stop = threading.Event()
-        self._latencies: deque[tuple[float, float]] = deque(maxlen=10 * MOST_PER_S)
+        self._latencies: deque[tuple[float, float]] = deque(maxlen=10 * MAX_PER_S)
         self._newest: deque[Newest] = deque(maxlen=NEWEST)
         self._ends: dict[int, int] | None = None
         names = (("tail", self._tail), ("ends", self._sample_ends))
@@ -128,11 +128,11 @@ class Sampler:
         while not self._stop.is_set():
             first = consumer.poll(0.1)
             if first is not None:
-                messages = [first, *consumer.consume(MOST_PER_S // 4, timeout=0)]
+                messages = [first, *consumer.consume(MAX_PER_S // 4, timeout=0)]
                 self._note(messages, time.monotonic(), time.time() * 1000)
                 count += len(messages)
             now_s = time.monotonic()
-            if count >= MOST_PER_S:
+            if count >= MAX_PER_S:
                 consumer.unassign()
                 self._stop.wait(max(0.0, begun_s + PERIOD_S - now_s))
                 return

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from klais.cli.options import MOST_PER_S, Finite
+from klais.cli.options import MAX_PER_S, Finite
 
 
 class Rate(click.ParamType):
@@ -23,8 +23,8 @@ class Rate(click.ParamType):
             number = float(value)
         except ValueError:
             number = 0.0
-        if not 0 < number <= MOST_PER_S:
-            text = f"{value!r} is neither a number above 0, at most {MOST_PER_S:,.0f}, nor `none`"
+        if not 0 < number <= MAX_PER_S:
+            text = f"{value!r} is neither a number above 0, at most {MAX_PER_S:,.0f}, nor `none`"
             self.fail(f"{text}; to stop a device, block it", param, ctx)
         return number
 

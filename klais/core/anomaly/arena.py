@@ -18,8 +18,8 @@ STORE = group((GATES, LIGHTS, FULLS, I64, I64))
 Store = tuple[Gates, Channels, Channels, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 USED, FREE, HAND = range(3)
 ROOM = 3
-LOOKS = 8  # channels examined in a search for one to evict
-LEAST_IDLE_S = 600.0  # a device is evicted after this much silence at the earliest,
+EVICTION_SAMPLES = 8  # channels examined in a search for one to evict
+MIN_IDLE_S = 600.0  # a device is evicted after this much silence at the earliest,
 IDLE_ROWS = 8.0  # and after this many of its mean intervals
 
 
@@ -68,12 +68,12 @@ def find_channel(store: Store, r: int, feature: int) -> int:
 def find_idle(state: Channels, room: npt.NDArray[np.int64], t: float) -> int:
     """Row of the device that was silent longest, and long enough, among the next few channels; -1 = none."""
     best, longest = -1, 0.0
-    for _ in range(LOOKS):
+    for _ in range(EVICTION_SAMPLES):
         k = room[HAND]
         room[HAND] = k + 1 if k + 1 < state.shape[0] else 0
         idle = t - state["t"][k]
-        least = max(LEAST_IDLE_S, IDLE_ROWS * np.float64(state["spacing"][k]))
-        if state["owner"][k] >= 0 and idle > least and idle > longest:
+        minimum = max(MIN_IDLE_S, IDLE_ROWS * np.float64(state["spacing"][k]))
+        if state["owner"][k] >= 0 and idle > minimum and idle > longest:
             best, longest = int(state["owner"][k]), idle
     return best
 
@@ -98,7 +98,9 @@ def clear_light(state: Channels, k: int) -> None:
     state["spacing"][k] = state["size"][k] = state["quantum"][k] = state["level"][k] = state["visit"][k] = 0.0
     state["run_size"][k] = state["longest"][k] = state["recent"][k] = state["peak"][k] = np.float32(0.0)
     state["up"][k] = state["down"][k] = state["visits"][k] = state["run"][k] = state["known"][k] = np.uint16(0)
-    state["mode"][k] = state["fraction"][k] = state["hour"][k] = state["place"][k] = state["told"][k] = np.uint8(0)
+    state["mode"][k] = state["fraction"][k] = state["hour"][k] = state["place"][k] = state["flag_count"][k] = np.uint8(
+        0
+    )
     for b in range(state["stored"].shape[1]):
         state["stored"][k, b] = state["expected"][k, b] = np.float32(0.0)
         state["factor"][k, b] = np.uint8(0)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 BURST_NS = 200_000_000  # unspent time that accumulates at most: one share of a second
 STRETCH, RELAX = 1.25, 0.9  # the period's factor in a second in which values were skipped, and in one with time left
-MOST_STRETCH = 360.0
+MAX_STRETCH = 360.0
 SECOND_NS = 1_000_000_000
 GATE_NS = 60.0  # time of a frame in its gate, which does not count as scoring
 
@@ -55,7 +55,7 @@ class CpuBudget:
 
     def _adapt(self, now_ns: int) -> None:
         if self._skipped:
-            self.stretch = min(MOST_STRETCH, self.stretch * STRETCH)
+            self.stretch = min(MAX_STRETCH, self.stretch * STRETCH)
         elif self._left_ns > 0.5 * BURST_NS:
             self.stretch = max(1.0, self.stretch * RELAX)
         self._second_ns, self._skipped = now_ns, 0

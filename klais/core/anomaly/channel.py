@@ -48,7 +48,7 @@ _COMMON = [
     ("fraction", "u1"),  # 1: the value has had decimals
     ("hour", "u1"),  # part of the day of the newest row, 255 = none yet
     ("place", "u1"),  # in the ring of reports
-    ("told", "u1"),  # flags so far, up to 255
+    ("flag_count", "u1"),  # flags so far, up to 255
 ]
 LIGHT = np.dtype(
     [
@@ -102,7 +102,7 @@ MEMORY_ROWS = 5000.0  # rows (of 300 s) that usual sizes remember
 DAY_MEMORY_S = 15_000.0  # seconds within a part of the day that its usual sizes remember
 FLOOR_SHARE = 2e-5  # minimum usual size, as a share of the mean size of the value (float32 resolves 6e-8 of it)
 FLOOR_QUANTA = 2.5  # and in quanta: a constant that moves by one step is not an event
-FLOOR_LEAST = 1e-36  # and of its square: nothing can be compared with a usual size of 0
+FLOOR_MIN = 1e-36  # and of its square: nothing can be compared with a usual size of 0
 CLIP = 20.0  # rows are learned with a deviation of at most this many usual sizes
 RARE = 2.4  # surprise of a level never seen before
 STUCK_FACTOR = 12.0  # a run this many times longer than usual (4th moment) is a stuck sensor
@@ -110,8 +110,8 @@ END_STOP_FACTOR = 2.5  # additional factor at the lowest or highest value so far
 THRESHOLD = 5.0  # score of a flag, in usual sizes
 YOUNG, YOUNG_S = 1.0, 2 * 86_400.0  # a new series has a threshold higher by this share, decreasing over this time
 GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag must exceed earlier reports by this factor; they halve in this time
-HABIT, MOST_HABIT = 0.5, 4.0  # the factor grows by this for each earlier flag, up to this many flags
-LONGEST_S = 3 * 86_400.0  # the longest run halves in this time
+HABIT, MAX_HABIT_FLAGS = 0.5, 4.0  # the factor grows by this for each earlier flag, up to this many flags
+RUN_HALF_LIFE_S = 3 * 86_400.0  # the longest run halves in this time
 COUNTER_STEPS = 40  # steps before a series can be classified as a counter
 MIN_VALUE = 1e-18  # values nearer to 0 count as 0: squares below the normal range of floats are slow on CPUs
 MAX_VALUE = 1e18  # values further out are clipped: the square of a difference stays within float32
@@ -178,7 +178,7 @@ def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float6
     usual, longest = np.float64(state["run_size"][r]), np.float64(state["longest"][r])
     now[STUCK] = 0.0
     if longest > 0.0 and elapsed > 0.0:
-        longest *= 1.0 - min(0.5, 0.6931 * elapsed / LONGEST_S)
+        longest *= 1.0 - min(0.5, 0.6931 * elapsed / RUN_HALF_LIFE_S)
     if step > 0.0:
         longest = max(longest, np.float64(run))
         square = (run + 1.0) * (run + 1.0)
@@ -205,8 +205,8 @@ def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]
         state["fraction"][r] = np.uint8(1)
     quantum = np.float64(state["quantum"][r])
     if size > 0.0:
-        most = min(size, 0.01 * max(abs(x), abs(before)))
-        quantum = most if quantum == 0.0 else min(quantum * 1.0005, most)
+        coarsest = min(size, 0.01 * max(abs(x), abs(before)))
+        quantum = coarsest if quantum == 0.0 else min(quantum * 1.0005, coarsest)
         if state["fraction"][r] == np.uint8(0):
             quantum = max(quantum, 1.0)
         state["quantum"][r] = np.float32(quantum)
@@ -303,7 +303,7 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
         peak *= 1.0 - min(1.0, 0.6931 * now[ELAPSED] / GUARD_S)
     report, age_s = now[REPORT], state["t"][r] - np.float64(state["began_s"][r])
     wanted = threshold * (1.0 + YOUNG * min(1.0, max(0.0, 1.0 - age_s / YOUNG_S)))
-    guard = GUARD * (1.0 + HABIT * min(MOST_HABIT, np.float64(state["told"][r])))
+    guard = GUARD * (1.0 + HABIT * min(MAX_HABIT_FLAGS, np.float64(state["flag_count"][r])))
     surprising = report >= wanted and report > guard * peak
     if report > 0.0:
         peak = max(peak, min(report, 50.0))
@@ -321,7 +321,7 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
 def count_flag(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Record that a row was flagged."""
     if now[CAUSE] > 0.0:
-        state["told"][r] = min(state["told"][r], np.uint8(254)) + np.uint8(1)
+        state["flag_count"][r] = min(state["flag_count"][r], np.uint8(254)) + np.uint8(1)
 
 
 @kernel(void(int64, F64), borrows=True, inlined=True)

@@ -79,7 +79,7 @@ def score_value(
 
 
 @kernel(int64(STORE, int64, float64, FLAGS, int64, int64, int64, float64, F64), borrows=True)
-def tell(
+def write_flag(
     store: Store,
     handle: int,
     t: float,
@@ -93,7 +93,9 @@ def tell(
     """Write the flag in ``now``; returns the index of the next one."""
     _, light, full, _, _ = store
     k = handle - 1 if handle > 0 else -handle - 1
-    told = max(light["told"][k] if handle > 0 else full["told"][k], np.uint8(1)) - np.uint8(1)  # excludes this one
+    earlier_flags = max(light["flag_count"][k] if handle > 0 else full["flag_count"][k], np.uint8(1)) - np.uint8(
+        1
+    )  # excludes this one
     began_s = np.float64(light["began_s"][k] if handle > 0 else full["began_s"][k])
     run, spacing = np.float64(0.0), np.float64(0.0)
     if handle > 0:
@@ -107,31 +109,31 @@ def tell(
         value = now[SCALE]
     score = now[REPORT] if not stuck else run * spacing / max(now[SCALE], 1e-9)
     put_flag(flags, at, frame, nth, value, now[EXPECTED], score, now[SCALE])
-    flags["cause"][at], flags["before"][at] = np.uint8(cause), told
+    flags["cause"][at], flags["before"][at] = np.uint8(cause), earlier_flags
     flags["since"][at] = np.uint8(age_code(run * spacing if stuck else t - began_s))
     return at + 1
 
 
 @kernel(int64(GATES, int64, int64, F64, FLAGS, int64, int64), borrows=True)
-def tell_rhythm(
+def write_rhythm_flag(
     gates: Gates, r: int, cause: int, seen: npt.NDArray[np.float64], flags: Flags, at: int, frame: int
 ) -> int:
     """Write a flag of the device's rhythm; returns the index of the next one."""
     put_flag(flags, at, frame, OF_INTERVAL, seen[INTERVAL_S], seen[USUAL_S], seen[SCORE], seen[USUAL_SIZE])
-    flags["cause"][at], flags["before"][at] = np.uint8(cause), gates["rhythm_told"][r]
-    gates["rhythm_told"][r] = min(gates["rhythm_told"][r], np.uint8(254)) + np.uint8(1)
+    flags["cause"][at], flags["before"][at] = np.uint8(cause), gates["rhythm_flag_count"][r]
+    gates["rhythm_flag_count"][r] = min(gates["rhythm_flag_count"][r], np.uint8(254)) + np.uint8(1)
     return at + 1
 
 
 @kernel(int64(GATES, int64, int64, FLAGS, int64, int64), borrows=True)
-def tell_absent(gates: Gates, r: int, missing: int, flags: Flags, at: int, frame: int) -> int:
+def write_absent_flags(gates: Gates, r: int, missing: int, flags: Flags, at: int, frame: int) -> int:
     """Write a flag for each field in the bits ``missing``; returns the index of the next one."""
     for k in range(gates["path"].shape[1]):
         if missing >> k & 1 == 1:
             path, absent = np.float64(gates["path"][r, k]), np.float64(gates["absent"][r, k])
             put_flag(flags, at, frame, OF_ABSENT, path, 0.0, absent, 0.0)
             flags["cause"][at] = np.uint8(_ABSENT)
-            flags["before"][at] = gates["told"][r, k] - np.uint8(1)
+            flags["before"][at] = gates["flag_count"][r, k] - np.uint8(1)
             gates["absent"][r, k] = np.uint8(0)
             at += 1
     return at

@@ -97,18 +97,18 @@ class Detector(Protocol):
     def make_room(self, capacity: int) -> None:
         """Make room for ``capacity`` rows."""
 
-    def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
+    def score(self, frames: Frames, devices: int, max_count: int, name_of: Callable[[int], str | None]) -> Found:
         """Score and learn the admitted frames of a batch.
 
-        The lane knows ``devices`` devices. The first ``most`` flags are written. ``name_of`` returns the name of a
+        The lane knows ``devices`` devices. The first ``max_count`` flags are written. ``name_of`` returns the name of a
         field by the lower half of its path's hash.
         """
 
     def features(self, row: int) -> Iterable[Feature]:
         """The learned features of the device in ``row``."""
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
-        """Profiles of rows ``begin`` to ``end`` that changed since the last save, up to about ``most_bytes``.
+    def dump_some(self, begin: int, end: int, max_bytes: int) -> tuple[Saved, int]:
+        """Profiles of rows ``begin`` to ``end`` that changed since the last save, up to about ``max_bytes``.
 
         Returns the profiles and the row to continue with.
         """

@@ -113,8 +113,8 @@ def _what(flag: FlagFacts) -> str:
         return f"{name} was {flag.value:.6g}, expected about {flag.expected:.6g} ({z:+.1f} standard deviations)"
     rate = " a second" if flag.cause & COUNTER else ""
     if kind == Cause.NOISE:
-        most = f"in the wildest hour of the last days it was {flag.expected:.3g}"
-        return f"{name} changed by about {flag.value:.3g}{rate} from row to row for an hour; {most}"
+        wildest = f"in the wildest hour of the last days it was {flag.expected:.3g}"
+        return f"{name} changed by about {flag.value:.3g}{rate} from row to row for an hour; {wildest}"
     because = _EXPECTED_BECAUSE.get(kind, "its usual level")
     seen = f"{name} {'grew by' if rate else 'was'} {flag.value:.6g}{rate}"
     expected = f"expected about {flag.expected:.6g} ± {flag.scale:.3g} ({because})"

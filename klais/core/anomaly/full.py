@@ -17,7 +17,7 @@ from klais.core.anomaly.channel import (
     DRIFT,
     ELAPSED,
     EXPECTED,
-    FLOOR_LEAST,
+    FLOOR_MIN,
     FLOOR_QUANTA,
     FLOOR_SHARE,
     FULLS,
@@ -67,7 +67,7 @@ _FAST = np.array([1.0, 3.0, 6.0, 1.0, 6.0, 96.0, 48.0, 3.0, 1.0])
 _SLOW = np.array([300.0, 300.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 _WEIGHT = np.array([0.6, 0.8, 0.8, 0.7, 0.8, 0.88, 0.9, 0.6, 0.5])
 SLOW_RESIDUAL = 5  # the view that is checked for drift
-_REPORT_ROWS, _RAMP, _LEAST_ROWS = 96.0, 32.0, 12.0  # memory of past reports
+_REPORT_ROWS, _RAMP, _MIN_ROWS = 96.0, 32.0, 12.0  # memory of past reports
 _VISIT_WEIGHT = 0.05
 DRIFT_FACTOR = 6.0  # a slow residual this many times its usual size of a day ago is a drift
 SLOW_LATCH = 2 * HOURS  # parts of the day after any flag without a drift or noise flag, which may have the same cause
@@ -196,12 +196,12 @@ def judge_drift(state: Channels, r: int, e: float, floor: float, now: npt.NDArra
 
 
 @kernel(void(FULLS, int64, F64), borrows=True)
-def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Compare each view with its usual size, overall and at this hour, and learn it; set SURPRISE and its cause."""
     row, b = now[ROW], int(now[HOUR])
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
-    floor_row = max(share, quanta) ** 2 + FLOOR_LEAST
-    floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_LEAST
+    floor_row = max(share, quanta) ** 2 + FLOOR_MIN
+    floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_MIN
     memory = max(300.0, MEMORY_ROWS * now[LENGTHS])
     by_hour = min(0.5, now[SPACING] / DAY_MEMORY_S)
     best = 0.0
@@ -243,7 +243,7 @@ def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 @kernel(void(FULLS, int64, F64), borrows=True)
 def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Report a surprise only if it exceeds all recent ones, stored as a ring with the largest of each block."""
-    rows = max(_LEAST_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
+    rows = max(_MIN_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
     size = max(1.0, _REPORT_ROWS * now[LENGTHS] / BLOCKS)
     block, recent = float(state["block"][r]) + 1.0, float(state["recent"][r])
     place = np.int64(state["place"][r])
@@ -267,7 +267,7 @@ def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 
 @kernel(void(FULLS, int64, F64), borrows=True)
-def tell_slow(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+def report_slow_changes(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """A drift or noise is told unless another flag of the last two days may have the same cause."""
     if now[CAUSE] > 0.0:
         state["latch"][r] = np.uint8(SLOW_LATCH)
@@ -297,7 +297,7 @@ def score_full(
         return
     judge_noise(state, r, now)
     expect_by_hour(state, r, now)
-    look(state, r, now)
+    compare_views(state, r, now)
     keep_level(state, r, now)
     rare = rarity(state, r, 0, now[INPUT])
     rare = RARE * max(rare, rarity(state, r, 1, now[INPUT] - np.float64(state["slow"][r, 0])))
@@ -306,5 +306,5 @@ def score_full(
         now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
     report_full(state, r, now)
     decide_flag(state, r, threshold, now)
-    tell_slow(state, r, now)
+    report_slow_changes(state, r, now)
     count_flag(state, r, now)

@@ -32,13 +32,13 @@ GATE = np.dtype(
         ("buckets", "<u2"),  # buckets learned
         ("absent", "u1", (MAX_FIELDS,)),  # frames in a row without the field
         ("present", "u1", (MAX_FIELDS,)),  # frames in a row with it, until it counts as steady
-        ("told", "u1", (MAX_FIELDS,)),  # flags of its absence so far
+        ("flag_count", "u1", (MAX_FIELDS,)),  # flags of its absence so far
         ("steady", "u1"),  # bit k: field k is in every frame
         ("waiting", "u1"),  # bit k: it is absent now
         ("slots", "u1"),
         ("used", "u1"),  # bit k: field slot k was used since the last sweep of the slots
         ("misses", "u1"),  # fields without a slot since the last sweep
-        ("rhythm_told", "u1"),  # flags of the rhythm so far
+        ("rhythm_flag_count", "u1"),  # flags of the rhythm so far
         ("watched", "u1"),  # 1: new channels are of the full tier
         ("spare", "u1"),
     ],
@@ -49,7 +49,7 @@ GATES = record(GATE)[::1]
 Gates = npt.NDArray[np.void]
 STEADY_FRAMES = 64  # frames in a row with a field before its absence is flagged; more after each flag
 ABSENT_FRAMES = 3  # frames in a row without it before it is flagged
-MOST_TOLD = 3  # a field that was missing this often is optional
+MAX_FLAGS = 3  # a field that was missing this often is optional
 _ONE, _ZERO = np.uint8(1), np.uint8(0)
 
 
@@ -58,7 +58,7 @@ def empty_slot(gates: Gates, r: int, k: int) -> None:
     """Clear the state of the field in slot ``k``."""
     gates["path"][r, k] = np.uint32(0)
     gates["low"][r, 1 + k] = gates["high"][r, 1 + k] = np.float32(0.0)
-    gates["absent"][r, k] = gates["present"][r, k] = gates["told"][r, k] = _ZERO
+    gates["absent"][r, k] = gates["present"][r, k] = gates["flag_count"][r, k] = _ZERO
     others = np.uint8(0xFF ^ (1 << k))
     gates["steady"][r] &= others
     gates["waiting"][r] &= others
@@ -73,7 +73,7 @@ def empty_gate(gates: Gates, r: int, owner: int) -> None:
     gates["last"][r, 0] = gates["last"][r, 1] = np.float32(0.0)
     gates["frames"][r] = gates["buckets"][r] = np.uint16(0)
     gates["steady"][r] = gates["waiting"][r] = gates["slots"][r] = gates["used"][r] = gates["misses"][r] = _ZERO
-    gates["rhythm_told"][r] = gates["watched"][r] = _ZERO
+    gates["rhythm_flag_count"][r] = gates["watched"][r] = _ZERO
     gates["low"][r, 0] = gates["high"][r, 0] = np.float32(0.0)
     for k in range(MAX_FIELDS):
         empty_slot(gates, r, k)
@@ -82,16 +82,16 @@ def empty_gate(gates: Gates, r: int, owner: int) -> None:
 @kernel(int64(GATES, int64, int64), borrows=True)
 def observe_fields(gates: Gates, r: int, here: int) -> int:
     """Record which slots' fields a frame has (bits ``here``); returns the bits of fields missing for too long."""
-    told = 0
+    missing = 0
     steady, waiting = int(gates["steady"][r]), int(gates["waiting"][r])
     for k in range(np.int64(gates["slots"][r])):
         bit = 1 << k
         if here & bit != 0:
             gates["absent"][r, k] = _ZERO
             waiting &= ~bit
-            if steady & bit == 0 and gates["told"][r, k] < MOST_TOLD:
+            if steady & bit == 0 and gates["flag_count"][r, k] < MAX_FLAGS:
                 gates["present"][r, k] += _ONE
-                if gates["present"][r, k] >= min(250, STEADY_FRAMES * (1 + int(gates["told"][r, k]))):
+                if gates["present"][r, k] >= min(250, STEADY_FRAMES * (1 + int(gates["flag_count"][r, k]))):
                     steady |= bit
         elif steady & bit != 0:
             gates["absent"][r, k] += _ONE
@@ -99,10 +99,10 @@ def observe_fields(gates: Gates, r: int, here: int) -> int:
             if gates["absent"][r, k] >= ABSENT_FRAMES:
                 steady &= ~bit
                 waiting &= ~bit
-                told |= bit
+                missing |= bit
                 gates["present"][r, k] = _ZERO
-                gates["told"][r, k] += _ONE
+                gates["flag_count"][r, k] += _ONE
         else:
             gates["present"][r, k] = _ZERO
     gates["steady"][r], gates["waiting"][r] = np.uint8(steady), np.uint8(waiting)
-    return int(told)
+    return int(missing)

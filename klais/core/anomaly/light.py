@@ -11,7 +11,7 @@ from klais.core.anomaly.channel import (
     DAY_MEMORY_S,
     DAY_S,
     EXPECTED,
-    FLOOR_LEAST,
+    FLOOR_MIN,
     FLOOR_QUANTA,
     FLOOR_SHARE,
     GAP,
@@ -62,7 +62,7 @@ _WEIGHT = np.array([0.6, 0.8, 0.7, 0.8, 0.8, 0.5])
 _AT_FAST = np.array([0, 3, -1, 8, 11, -1])
 _AT_MEAN = np.array([1, 4, 6, 9, 12, 14])
 _AT_USUAL = np.array([2, 5, 7, 10, 13, 15])
-_REPORT_ROWS, _RAMP, _LEAST_ROWS, _LEAK = 96.0, 24.0, 12.0, 0.5  # memory of past reports
+_REPORT_ROWS, _RAMP, _MIN_ROWS, _LEAK = 96.0, 24.0, 12.0, 0.5  # memory of past reports
 _VISIT_WEIGHT = 0.05
 _RARE = float(Cause.RARE)
 
@@ -116,12 +116,12 @@ def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> Non
 
 
 @kernel(float64(LIGHTS, int64, F64), borrows=True)
-def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
+def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
     """Compare each view with its usual size and learn it; set SURPRISE and its cause; the mean of e^4 / E e^4."""
     stored, row, lengths = state["stored"], now[ROW], now[LENGTHS]
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
-    floor_row = max(share, quanta) ** 2 + FLOOR_LEAST
-    floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_LEAST
+    floor_row = max(share, quanta) ** 2 + FLOOR_MIN
+    floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_MIN
     memory = max(300.0, MEMORY_ROWS * lengths)
     by_hour = 2.0 ** (np.float64(state["factor"][r, int(now[HOUR])]) * 0.125)
     best = ratios = judged = 0.0
@@ -187,7 +187,7 @@ def learn_factor(state: Channels, r: int, ratio: float, now: npt.NDArray[np.floa
 @kernel(void(LIGHTS, int64, F64), borrows=True)
 def report_light(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Report a surprise only if it exceeds a leaky memory of the last ones, so that one change is reported once."""
-    rows = max(_LEAST_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
+    rows = max(_MIN_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
     recent = np.float64(state["recent"][r]) * (1.0 - _LEAK / rows)
     now[REPORT] = 0.0
     if now[SURPRISE] > recent:
@@ -219,7 +219,7 @@ def score_light(
     if choose_input(state, r, now) == 0:
         return
     expect_by_hour(state, r, now)
-    ratio = look(state, r, now)
+    ratio = compare_views(state, r, now)
     learn_factor(state, r, ratio, now)
     keep_level(state, r, now)
     rare = RARE * rarity(state, r, 0, now[INPUT])

@@ -35,7 +35,11 @@ def copy_common(light: Channels, k: int, full: Channels, f: int) -> None:
     full["recent"][f], full["peak"][f] = light["recent"][k], light["peak"][k]
     full["up"][f], full["down"][f], full["run"][f] = light["up"][k], light["down"][k], light["run"][k]
     full["mode"][f], full["fraction"][f] = light["mode"][k], light["fraction"][k]
-    full["feature"][f], full["told"][f], full["owner"][f] = light["feature"][k], light["told"][k], light["owner"][k]
+    full["feature"][f], full["flag_count"][f], full["owner"][f] = (
+        light["feature"][k],
+        light["flag_count"][k],
+        light["owner"][k],
+    )
     full["low"][f, 0], full["high"][f, 0] = light["low"][k, 0], light["high"][k, 0]
     for b in range(LEVELS):
         full["levels"][f, 0, b] = light["levels"][k, 0, b]

@@ -21,9 +21,9 @@ FLEET = 5
 INTERVAL_S, USUAL_S, SCORE, USUAL_SIZE = range(4)
 SEEN = 4
 
-FLEET_LEAST = 8  # minimum number of devices in a fleet
-LONGEST_STEP = 20.0  # mean time steps that the clock advances while no device sends
-SHIFT_GAIN, SHIFT_MOST = 10.0, 0.7  # how fast the common change follows: 10 times while all devices send once
+FLEET_MIN = 8  # minimum number of devices in a fleet
+MAX_ADVANCE_STEPS = 20.0  # mean time steps that the clock advances while no device sends
+SHIFT_GAIN, MAX_SHIFT = 10.0, 0.7  # how fast the common change follows: 10 times while all devices send once
 WARM_BUCKETS, LEARN_BUCKETS = 12, 15.0
 MEMORY_BUCKETS, SPREAD_BUCKETS = 300.0, 500.0
 FLOOR, FLEET_FLOOR = 0.15, 0.1  # log: a change by 15 % scores 1; in a fleet the common part of the change is known
@@ -45,8 +45,8 @@ def advance_clock(fleet: npt.NDArray[np.float64], t: float, devices: int) -> flo
         return float(fleet[CLOCK_S])
     if fleet[STEPS] > 0.0:
         counted = step
-        if fleet[STEPS] > 200.0 and devices >= FLEET_LEAST:
-            counted = min(step, LONGEST_STEP * fleet[STEP_S] + 1e-6)
+        if fleet[STEPS] > 200.0 and devices >= FLEET_MIN:
+            counted = min(step, MAX_ADVANCE_STEPS * fleet[STEP_S] + 1e-6)
         fleet[CLOCK_S] += counted
         fleet[STEP_S] += max(0.002, 1.0 / fleet[STEPS]) * (counted - fleet[STEP_S])
     fleet[STEPS] += 1.0
@@ -61,7 +61,7 @@ def judge_silence(gates: Gates, r: int, interval_s: float, period_s: float, seen
     mean, longest = np.float64(gates["gap4"][r]), np.float64(gates["longest_s"][r])
     longest *= 1.0 - min(0.5, 0.6931 * interval_s / HALF_S)
     cause = 0
-    more = 2.0 * (1.0 + np.float64(gates["rhythm_told"][r]))  # a gap that was reported before is a habit
+    more = 2.0 * (1.0 + np.float64(gates["rhythm_flag_count"][r]))  # a gap that was reported before is a habit
     if gates["buckets"][r] >= WARM_BUCKETS and fourth > GAP4 * mean and interval_s > more * longest:
         seen_s = np.float64(gates["buckets"][r]) * max(period_s, np.exp(np.float64(gates["usual"][r])))
         cause = _SILENCE if seen_s > YOUNG_S or interval_s < NIGHT_S else 0
@@ -87,19 +87,19 @@ def judge_bucket(
     """INTERVAL if a bucket's mean interval differs from the usual one by more than the common change; learns both."""
     y = np.log(max(mean_s, 1e-4))
     n = np.float64(gates["buckets"][r])
-    shift = fleet[SHIFT] if devices >= FLEET_LEAST else 0.0
+    shift = fleet[SHIFT] if devices >= FLEET_MIN else 0.0
     x = y - shift
     usual = np.float64(gates["usual"][r]) if n > 0.0 else x
     a, b = np.float64(gates["last"][r, 0]), np.float64(gates["last"][r, 1])
     middle = max(min(x, a), min(max(x, a), b)) if n > 1.0 else x
     gates["last"][r, 1], gates["last"][r, 0] = np.float32(a), np.float32(x)
-    if devices >= FLEET_LEAST:
-        fleet[SHIFT] += min(SHIFT_MOST, max(-SHIFT_MOST, x - usual)) * min(0.5, SHIFT_GAIN / devices)
+    if devices >= FLEET_MIN:
+        fleet[SHIFT] += min(MAX_SHIFT, max(-MAX_SHIFT, x - usual)) * min(0.5, SHIFT_GAIN / devices)
     e = middle - usual
     gates["usual"][r] = np.float32(usual + max(1.0 / MEMORY_BUCKETS, 1.0 / (n + 1.0)) * (x - usual))
     w = np.float64(gates["spread"][r])
     fourth = w * w
-    floor = FLOOR if devices < FLEET_LEAST else FLEET_FLOOR
+    floor = FLOOR if devices < FLEET_MIN else FLEET_FLOOR
     size = np.sqrt(np.sqrt(max(fourth * (1.0 + LEARN_BUCKETS / (n + 1.0)), floor * floor * floor * floor)))
     score = abs(e) / size
     e = min(max(e, -CLIP * size), CLIP * size)
@@ -110,13 +110,13 @@ def judge_bucket(
     if gates["buckets"][r] < _MAX_BUCKETS:
         gates["buckets"][r] += np.uint16(1)
     peak = np.float64(gates["peak"][r]) * (1.0 - min(1.0, 0.6931 * waited_s / HALF_S))
-    told = n >= WARM_BUCKETS and score >= THRESHOLD and score > GUARD * peak
+    is_flag = n >= WARM_BUCKETS and score >= THRESHOLD and score > GUARD * peak
     if n >= WARM_BUCKETS:
         peak = max(peak, min(score, 50.0))
     gates["peak"][r] = np.float32(peak)
     seen[INTERVAL_S], seen[USUAL_S] = np.exp(middle + shift), np.exp(usual + shift)
     seen[SCORE], seen[USUAL_SIZE] = score, size
-    return _INTERVAL if told else 0
+    return _INTERVAL if is_flag else 0
 
 
 @kernel(int64(GATES, int64, int64, float64, float64, F64, int64, F64), borrows=True, inlined=True)
@@ -171,4 +171,4 @@ def rhythm_of_series(
         for k in range(SEEN):
             out[i, k] = seen[k]
         if cause[i] != 0:
-            gates["rhythm_told"][0] = min(gates["rhythm_told"][0], np.uint8(254)) + np.uint8(1)
+            gates["rhythm_flag_count"][0] = min(gates["rhythm_flag_count"][0], np.uint8(254)) + np.uint8(1)

@@ -23,7 +23,9 @@ _HEAD = Struct("<4sBBBx")
 _START = tuple(_HEAD.pack(MAGIC, VERSION, 0, 0))
 _LIGHT_AT, _FULL_AT = 5, 6  # where the header has the numbers of channels
 _HEAD_SIZE, _GATE_SIZE, _LIGHT_SIZE, _FULL_SIZE = _HEAD.size, GATE.itemsize, LIGHT.itemsize, FULL.itemsize
-_LEAST, _MOST = (_HEAD_SIZE + _GATE_SIZE + channels for channels in (_LIGHT_SIZE, BANDS * _FULL_SIZE))
+_MIN_PROFILE_BYTES, _MAX_PROFILE_BYTES = (
+    _HEAD_SIZE + _GATE_SIZE + channels for channels in (_LIGHT_SIZE, BANDS * _FULL_SIZE)
+)
 RECORDS = group((U8,) * 3)
 Records = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Gates, light and full channels of a store as bytes."""
@@ -77,19 +79,19 @@ def put_changed(
     records: Records,
     begin: int,
     end: int,
-    most: int,
+    limit_bytes: int,
     out: npt.NDArray[np.uint8],
     row: npt.NDArray[np.int32],
     ends: npt.NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Write the values of rows ``begin`` to ``end`` that changed since the last save, until ``most`` bytes are
+    """Write the values of rows ``begin`` to ``end`` that changed since the last save, until ``limit_bytes`` bytes are
     written. Returns their number (``row`` int32, ``ends`` int64 [k], out) and the row to continue with."""
     gates = store[0]
     count = at = 0
     for r in range(begin, end):
         if gates["scored_ds"][r] == gates["saved_ds"][r] or gates["first"][r] == 0:
             continue
-        if at >= most:
+        if at >= limit_bytes:
             return count, r
         at = put_profile(store, records, r, out, at)
         gates["saved_ds"][r] = gates["scored_ds"][r]
@@ -105,16 +107,19 @@ def _records(store: Store) -> Records:
 
 def dump_profile(store: Store, row: int) -> bytes:
     """The value of one device."""
-    out = np.empty(_MOST, np.uint8)
+    out = np.empty(_MAX_PROFILE_BYTES, np.uint8)
     return out[: put_profile(store, _records(store), row, out, 0)].tobytes()
 
 
-def dump_changed(store: Store, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
-    """Values of rows ``begin`` to ``end`` that changed since the last save, up to about ``most_bytes``, and the row to
+def dump_changed(store: Store, begin: int, end: int, max_bytes: int) -> tuple[Saved, int]:
+    """Values of rows ``begin`` to ``end`` that changed since the last save, up to about ``max_bytes``, and the row to
     continue with."""
-    out = np.empty(most_bytes + _MOST, np.uint8)
-    row, ends = np.empty(most_bytes // _LEAST + 1, np.int32), np.zeros(most_bytes // _LEAST + 2, np.int64)
-    count, following = put_changed(store, _records(store), begin, end, most_bytes, out, row, ends[1:])
+    out = np.empty(max_bytes + _MAX_PROFILE_BYTES, np.uint8)
+    row, ends = (
+        np.empty(max_bytes // _MIN_PROFILE_BYTES + 1, np.int32),
+        np.zeros(max_bytes // _MIN_PROFILE_BYTES + 2, np.int64),
+    )
+    count, following = put_changed(store, _records(store), begin, end, max_bytes, out, row, ends[1:])
     starts = ends[:count]
     return Saved(row[:count], out, starts, ends[1 : count + 1] - starts), int(following)
 

@@ -128,7 +128,7 @@ def rhythm_of(t: npt.ArrayLike, period_s: float = 10.0) -> tuple[npt.NDArray[np.
 def facts_of_flags(samples: Samples, found: npt.NDArray[np.void]) -> list[tuple[float, FlagFacts]]:
     """(time, facts) of each flag of a series (``found`` SCORED [n]) and of its rhythm, ordered by time."""
     out = []
-    told = 0
+    earlier_flags = 0
     for i in np.flatnonzero(found["cause"]).tolist():
         row, cause = found[i], int(found["cause"][i])
         since = age_code_of(float(samples.t[i] - samples.t[0]))
@@ -141,9 +141,11 @@ def facts_of_flags(samples: Samples, found: npt.NDArray[np.void]) -> list[tuple[
             value = float(row["scale"])
         elif cause & COUNTER and i:
             value = float((samples.x[i] - samples.x[i - 1]) / max(samples.t[i] - samples.t[i - 1], 1e-9))
-        facts = FlagFacts("value", cause, value, float(row["expected"]), score, float(row["scale"]), since, told)
+        facts = FlagFacts(
+            "value", cause, value, float(row["expected"]), score, float(row["scale"]), since, earlier_flags
+        )
         out.append((float(samples.t[i]), facts))
-        told = min(255, told + 1)
+        earlier_flags = min(255, earlier_flags + 1)
     causes, seen = rhythm_of(samples.t)
     for before, i in enumerate(np.flatnonzero(causes).tolist()):
         interval_s, usual_s, score, size = seen[i].tolist()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from klais.core.anomaly.arena import STORE, Store, drop_channel, find_channel, free_channels
 from klais.core.anomaly.channel import CAUSE, MIN_VALUE, WARM_ROWS
-from klais.core.anomaly.closer import score_value, tell, tell_absent, tell_rhythm
+from klais.core.anomaly.closer import score_value, write_absent_flags, write_flag, write_rhythm_flag
 from klais.core.anomaly.detector import COLUMNS, SWEEP, Columns, field_slot, owner_of
 from klais.core.anomaly.flags import FLAGS
 from klais.core.anomaly.gate import empty_gate, empty_slot, observe_fields
@@ -21,7 +21,7 @@ from klais.jit.kernel import F64, I64, group, int64, kernel, uint64, void
 
 # Indices in ``limits`` (float64 [LIMITS]): the scoring period (tenths of a second), the threshold of a flag, values
 # that the step may score, devices that the lane knows.
-PERIOD_DS, FLAG_AT, MOST_VALUES, DEVICES = range(4)
+PERIOD_DS, FLAG_AT, MAX_VALUES, DEVICES = range(4)
 LIMITS = 4
 # Indices in ``counts`` (int64 [COUNTS]), which are added to: values scored, values above the step's limit, values
 # scored immediately because they left their band, values without a channel, flags raised.
@@ -93,7 +93,7 @@ def sift_values(
         inside = gates["low"][r, feature] <= x <= gates["high"][r, feature]
         if inside and regular == 0:
             continue
-        if np.float64(counts[SCORED]) >= limits[MOST_VALUES]:
+        if np.float64(counts[SCORED]) >= limits[MAX_VALUES]:
             counts[SKIPPED] += 1
             continue
         counts[SCORED] += 1
@@ -102,11 +102,11 @@ def sift_values(
         if handle == 0:
             counts[HOMELESS] += 1
         elif now[CAUSE] > 0.0:
-            at = tell(store, handle, t, flags, at, i, j - first if j >= first else OF_SIZE, x, now)
+            at = write_flag(store, handle, t, flags, at, i, j - first if j >= first else OF_SIZE, x, now)
     if here != np.int64(gates["steady"][r]) or gates["waiting"][r] != np.uint8(0):
         missing = observe_fields(gates, r, here)
         if missing != 0:
-            at = tell_absent(gates, r, missing, flags, at, i)
+            at = write_absent_flags(gates, r, missing, flags, at, i)
     return at
 
 
@@ -145,7 +145,7 @@ def sift(
         known = 1 if interval_s[i] >= 0.0 else 0
         cause = observe_rhythm(gates, r, known, clock_s, period_s, fleet, devices, seen)
         if cause != 0:
-            at = tell_rhythm(gates, r, cause, seen, flags, at, i)
+            at = write_rhythm_flag(gates, r, cause, seen, flags, at, i)
         ds = np.uint32(time_ns[i] // 100_000_000 & 0xFFFFFFFF)
         regular = 1 if np.uint32(ds - gates["scored_ds"][r]) >= period_ds else 0
         if regular == 1:

@@ -73,12 +73,12 @@ class TwoTier:
             old, self.gates = self.gates, reserve(capacity, GATE)
             self.gates[: len(old)] = old
 
-    def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
+    def score(self, frames: Frames, devices: int, max_count: int, name_of: Callable[[int], str | None]) -> Found:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         at, budget = frames, self._budget
         period_ds = max(1.0, round(10.0 * self._period_s * budget.stretch))
         limits = np.array([period_ds, self._threshold, budget.values(), devices])
-        flags = np.empty(min(most, 11 * len(at.row)) + sift.FLAGS_A_FRAME, FLAG)
+        flags = np.empty(min(max_count, 11 * len(at.row)) + sift.FLAGS_A_FRAME, FLAG)
         counts: npt.NDArray[np.int64] = np.zeros(sift.COUNTS, np.int64)
         began_ns = budget.clock_ns()
         written = sift.sift(self.store, self._fleet, at.columns, at.count, limits, self._scratch, counts, flags)
@@ -88,7 +88,7 @@ class TwoTier:
         self.counts += counts
         if not counts[sift.RAISED]:
             return Found()
-        kept = flags[: min(written, most)].copy()
+        kept = flags[: min(written, max_count)].copy()
         paths = {int(path) for path in kept["value"][kept["nth"] == OF_ABSENT].tolist()}
         names = {path: name for path in paths if (name := name_of(path)) is not None}
         return Found(int(counts[sift.RAISED]), kept, names)
@@ -112,12 +112,12 @@ class TwoTier:
             handle = int(at["following"])
         yield from sorted(found)
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
+    def dump_some(self, begin: int, end: int, max_bytes: int) -> tuple[Saved, int]:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         known = len(self.gates)
-        if begin >= known or most_bytes <= 0:
+        if begin >= known or max_bytes <= 0:
             return NOTHING_SAVED, end if begin >= known else begin
-        saved, following = dump_changed(self.store, begin, min(end, known), most_bytes)
+        saved, following = dump_changed(self.store, begin, min(end, known), max_bytes)
         return saved, following if following < min(end, known) else end
 
     def dump(self, row: int) -> bytes | None:

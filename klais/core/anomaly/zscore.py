@@ -47,7 +47,7 @@ ZPROFILE = np.dtype(
         ("owner", "<u4"),
         ("samples", "<u2", (FEATURES,)),
         ("run", "u1", (FEATURES,)),  # flags in a row of each feature
-        ("told", "u1", (FEATURES,)),  # flags so far
+        ("flag_count", "u1", (FEATURES,)),  # flags so far
         ("slots", "u1"),
         ("used", "u1"),  # bit k: field slot k was used since the last sweep of the slots
         ("misses", "u1"),  # fields without a slot since the last sweep
@@ -71,7 +71,7 @@ _MAX_VALUE = 1e150
 _MAX_Z_SQUARE = 1e60
 _MAX_VARIANCE = 3e38
 _MAX_SAMPLES = 65_535.0
-_ZSCORE, _MOST_TOLD = np.uint8(Cause.ZSCORE), np.uint8(254)
+_ZSCORE, _MAX_FLAG_COUNT = np.uint8(Cause.ZSCORE), np.uint8(254)
 
 
 @kernel(float64(int64, float64), borrows=True)
@@ -132,8 +132,8 @@ def score_one(
     difference = min(max(value, -_MAX_VALUE), _MAX_VALUE) - means[r, feature]
     z_square = 0.0
     if np.float64(samples[r, feature]) >= limits[MIN_SAMPLES]:
-        least = smallest_deviation(feature, means[r, feature])
-        scale = max(np.float64(variances[r, feature]), least * least)
+        minimum = smallest_deviation(feature, means[r, feature])
+        scale = max(np.float64(variances[r, feature]), minimum * minimum)
         z_square = min(difference * difference / scale, _MAX_Z_SQUARE)
         sign = difference
         if z_square > min(threshold * threshold, CLIP * CLIP) or profiles["run"][r, feature] != np.uint8(0):
@@ -168,7 +168,7 @@ def forget_device(profiles: Profiles, r: int, owner: int) -> None:
     """Reset the profile for the device that now has the row."""
     for k in range(FEATURES):
         forget_feature(profiles, r, k)
-        profiles["told"][r, k] = np.uint8(0)
+        profiles["flag_count"][r, k] = np.uint8(0)
     profiles["slots"][r] = profiles["used"][r] = profiles["misses"][r] = np.uint8(0)
     profiles["owner"][r] = np.uint32(owner)
 
@@ -238,8 +238,8 @@ def score(profiles: Profiles, columns: Columns, field_count: int, limits: npt.ND
         feature = score_frame(profiles, learned, columns, i, first, f, limits, flags, flag_count)
         if feature >= 0:
             flags["cause"][flag_count] = _ZSCORE
-            flags["before"][flag_count] = profiles["told"][r, feature]
-            profiles["told"][r, feature] = min(profiles["told"][r, feature], _MOST_TOLD) + np.uint8(1)
+            flags["before"][flag_count] = profiles["flag_count"][r, feature]
+            profiles["flag_count"][r, feature] = min(profiles["flag_count"][r, feature], _MAX_FLAG_COUNT) + np.uint8(1)
             flag_count += 1
     return flag_count
 
@@ -267,12 +267,12 @@ class ZScore:
             old, self.profiles = self.profiles, reserve(capacity, ZPROFILE)
             self.profiles[: len(old)] = old
 
-    def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
+    def score(self, frames: Frames, devices: int, max_count: int, name_of: Callable[[int], str | None]) -> Found:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         # One more than frames: the kernel writes the next candidate after the last flag.
         flags = np.empty(len(frames.row) + 1, FLAG)
         raised = score(self.profiles, frames.columns, frames.count, self._limits, flags)
-        return Found(raised, flags[: min(raised, most)].copy()) if raised else Found()
+        return Found(raised, flags[: min(raised, max_count)].copy()) if raised else Found()
 
     def features(self, row: int) -> Iterable[Feature]:
         """See :class:`klais.core.anomaly.detector.Detector`."""
@@ -284,7 +284,7 @@ class ZScore:
                 path = int(at["path"][k - 2]) if k > 1 else 0
                 yield Feature(k, path, float(at["mean"][k]), float(np.sqrt(at["var"][k])), int(at["samples"][k]))
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
+    def dump_some(self, begin: int, end: int, max_bytes: int) -> tuple[Saved, int]:
         """Save nothing: this detector learns again after a restart."""
         return NOTHING_SAVED, end
 

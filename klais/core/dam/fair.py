@@ -109,7 +109,7 @@ def leave(
 
 
 @kernel(int64(I32, I32, I64, int64, I32), borrows=True)
-def look(
+def list_nodes(
     behind: npt.NDArray[np.int32],
     head: npt.NDArray[np.int32],
     state: npt.NDArray[np.int64],
@@ -151,8 +151,8 @@ def keep_live(
     return found
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << max(0, least - 1).bit_length()
+def _power_of_two(minimum: int) -> int:
+    return 1 << max(0, minimum - 1).bit_length()
 
 
 class FairOrder:
@@ -213,7 +213,7 @@ class FairOrder:
         served."""
         out = np.empty(self.depth, np.int32)
         last = int(self._state[NEWEST]) if rounds is None else int(self._state[ROUND]) + rounds - 1
-        return out[: look(self._behind, self._head, self._state, last, out)]
+        return out[: list_nodes(self._behind, self._head, self._state, last, out)]
 
     def _make_room(self, frames: int) -> None:
         """Make room for ``frames`` more frames, each from another device."""

@@ -15,13 +15,13 @@ from klais.jit.kernel import I32, I64, IDS, U8, U64, int64, kernel, uint8, void
 EVICT_ABOVE = 0.9  # share of a lane's maximum of devices above which the longest silent ones are forgotten
 ALARM_ABOVE = 0.8  # share above which the lane logs a warning
 TALKS_S = 10  # a device heard of within this time is never evicted
-MOST = 10_000  # a device that sent within this time is never evicted
+MAX_FORGOTTEN = 10_000  # devices of one call: the rest is chosen in the next
 
 _BYTES = uint8[:, ::1]
 
 
 def choose(rows: Rows, used: int, devices: int, limit: int, now_s: int, forget_s: float) -> npt.NDArray[np.uint8]:
-    """Ids of devices to forget now, padded, at most ``MOST``: uint8 [k, 16].
+    """Ids of devices to forget now, padded, at most ``MAX_FORGOTTEN``: uint8 [k, 16].
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def choose(rows: Rows, used: int, devices: int, limit: int, now_s: int, forget_s
     if over > count:
         silent = heard_s < now_s - TALKS_S
         count = min(over, int(np.count_nonzero(silent)))
-    count = min(count, MOST)
+    count = min(count, MAX_FORGOTTEN)
     if count == 0:
         return np.empty((0, 16), np.uint8)
     index = np.argpartition(heard_s, count - 1)[:count]

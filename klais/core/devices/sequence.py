@@ -35,7 +35,7 @@ REPLAYED = 5  # an outcome of signed frames, and of others with KLAIS_SEQUENCE_S
 # What is known about a frame's outcome: nothing (it is decided now), or the entry in the journal.
 UNKNOWN, NO_DUPLICATE, IS_DUPLICATE = -1, 0, 1
 BACKLOG_S = 1.0  # received this long before the last frame: sent late, not by a device that restarted
-LEAST_INTERVAL_S = 1e-3
+MIN_INTERVAL_S = 1e-3
 
 _WINDOW = np.uint32(WINDOW)
 _ZERO = np.uint32(0)
@@ -111,7 +111,7 @@ def explained(rows: Rows, r: int, ahead: int, elapsed_s: float) -> bool:
     """Whether a device may have sent twice ``ahead`` frames at its mean interval in the elapsed time."""
     if rows["intervals"][r] == np.uint16(0) or elapsed_s <= 0.0:
         return False
-    return bool(np.float64(ahead) <= 2.0 * elapsed_s / max(np.float64(rows["interval_s"][r]), LEAST_INTERVAL_S) + 1.0)
+    return bool(np.float64(ahead) <= 2.0 * elapsed_s / max(np.float64(rows["interval_s"][r]), MIN_INTERVAL_S) + 1.0)
 
 
 @kernel(int64(ROWS, int64, int64, uint32, uint32, int64, int64), borrows=True)

@@ -23,7 +23,7 @@ from klais.jit.kernel import boolean, int64, kernel, uint32, void
 
 _WINDOW = np.uint32(WINDOW)
 _ZERO, _ONE = np.uint32(0), np.uint32(1)
-_MOST_GAPS = np.uint32(1 << 20)  # a larger step of the counter counts something other than frames
+_MAX_GAPS = np.uint32(1 << 20)  # a larger step of the counter counts something other than frames
 
 
 @kernel(void(ROWS, int64, uint32, uint32), borrows=True)
@@ -103,7 +103,7 @@ def observe_signed(rows: Rows, r: int, epoch: int, sequence: int) -> int:
             rows["gaps"][r] -= min(rows["gaps"][r], _ONE)
         return int(outcome)
     ahead = np.uint32(sequence - rows["top"][r, 0])
-    if ahead > _MOST_GAPS:
+    if ahead > _MAX_GAPS:
         rows["jumps"][r] += _ONE
     else:
         rows["gaps"][r] += np.uint32(ahead - _ONE)

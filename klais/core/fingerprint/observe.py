@@ -34,7 +34,7 @@ SAMPLED, COMPARED, RAISED = range(3)
 COUNTS = 3
 
 SLOW_S = 5.0
-MOST_UP, MOST_DOWN = 4.0, -1.0  # evidence of one sample
+MAX_EVIDENCE, MIN_EVIDENCE = 4.0, -1.0  # evidence of one sample
 OWN_DOWN = -0.35  # evidence of a usual sample: one frame of another type in ten still adds up
 FIT = -10.0  # log-likelihood of a sample below which it is not from a device of the type
 STRANGE = -6.0  # log-likelihood of a mask below which it belongs to no type
@@ -42,11 +42,11 @@ USUAL = -0.7  # log-likelihood of a mask that the device is known to send
 FAR = 16.0  # squared deviations at which a normal distribution's tail is cut: rare is not impossible
 NEAR = 6.0  # within this many squared deviations a sample is usual
 VOTES = 16  # samples that decide the type of a device
-LEAST_VOTES = 4  # minimum lead of the winner
+MIN_VOTES = 4  # minimum lead of the winner
 LEARN = 16  # samples in which a device's habits are learned
 KNOWN_HITS = 16  # samples with a mask after which it counts as one of the device's own
 MEMORY = 1.0 / 64.0
-LEAST_INTERVAL_VAR, LEAST_SIZE_VAR = 0.01, 0.0025
+MIN_INTERVAL_VAR, MIN_SIZE_VAR = 0.01, 0.0025
 _TYPE, _MIXED, _ODD = np.uint8(Cause.TYPE), np.uint8(Cause.IMPERSONATION), np.uint8(Cause.ODD)
 _MIX, _ONE, _LOW = np.uint64(0x9E3779B97F4A7C15), np.uint64(1), np.uint64(0xFFFFFFFF)
 _BIT_MIX, _BIT_SHIFT = np.uint64(BIT_MIX), np.uint64(BIT_SHIFT)
@@ -118,7 +118,7 @@ def forget_habits(prints: Prints, r: int) -> None:
 def empty_print(prints: Prints, r: int, owner: int) -> None:
     """Reset the fingerprint for the device that now has row ``r``."""
     prints["owner"][r] = np.uint32(owner)
-    prints["type"][r] = prints["told"][r] = prints["before"][r] = np.uint8(0)
+    prints["type"][r] = prints["flag_count"][r] = prints["before"][r] = np.uint8(0)
     prints["since_s"][r] = prints["typed_s"][r] = np.uint32(0)
     forget_habits(prints, r)
 
@@ -175,7 +175,7 @@ def vote(prints: Prints, r: int, best: int, second: int) -> None:
         prints["evidence"][r] -= np.float32(1.0)
     prints["run"][r] += np.uint8(1)
     if prints["run"][r] >= VOTES:
-        clear = prints["evidence"][r] >= LEAST_VOTES
+        clear = prints["evidence"][r] >= MIN_VOTES
         prints["type"][r] = prints["candidate"][r] if clear else np.uint8(UNKNOWN)
         prints["typed_s"][r] = np.uint32(second)
         prints["candidate"][r] = prints["run"][r] = prints["own"][r] = np.uint8(0)
@@ -191,10 +191,10 @@ def weigh(prints: Prints, r: int, best: int, evidence: float, second: int) -> No
         prints["candidate"][r], prints["since_s"][r] = np.uint8(best), np.uint32(second)
         prints["run"][r] = prints["own"][r] = np.uint8(0)
     elif evidence > 0.0 and prints["candidate"][r] != best:
-        evidence = MOST_DOWN
+        evidence = MIN_EVIDENCE
     elif evidence <= 0.0 and prints["own"][r] < np.uint8(250):
         prints["own"][r] += np.uint8(1)
-    prints["evidence"][r] += np.float32(min(MOST_UP, max(MOST_DOWN, evidence)))
+    prints["evidence"][r] += np.float32(min(MAX_EVIDENCE, max(MIN_EVIDENCE, evidence)))
     if prints["run"][r] < np.uint8(250):
         prints["run"][r] += np.uint8(1)
 
@@ -217,17 +217,17 @@ def against_types(
     if known == 0 and kind != UNKNOWN:
         found = mask_fit(types[0], kind - 1, mask)
         own, strange = max(4.0 * STRANGE, found), found < STRANGE
-    variance = max(LEAST_INTERVAL_VAR, 1.2 * np.float64(prints["interval_var"][r]))
+    variance = max(MIN_INTERVAL_VAR, 1.2 * np.float64(prints["interval_var"][r]))
     if interval == interval and prints["interval_var"][r] > 0.0:
         own += normal(interval, np.float64(prints["interval"][r]), variance)
-    variance = max(LEAST_SIZE_VAR, 1.2 * np.float64(prints["size_var"][r]))
+    variance = max(MIN_SIZE_VAR, 1.2 * np.float64(prints["size_var"][r]))
     own += normal(size, np.float64(prints["size"][r]), variance)
     best = best_type(types, kind, mask, interval, size, fit)
     if best != 0 and fit[0] >= FIT:
         fit[1] = best
         return float(fit[0] - own)
     fit[1] = UNKNOWN
-    return MOST_UP if strange else MOST_DOWN
+    return MAX_EVIDENCE if strange else MIN_EVIDENCE
 
 
 @kernel(int64(PRINTS, int64, TYPES, uint64, float64, float64, int64, F64, F64, I64), borrows=True)
@@ -256,10 +256,10 @@ def judge(
         vote(prints, r, best if fit[0] >= FIT else UNKNOWN, second)
     elif learn == 0:
         far = size - np.float64(prints["size"][r])
-        near = far * far <= NEAR * max(LEAST_SIZE_VAR, np.float64(prints["size_var"][r]))
+        near = far * far <= NEAR * max(MIN_SIZE_VAR, np.float64(prints["size_var"][r]))
         if interval == interval:
             far = interval - np.float64(prints["interval"][r])
-            near &= far * far <= NEAR * max(LEAST_INTERVAL_VAR, np.float64(prints["interval_var"][r]))
+            near &= far * far <= NEAR * max(MIN_INTERVAL_VAR, np.float64(prints["interval_var"][r]))
         if known == 0 or not near:
             counts[COMPARED] += 1
             evidence = against_types(prints, r, types, mask, known, interval, size, fit)
@@ -267,9 +267,9 @@ def judge(
             weigh(prints, r, int(fit[1]), evidence, second)
     if evidence <= 0.0:
         learn_habits(prints, r, interval, size)
-    told = np.float64(prints["told"][r])
+    flag_count = np.float64(prints["flag_count"][r])
     voted = prints["type"][r] == np.uint8(0)
-    return int(not voted and np.float64(prints["evidence"][r]) >= limits[THRESHOLD] * (1.0 + 0.5 * told))
+    return int(not voted and np.float64(prints["evidence"][r]) >= limits[THRESHOLD] * (1.0 + 0.5 * flag_count))
 
 
 @kernel(void(PRINTS, int64, FLAGS, int64, int64, int64), borrows=True)
@@ -281,9 +281,9 @@ def tell(prints: Prints, r: int, flags: Flags, at: int, frame: int, second: int)
     mixed = own >= 0.2 * run
     flags["cause"][at] = _ODD if candidate == UNKNOWN else _MIXED if mixed else _TYPE
     flags["since"][at] = np.uint8(age_code(np.float64(second) - np.float64(prints["since_s"][r])))
-    flags["before"][at] = prints["told"][r]
-    if prints["told"][r] < np.uint8(254):
-        prints["told"][r] += np.uint8(1)
+    flags["before"][at] = prints["flag_count"][r]
+    if prints["flag_count"][r] < np.uint8(254):
+        prints["flag_count"][r] += np.uint8(1)
     prints["before"][r] = prints["type"][r]
     sure = candidate != UNKNOWN and not mixed
     prints["type"][r] = prints["candidate"][r] if sure else np.uint8(0)

@@ -17,7 +17,7 @@ PRINT = np.dtype(
         ("owner", "<u4"),
         ("samples", "<u2"),
         ("type", "u1"),  # 0 = not known yet, k + 1 = type k of the model, UNKNOWN = like none of them
-        ("told", "u1"),  # flags so far
+        ("flag_count", "u1"),  # flags so far
         ("shape", "<u4", (SHAPES,)),  # hashes of the masks that it sends
         ("hits", "u1", (SHAPES,)),
         ("candidate", "u1"),  # its present apparent type, coded as ``type``
@@ -37,7 +37,7 @@ PRINT = np.dtype(
 )
 assert PRINT.itemsize == 64  # a cache line
 UNKNOWN = 255
-MOST_TYPES = 64
+MAX_TYPES = 64
 Prints = npt.NDArray[np.void]
 
 SAMPLE = np.dtype([("mask", "<u8"), ("interval", "<f4"), ("size", "<f4")])  # interval NaN = not known
@@ -152,10 +152,10 @@ class Kept(NamedTuple):
     paths: npt.NDArray[np.uint32]
 
 
-def device_samples(kept: Kept, least: int) -> list[tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]]:
-    """Samples, oldest first, and paths of each device that has at least ``least`` samples."""
+def device_samples(kept: Kept, minimum: int) -> list[tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]]:
+    """Samples, oldest first, and paths of each device that has at least ``minimum`` samples."""
     out = []
-    for at in np.flatnonzero(kept.counts >= least).tolist():
+    for at in np.flatnonzero(kept.counts >= minimum).tolist():
         count, mine = int(kept.counts[at]), kept.samples[at]
         samples = mine[:count].copy() if count <= KEPT else np.roll(mine, -(count % KEPT))
         out.append((samples, kept.paths[at]))

@@ -87,12 +87,12 @@ class Typed:
             old, self.prints = self.prints, reserve(capacity, PRINT)
             self.prints[: len(old)] = old
 
-    def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
+    def score(self, frames: Frames, devices: int, max_count: int, name_of: Callable[[int], str | None]) -> Found:
         """See :class:`klais.core.anomaly.detector.Detector`."""
-        found = self.inner.score(frames, devices, most, name_of)
+        found = self.inner.score(frames, devices, max_count, name_of)
         if self._in_use.current is not self.types:
             self._take_over(self._in_use.current)
-        at, left = frames, max(0, most - len(found.flags))
+        at, left = frames, max(0, max_count - len(found.flags))
         self._used = max(self._used, int(at.row.max(initial=-1)) + 1)
         limits = np.array([self.types.threshold, self._first_row, self._one_in])
         counts: npt.NDArray[np.int64] = np.zeros(observe.COUNTS, np.int64)
@@ -183,9 +183,9 @@ class Typed:
         out[: len(here)] = np.where(np.arange(MAX_FIELDS) < self.slots[begin:end, None], here, 0)
         return out
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
+    def dump_some(self, begin: int, end: int, max_bytes: int) -> tuple[Saved, int]:
         """See :class:`klais.core.anomaly.detector.Detector`; the fingerprint follows the profile of the inner one."""
-        found, after = self.inner.dump_some(begin, end, most_bytes)
+        found, after = self.inner.dump_some(begin, end, max_bytes)
         count = len(found.row)
         if not count:
             return found, after

@@ -18,8 +18,8 @@ PAUSE, SURGE = 0.2, 5.0  # times the usual rate
 BACK = 2.0  # the deviation is over within this factor
 LASTS_S = 10.0  # for this long
 ADOPT_S = 1800.0  # after this time the new rate becomes the usual one
-LEAST_PER_S = 1.0  # below this rate a fleet is not judged
-LONGEST_STEP_S = 5.0
+MIN_PER_S = 1.0  # below this rate a fleet is not judged
+MAX_STEP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class FleetWatch:
         When an edge starts or stops reporting, the rate is not comparable: it is learned for a while before it is
         judged again. ``is_open``: an incident is open.
         """
-        step_s = 0.0 if self._at_s is None else min(LONGEST_STEP_S, max(0.0, now_s - self._at_s))
+        step_s = 0.0 if self._at_s is None else min(MAX_STEP_S, max(0.0, now_s - self._at_s))
         self._at_s = now_s
         if not edges or not math.isfinite(rate):
             return None
@@ -82,7 +82,7 @@ class FleetWatch:
             share = _share(step_s, MEAN_S) if self._seen_s >= WARM_S else max(_share(step_s, MEAN_S), 0.02)
             self._usual += share * (rate - self._usual)
         self._seen_s += step_s
-        if self._seen_s < WARM_S or self._usual < LEAST_PER_S:
+        if self._seen_s < WARM_S or self._usual < MIN_PER_S:
             return None
         return self._judge(step_s, is_open)
 

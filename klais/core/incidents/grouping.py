@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from klais.core.incidents.incident import FEATURES, Incident, Kind, feature_class, id_of, incident_of
-from klais.core.incidents.summary import MOST_NUMBER, FlagSeen, Summary, check_whole, hash_of, summary_of
+from klais.core.incidents.summary import MAX_NUMBER, FlagSeen, Summary, check_whole, hash_of, summary_of
 
 FAMILIES = {
     **{"interval": "rhythm", "silence": "rhythm", "stuck": "stuck", "absent": "absent"},
     **{"type": "type", "impersonation": "type", "odd": "type"},
 }  # else "value"
 ALWAYS_SEVERE = frozenset({"stuck", "absent", "type", "impersonation"})
-MOST_PENDING = 2048  # waiting (device, feature) pairs; above this, those with the lowest hashes are kept
-MOST_SAVED = 256  # waiting pairs in the saved state: a new leader knows fewer only in a storm of unrelated flags
-MOST_OPEN = 100
-MOST_CLOSED = 200  # closed incidents that are remembered
+MAX_PENDING = 2048  # waiting (device, feature) pairs; above this, those with the lowest hashes are kept
+MAX_SAVED = 256  # waiting pairs in the saved state: a new leader knows fewer only in a storm of unrelated flags
+MAX_OPEN = 100
+MAX_CLOSED = 200  # closed incidents that are remembered
 NOISE_MS = 3_600_000.0  # memory for how many flags of a family stay alone
 UPDATE_MS = 60_000  # an incident that grows is written again after this time, and immediately when it has doubled
 Key = tuple[str, str]  # feature, family
@@ -59,7 +59,7 @@ class Totals:
     flags: int = 0
     muted: int = 0
     alone: int = 0
-    left_out: int = 0
+    skipped: int = 0
 
 
 class Grouping:
@@ -106,14 +106,14 @@ class Grouping:
         if known is not None:
             known.merge(what)
             return
-        if len(self._pending) >= MOST_PENDING:
+        if len(self._pending) >= MAX_PENDING:
             if not self._highest:
                 self._highest = [(-hash_of("\0".join(other)), other) for other in self._pending]
                 heapq.heapify(self._highest)
             entry = (-hash_of("\0".join(place)), place)
             out = heapq.heappushpop(self._highest, entry)
-            left_out = what if out == entry else self._pending.pop(out[1])
-            self.totals.left_out += left_out.flags
+            skipped = what if out == entry else self._pending.pop(out[1])
+            self.totals.skipped += skipped.flags
             if out == entry:
                 return
         self._pending[place] = what
@@ -255,8 +255,8 @@ class Grouping:
 
     def _open(self, kind: Kind, feature: str, what: Summary, now_ms: int) -> Incident | None:
         found = id_of(what.first)
-        if len(self.open()) >= MOST_OPEN or found in self.incidents:
-            self.totals.left_out += what.flags
+        if len(self.open()) >= MAX_OPEN or found in self.incidents:
+            self.totals.skipped += what.flags
             return None
         before = sum(one.kind == kind and one.feature == feature for one in self.incidents.values())
         incident = Incident(found, kind, feature, what, now_ms, before=before, revision=0)
@@ -303,7 +303,7 @@ class Grouping:
 
     def _forget(self) -> None:
         closed = sorted((one.closed_ms, one.id) for one in self.incidents.values() if not one.is_open)
-        for _, name in closed[: max(0, len(closed) - MOST_CLOSED)]:
+        for _, name in closed[: max(0, len(closed) - MAX_CLOSED)]:
             del self.incidents[name]
             self._forgotten.append(name)
 
@@ -330,9 +330,9 @@ class Grouping:
         }
 
     def _to_save(self) -> list[Place]:
-        if len(self._pending) <= MOST_SAVED:
+        if len(self._pending) <= MAX_SAVED:
             return sorted(self._pending)
-        return heapq.nsmallest(MOST_SAVED, self._pending, key=lambda place: (hash_of("\0".join(place)), place))
+        return heapq.nsmallest(MAX_SAVED, self._pending, key=lambda place: (hash_of("\0".join(place)), place))
 
     def restore(self, state: dict[str, Any], incidents: Iterable[dict[str, Any]]) -> None:
         """Continue from :meth:`state` and :meth:`Incident.state`.
@@ -344,7 +344,7 @@ class Grouping:
         """
         try:
             self.incidents = {one.id: one for one in map(incident_of, incidents)}
-            pending = state.get("pending", ())[:MOST_SAVED]
+            pending = state.get("pending", ())[:MAX_SAVED]
             self._pending = {(str(a), str(b), str(c)): summary_of(what) for a, b, c, what in pending}
             self._noise = _noise(state.get("noise", {}))
             self._noise_ms = state.get("noise_ms", 0)
@@ -357,7 +357,7 @@ class Grouping:
 def _noise(found: dict[str, Any]) -> dict[str, float]:
     """Flags of each family that recently stayed alone."""
     noise = {name: float(found[name]) for name in {*FAMILIES.values(), "value"} & found.keys()}
-    if not all(0.0 <= value <= MOST_NUMBER for value in noise.values()):
+    if not all(0.0 <= value <= MAX_NUMBER for value in noise.values()):
         raise ValueError(f"the noise of families is {found!r:.80}")
     return noise
 
@@ -368,7 +368,7 @@ def _totals(found: dict[str, Any]) -> Totals:
     totals.opened = dict.fromkeys(FEATURES, 0) | {
         name: totals.opened[name] for name in FEATURES if name in totals.opened
     }
-    check_whole(totals.flags, totals.muted, totals.alone, totals.left_out, *totals.opened.values())
+    check_whole(totals.flags, totals.muted, totals.alone, totals.skipped, *totals.opened.values())
     return totals
 
 

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from klais.core.anomaly.explain import span
-from klais.core.incidents.summary import FEW, MOST_TEXT, FlagSeen, Summary, check_whole, summary_of
+from klais.core.incidents.summary import FEW, MAX_TEXT_CHARS, FlagSeen, Summary, check_whole, summary_of
 from klais.text import escape, iso_seconds
 
 VERSION = 1
@@ -83,7 +83,7 @@ class Incident:
     def state(self) -> dict[str, Any]:
         """The incident as JSON, lossless; :func:`incident_of` reads it."""
         out: dict[str, Any] = {name: getattr(self, name) for name in _KEPT}
-        return out | {"v": VERSION, "what": self.what.record(), "says": sentence(self)}
+        return out | {"v": VERSION, "what": self.what.record(), "explanation": sentence(self)}
 
 
 _KEPT = ("id", "kind", "feature", "opened_ms", "closed_ms", "revision", "before", "written_ms", "written_members")
@@ -104,7 +104,7 @@ def incident_of(record: Mapping[str, Any]) -> Incident:
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not an incident: {error!r}") from None
     texts = isinstance(out.feature, str) and isinstance(out.id, str) and is_id(out.id)
-    if out.kind not in KINDS or not texts or len(out.feature) > MOST_TEXT:
+    if out.kind not in KINDS or not texts or len(out.feature) > MAX_TEXT_CHARS:
         raise ValueError(f"this is not an incident: {record!r:.200}")
     check_whole(*(getattr(out, name) for name in _KEPT[3:]))
     return out
@@ -204,7 +204,7 @@ def sentence(incident: Incident) -> str:
 
 
 def _said(flag: FlagSeen) -> str:
-    return escape(flag.says.rstrip(".")) or f"{escape(flag.feature)} is {flag.cause}"
+    return escape(flag.explanation.rstrip(".")) or f"{escape(flag.feature)} is {flag.cause}"
 
 
 def _list(names: tuple[str, ...]) -> str:

@@ -9,14 +9,14 @@ from klais.system import shallow_json
 
 MEMBERS = 128  # names kept; with more, their number is an estimate with a standard error of 9 %
 FEW = 8  # features, partitions, edges and firmwares kept
-MOST_TEXT = 400  # characters of a text kept in a record
-MOST_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar can represent; no count is larger
+MAX_TEXT_CHARS = 400  # characters of a text kept in a record
+MAX_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar can represent; no count is larger
 _SPACE = float(1 << 64)
 
 
 @dataclass(frozen=True, slots=True)
 class FlagSeen:
-    """A flag as in ``klais_anomalies``. ``at_ms``: when Kafka appended it; ``says``: its sentence."""
+    """A flag as in ``klais_anomalies``. ``at_ms``: when Kafka appended it; ``explanation``: its sentence."""
 
     device: str
     feature: str
@@ -29,7 +29,7 @@ class FlagSeen:
     partition: int = 0
     edge: int | None = None
     firmware: str = ""
-    says: str = ""
+    explanation: str = ""
 
     @property
     def order(self) -> tuple[int, str, str, str]:
@@ -53,7 +53,7 @@ def flag_of(record: Any) -> FlagSeen:
         flag = FlagSeen(**{name: record[name] for name in FlagSeen.__slots__})
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is not a flag: {error!r}") from None
-    texts = flag.device, flag.feature, flag.cause, flag.firmware, flag.says
+    texts = flag.device, flag.feature, flag.cause, flag.firmware, flag.explanation
     numbers = [flag.score, *(number for number in (flag.value, flag.expected) if number is not None)]
     if not all(map(_is_text, texts)) or not all(isinstance(n, int | float) for n in numbers):
         raise ValueError(f"this is not a flag: {record!r:.200}")
@@ -75,11 +75,11 @@ def check_whole(*numbers: Any) -> None:
 
 
 def _is_whole(number: Any) -> TypeGuard[int]:
-    return isinstance(number, int) and 0 <= number <= MOST_NUMBER
+    return isinstance(number, int) and 0 <= number <= MAX_NUMBER
 
 
 def _is_text(text: Any) -> bool:
-    return isinstance(text, str) and len(text) <= MOST_TEXT
+    return isinstance(text, str) and len(text) <= MAX_TEXT_CHARS
 
 
 def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | None:
@@ -94,12 +94,12 @@ def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | Non
     score, edge, before = body.get("score"), body.get("edge"), body.get("before")
     if not all(isinstance(text, str) and text for text in texts) or not isinstance(score, int | float):
         return None
-    device, feature, cause = (str(text)[:MOST_TEXT] for text in texts)
+    device, feature, cause = (str(text)[:MAX_TEXT_CHARS] for text in texts)
     return FlagSeen(
         device,
         feature,
         cause,
-        min(max(0, at_ms), MOST_NUMBER),
+        min(max(0, at_ms), MAX_NUMBER),
         float(score),
         _number(body.get("value")),
         _number(body.get("expected")),
@@ -107,7 +107,7 @@ def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | Non
         partition,
         edge if _is_whole(edge) else None,
         str(body.get("firmware") or "")[:40],
-        str(body.get("explanation") or "")[:MOST_TEXT],
+        str(body.get("explanation") or "")[:MAX_TEXT_CHARS],
     )
 
 
@@ -277,18 +277,18 @@ def summary_of(record: Any) -> Summary:
         raise ValueError(f"this is not a summary of flags: {error!r}") from None
 
 
-def _tuple(values: Any, is_one: Callable[[Any], bool], most: int) -> tuple[Any, ...]:
-    if not (isinstance(values, list | tuple) and len(values) <= most and all(map(is_one, values))):
-        raise ValueError(f"{values!r:.80} is not a list of at most {most} such values")
+def _tuple(values: Any, is_one: Callable[[Any], bool], max_count: int) -> tuple[Any, ...]:
+    if not (isinstance(values, list | tuple) and len(values) <= max_count and all(map(is_one, values))):
+        raise ValueError(f"{values!r:.80} is not a list of at most {max_count} such values")
     return tuple(values)
 
 
 def _first(flag: FlagSeen) -> Any:
-    return *flag.order, flag.score, flag.says, str(flag)
+    return *flag.order, flag.score, flag.explanation, str(flag)
 
 
 def _worst(flag: FlagSeen) -> Any:
-    return -flag.score, *flag.order, flag.says, str(flag)
+    return -flag.score, *flag.order, flag.explanation, str(flag)
 
 
 def _few(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:

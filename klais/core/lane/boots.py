@@ -59,12 +59,12 @@ class Boots:
         self._table["heard_s"][row] = min(now_s, LAST_S)
         return missing
 
-    def _skip(self, name: tuple[int, int], left_out: Range) -> None:
-        if left_out[0] == left_out[1]:
+    def _skip(self, name: tuple[int, int], gap: Range) -> None:
+        if gap[0] == gap[1]:
             return
         if name not in self._skipped and len(self._skipped) == MAX_SKIPPED:
             del self._skipped[next(iter(self._skipped))]
-        self._skipped[name] = [*self._skipped.get(name, []), left_out][-SKIPPED_RANGES:]
+        self._skipped[name] = [*self._skipped.get(name, []), gap][-SKIPPED_RANGES:]
 
     def _take_skipped(self, name: tuple[int, int], number: int) -> int | None:
         for at, (begin, end, missing) in enumerate(ranges := self._skipped.get(name, [])):

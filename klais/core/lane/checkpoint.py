@@ -94,9 +94,9 @@ def snapshot(state: LaneState) -> Snapshot:
     return shot
 
 
-def copy_rows(state: LaneState, shot: Snapshot, most: int) -> bool:
-    """Copy up to ``most`` more rows in their present state; returns whether all are copied."""
-    begin, end = shot.copied, min(shot.copied + most, len(shot.index))
+def copy_rows(state: LaneState, shot: Snapshot, max_count: int) -> bool:
+    """Copy up to ``max_count`` more rows in their present state; returns whether all are copied."""
+    begin, end = shot.copied, min(shot.copied + max_count, len(shot.index))
     shot.rows.view(OPAQUE_ROW)[begin:end] = state.rows.view(OPAQUE_ROW)[shot.index[begin:end]]
     shot.copied = end
     return end == len(shot.index)

@@ -132,8 +132,8 @@ class _Blocks:
             fresh[-1] = self._free if self.used < have else room
             self._after, self._free = np.concatenate([self._after, fresh]), have
         first = np.empty(len(index), np.int32)
-        lies = (batch.buf, batch.starts, batch.lengths, index)
-        self._free = store(*lies, self._bytes, self._after, self._free, first)
+        source = (batch.buf, batch.starts, batch.lengths, index)
+        self._free = store(*source, self._bytes, self._after, self._free, first)
         self.used += need
         return first
 

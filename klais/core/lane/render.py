@@ -20,7 +20,7 @@ MAX_ANOMALY_BYTES = (
 )
 
 FIRMWARE_FIELDS = ("firmware", "fw", "firmware_version", "fw_version")
-MOST_FIRMWARE_BYTES = 32
+MAX_FIRMWARE_BYTES = 32
 _FIRMWARE_BYTES = (b"firmware", b"fw")
 _OF_THE_FRAME = {OF_INTERVAL: "interval_s", OF_SIZE: "payload_bytes"}
 
@@ -42,7 +42,7 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
         name = _OF_THE_FRAME.get(nth) or names.get(path)
         if nth == OF_ABSENT:
             name = flags.names.get(path, f"#{path & 0xFFFFFFFF:08x}")
-            found = what_is_there(columns.payload(i), name)
+            found = describe_value(columns.payload(i), name)
         elif nth == OF_TYPE:
             name = "type"
         elif name is None:
@@ -74,7 +74,7 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
             body |= {"type": facts.found or None, "type_before": facts.usual or None}
         value = orjson.dumps(body)
         version = firmware_of(payload)
-        if version is not None and len(value) + 2 * MOST_FIRMWARE_BYTES + 20 <= MAX_ANOMALY_BYTES:
+        if version is not None and len(value) + 2 * MAX_FIRMWARE_BYTES + 20 <= MAX_ANOMALY_BYTES:
             value = orjson.dumps(body | {"firmware": version})
         yield device_id, value, (), ts_ms
 
@@ -97,7 +97,7 @@ def firmware_of(payload: bytes) -> str | None:
     for value in values:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             text = str(value)
-            if 0 < len(text.encode(errors="replace")) <= MOST_FIRMWARE_BYTES and text.isprintable():
+            if 0 < len(text.encode(errors="replace")) <= MAX_FIRMWARE_BYTES and text.isprintable():
                 return text
     return None
 
@@ -106,7 +106,7 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def what_is_there(payload: bytes, name: str) -> str:
+def describe_value(payload: bytes, name: str) -> str:
     """Describe the value that a payload has in place of the number ``name`` (keys joined by dots).
 
     Examples

@@ -65,7 +65,7 @@ class Tally(IntEnum):
 
 
 TALLIES = VERDICTS + 17
-MOST_COUNTED = 1 << 53
+MAX_TALLY = 1 << 53
 """Limit for adding numbers that come from records: below it, sums over lanes stay exact integers for every reader."""
 MAX_LANDMARKS = 8
 NO_KEY = bytes(16)
@@ -231,7 +231,7 @@ class LaneState:
         if missing is None:
             return True
         counted = int(self.tally[Tally.MISSING_BATCHES]) + missing
-        self.tally[Tally.MISSING_BATCHES] = min(max(0, counted), MOST_COUNTED)  # the number in a batch is not trusted
+        self.tally[Tally.MISSING_BATCHES] = min(max(0, counted), MAX_TALLY)  # the number in a batch is not trusted
         return False
 
     def new_dam(self) -> npt.NDArray[np.float64]:

@@ -151,13 +151,13 @@ def resume_step(state: LaneState, record: StepRecord) -> Step:
     return step
 
 
-def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | None:
-    """Release at most ``most`` frames from the queue as the global bucket allows; None if none may leave."""
+def release(state: LaneState, limits: Limits, now_ns: int, max_count: int) -> Step | None:
+    """Release at most ``max_count`` frames from the queue as the global bucket allows; None if none may leave."""
     if not state.queue.depth:
         return None
     before = state.tokens, state.new_devices, min(state.bucket_ns, now_ns)  # follow a clock that was set back
     refill_buckets(state, limits, now_ns)
-    frames = min(state.queue.depth, int(state.tokens), most)
+    frames = min(state.queue.depth, int(state.tokens), max_count)
     if frames <= 0:
         state.tokens, state.new_devices, state.bucket_ns = before  # state changes only in steps
         return None

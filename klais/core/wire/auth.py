@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import copy_frame, read_header
-from klais.core.wire.signing import GENERATIONS, LEAST_SIGNED, TRAILER_SIZE
+from klais.core.wire.signing import GENERATIONS, MIN_SIGNED_BYTES, TRAILER_SIZE
 from klais.core.wire.siphash24 import derive_key, tag_of
 from klais.jit.intrinsics import load_u64, prefetch
 from klais.jit.kernel import BYTES, I64, IDS, U8, U32, U64, group, int64, kernel, uint64, void
@@ -47,7 +47,7 @@ class Result(IntEnum):
 
 RESULTS = len(Result)
 NO_GENERATION = GENERATIONS  # row of the counts for unsigned frames
-LONGEST = 65_536
+MAX_FRAME_BYTES = 65_536
 CACHE_PLACES = 4096
 _LINE_WORDS = 8  # of 64 bytes
 _BLOCK = 64  # frames whose keys are prefetched
@@ -62,7 +62,7 @@ _MONITOR, _REQUIRE = int(Mode.MONITOR), int(Mode.REQUIRE)
 _TOO_SHORT, _BAD_MAGIC = np.uint8(Reason.TOO_SHORT), np.uint8(Reason.BAD_MAGIC)
 _BAD_ID, _BAD_MAC = np.uint8(Reason.BAD_DEVICE_ID), np.uint8(Reason.BAD_MAC)
 _BAD_EPOCH, _UNSIGNED = np.uint8(Reason.BAD_EPOCH), np.uint8(Reason.UNSIGNED)
-_LEAST, _TRAILER = np.int64(LEAST_SIGNED), np.int64(TRAILER_SIZE)
+_MIN_SIGNED, _TRAILER = np.int64(MIN_SIGNED_BYTES), np.int64(TRAILER_SIZE)
 _NO_GENERATION = int(NO_GENERATION)
 _KEY3 = group((uint64,) * 3)
 _COUNTS = int64[:, ::1]
@@ -238,8 +238,8 @@ def find_signed(
         s = starts[i]
         if reason[i] != _BAD_MAGIC or size > max_length + _TRAILER or head[s] != 0xAA or head[s + 1] != 0x56:
             continue
-        if size < _LEAST or not read_header(head, s, i, ids, sequence, id_size):
-            reason[i] = _TOO_SHORT if size < _LEAST else _BAD_ID
+        if size < _MIN_SIGNED or not read_header(head, s, i, ids, sequence, id_size):
+            reason[i] = _TOO_SHORT if size < _MIN_SIGNED else _BAD_ID
             continue
         reason[i] = _TO_CHECK
         if size <= head_size:  # data evicted from the CPU's caches is loaded while other frames are hashed

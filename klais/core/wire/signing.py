@@ -20,11 +20,11 @@ SIGNED_MAGIC = 0xAA56
 SIGNED_MAGIC_BYTES = b"\xaa\x56"
 TAG_SIZE = 8
 TRAILER_SIZE = 13  # epoch 4, ctrl 1, tag 8
-LEAST_PAYLOAD = 2  # {}
-LEAST_SIGNED = HEADER_SIZE + LEAST_PAYLOAD + TRAILER_SIZE
+MIN_PAYLOAD_BYTES = 2  # {}
+MIN_SIGNED_BYTES = HEADER_SIZE + MIN_PAYLOAD_BYTES + TRAILER_SIZE
 GENERATIONS = 4
 KEY_SIZE = 16
-LEAST_SECRET = 32
+MIN_SECRET_BYTES = 32
 SUITE_SIPHASH = 0
 
 _WORD = (1 << 64) - 1
@@ -117,7 +117,7 @@ def sign_frame(frame: bytes, key: bytes, epoch: int, generation: int) -> bytes:
     >>> sign_frame(encode_frame("dev-1", 7, b'{"t":1}'), key, 1_700_000_000, 1)[-13:].hex()
     '6553f10010472f4dcc85c5aedf'
     """
-    if len(frame) < HEADER_SIZE + LEAST_PAYLOAD:
+    if len(frame) < HEADER_SIZE + MIN_PAYLOAD_BYTES:
         raise ValueError(f"a frame of {len(frame)} bytes has no payload to sign: at least {{}} is needed")
     if len(frame) + TRAILER_SIZE > MAX_FRAME_SIZE:
         raise ValueError(f"signed frame of {len(frame) + TRAILER_SIZE} bytes does not fit a UDP datagram")

@@ -60,9 +60,9 @@ class EdgeStatistics:
 
     def gauges(self) -> dict[str, Any]:
         """The gauges of ``/stats`` and ``klais_stats``."""
-        left_out = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted")
+        excluded = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted")
         all_of_it = {name: getattr(self, name) for name in self.__slots__} | asdict(self.forwarder)
-        return {name: value for name, value in all_of_it.items() if name not in left_out}
+        return {name: value for name, value in all_of_it.items() if name not in excluded}
 
 
 class EdgeView:
@@ -267,7 +267,7 @@ class EdgeView:
         now = self.statistics()
         counters, forwarder = now.counters, now.forwarder
         dam, control, settings, filtered = self._dam(), self._control_figures(), self._settings, self._applier.figures
-        ages = {kind: [age_s for age_s, _ in self._system.heard(kind).values()] for kind in KINDS}
+        ages = {kind: [age_s for age_s, _ in self._system.recent(kind).values()] for kind in KINDS}
         return EdgeSnapshot(
             received=counters["received"],
             received_bytes=counters["received_bytes"],

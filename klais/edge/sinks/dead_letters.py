@@ -83,9 +83,9 @@ class DeadLetters:
         return self._next
 
 
-def frame_bytes(source: Frames, i: int, most: int = 1 << 16) -> bytes:
-    """Frame ``i`` of the last ``fill``, in one piece; of a longer one its first ``most`` bytes."""
-    size = min(int(source.lengths[i]), most)
+def frame_bytes(source: Frames, i: int, max_bytes: int = 1 << 16) -> bytes:
+    """Frame ``i`` of the last ``fill``, in one piece; of a longer one its first ``max_bytes`` bytes."""
+    size = min(int(source.lengths[i]), max_bytes)
     in_head = min(size, source.head_size)
     start, rest = int(source.starts[i]), int(source.tail_starts[i])
     return source.head[start : start + in_head].tobytes() + source.tail[rest : rest + size - in_head].tobytes()

@@ -98,7 +98,7 @@ class KafkaPublisher:
 
     Attributes
     ----------
-    troubled : bool
+    failing : bool
         A delivery failed, or the client cannot continue: call :meth:`take_back` before you offer anything else.
     """
 
@@ -122,7 +122,7 @@ class KafkaPublisher:
         self._order = 0
         self._acked: dict[int, int] = {}  # partition -> order of the last acknowledged batch
         self._returned: list[tuple[int, int, int, Entry | None, bytes]] = []
-        self.troubled = False
+        self.failing = False
         self._producer = make_producer(self._config)
 
     def room(self, share: float = 1.0) -> int:
@@ -130,7 +130,7 @@ class KafkaPublisher:
         return int(share * self._max_inflight_bytes) - self._counts.inflight_bytes
 
     def offer(self, built: Built, entry: Entry | None = None) -> bool:
-        """Pass a batch to librdkafka; False if too many bytes are in flight, or :attr:`troubled`.
+        """Pass a batch to librdkafka; False if too many bytes are in flight, or :attr:`failing`.
 
         ``entry``: its place in the spool. Such a batch counts as spooled until it is acknowledged, not as in flight.
         """
@@ -162,7 +162,7 @@ class KafkaPublisher:
         key: bytes | None = None,
         headers: Headers | None = None,
     ) -> bool:
-        if self.troubled or len(value) > room:
+        if self.failing or len(value) > room:
             return False
         for _ in range(2):
             try:
@@ -180,7 +180,7 @@ class KafkaPublisher:
                 self.poll()
             except KafkaException as error:
                 self._failed(error.args[0], 0)
-                self.troubled = True
+                self.failing = True
                 break
         return False
 
@@ -213,7 +213,7 @@ class KafkaPublisher:
             # Not lost: take_back() returns it. Records returned by a purge are not failures.
             self._returned.append((order, partition, frames, entry, message.value() or b""))
             if error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
-                self.troubled = True
+                self.failing = True
                 self._failed(error, frames)
 
     def _give_up(self, frames: int, entry: Entry | None) -> None:
@@ -238,7 +238,7 @@ class KafkaPublisher:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self.troubled = True
+            self.failing = True
         if calls := logs.every(5, "edge.kafka_error"):
             log.warning("kafka_error", error=error.str(), fatal=error.fatal(), calls=calls)
 
@@ -248,7 +248,7 @@ class KafkaPublisher:
             self._producer.poll(wait_s)
         except KafkaException as error:  # fatal errors are raised here; later reports are processed in the next call
             self._on_error(error.args[0])
-            self.troubled = True
+            self.failing = True
 
     def flush(self, budget_s: float) -> bool:
         """Wait for acknowledgements within the budget; returns whether all arrived.
@@ -280,7 +280,7 @@ class KafkaPublisher:
             self._counts.inflight = self._counts.inflight_bytes = 0
         returned, self._returned = sorted(self._returned, key=lambda row: row[0]), []
         self._producer = self._make_producer(self._config)
-        self.troubled = False
+        self.failing = False
         out = []
         for order, partition, frames, entry, value in returned:
             if order < self._acked.get(partition, 0):

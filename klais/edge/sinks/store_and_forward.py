@@ -46,14 +46,14 @@ MakePublisher = Callable[[Deliver, Deliver], KafkaPublisher]
 
 @dataclass(frozen=True, slots=True)
 class ForwarderStatistics:
-    """Batches that wait for Kafka, and the reason. ``spool_trouble`` is empty while the disk accepts batches."""
+    """Batches that wait for Kafka, and the reason. ``spool_problem`` is empty while the disk accepts batches."""
 
     breaker: str
     spooled: int
     held: int
     spool_bytes: int
     spool_max_bytes: int
-    spool_trouble: str
+    spool_problem: str
     transitions: Mapping[str, int]
 
 
@@ -108,7 +108,7 @@ class Forwarder:
         if self.breaker.closed and not self.backlog.holds(built.partition):
             if self.publisher.offer(built):
                 return Reason.PASSED
-            if self.publisher.troubled:
+            if self.publisher.failing:
                 self._recall(now_s)
             elif self.backlog.durable:
                 self._on_transition(self.breaker.open(now_s, "too many bytes wait for Kafka"), now_s)
@@ -128,7 +128,7 @@ class Forwarder:
         """Process delivery reports, update the breaker, replay."""
         now_s = self._clock()
         self.publisher.poll()
-        if self.publisher.troubled:
+        if self.publisher.failing:
             log.warning("producer_rebuilt", frames_in_flight=self._counts.inflight)
             self.breaker.failed()
             self._recall(now_s)
@@ -241,7 +241,7 @@ class Forwarder:
             held=self._counts.held,
             spool_bytes=self.backlog.bytes,
             spool_max_bytes=self.backlog.max_bytes,
-            spool_trouble=self.backlog.trouble,
+            spool_problem=self.backlog.problem,
             transitions={state.value: n for state, n in self.breaker.transitions.items()},
         )
 

@@ -4,8 +4,8 @@ import { usePoll } from "./hooks.js";
 import { DeviceLink, Failure, Table } from "./parts.js";
 import { count, counted, duration, hostName, printable, short, until } from "./format.js";
 
-const MOST = 500; // overrides of an event, and rows of one answer of /devices/
-const ASKED = `/devices/?scope=all&state=blocked&sort=blocked&size=${MOST}`;
+const MAX_ROWS = 500; // overrides of an event, and rows of one answer of /devices/
+const ASKED = `/devices/?scope=all&state=blocked&sort=blocked&size=${MAX_ROWS}`;
 const idOf = (row) => row.scope.slice("device/".length);
 const list = (found) => (Array.isArray(found) ? found : []);
 
@@ -94,8 +94,8 @@ export function Blocks({ event, paused }) {
     <${Failure} error=${error} />
     <${Kernels} kernels=${filters(event)} />
     ${
-      overrides.length >= MOST &&
-      html`<p><small>The first ${count(MOST)} overrides: klais control status lists all.</small></p>`
+      overrides.length >= MAX_ROWS &&
+      html`<p><small>The first ${count(MAX_ROWS)} overrides: klais control status lists all.</small></p>`
     }
     <${Table} caption="Devices with limits of their own" columns=${ofLimits} rows=${limited}
       empty="No device has limits of its own." />`;

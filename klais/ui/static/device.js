@@ -109,7 +109,7 @@ function Known({ id, about, paused, theme }) {
           ${" "}You can still block it.</p>`
         : html`<${Failure} error=${detail.error ?? why.error} />`
     }
-    ${w && html`<p class="sentence"><${State} value=${d?.state ?? "normal"} /> ${printable(w.says)}</p>`}
+    ${w && html`<p class="sentence"><${State} value=${d?.state ?? "normal"} /> ${printable(w.explanation)}</p>`}
     <div class="buttons">
       ${
         blocked
@@ -130,7 +130,7 @@ function Known({ id, about, paused, theme }) {
       html`<h2>Why</h2><ol class="rules">${rules.map(
         (rule) => html`<li class=${rule.active ? "acting" : ""}>
       <b>${words(rule.rule)}</b> ${rule.active ? html`<span class="state limited">acts now</span>` : ""}
-      <p>${printable(rule.says)}</p></li>`,
+      <p>${printable(rule.explanation)}</p></li>`,
       )}</ol>`
     }
     ${

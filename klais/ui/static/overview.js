@@ -114,7 +114,7 @@ export function lags(event) {
     .sort((a, b) => a.partition - b.partition);
 }
 
-const MOST_RESTORING = 3; // lanes named here; the page of topics has all
+const MAX_RESTORING = 3; // lanes named here; the page of topics has all
 
 // Progress of the lanes that recover: "lane 2: 61 % of the journal replayed".
 export function restoring(event) {
@@ -163,7 +163,7 @@ export function Overview({ store, theme, about, paused }) {
       <${Step} name="workers" href="#/topics" rate=${short(s.worker_received)} unit="frames/s"
         notes=${[
           `${count(s.lanes_live)} of ${event.partitions} lanes live`,
-          ...restoring(event).slice(0, MOST_RESTORING),
+          ...restoring(event).slice(0, MAX_RESTORING),
           `${count(s.queue_depth)} frames queued`,
           s.worker_dropped > 0 && `${short(s.worker_dropped)}/s dropped`,
         ]} />

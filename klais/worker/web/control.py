@@ -11,7 +11,7 @@ from klais.worker.web.times import iso
 
 
 def control_body(
-    settings: Settings, limits: LaneLimits, follower: ControlFollower, controller: ControllerStatistics, most: int
+    settings: Settings, limits: LaneLimits, follower: ControlFollower, controller: ControllerStatistics, max_count: int
 ) -> dict[str, Any]:
     """All workers return the same body except for ``here``: all follow the same topic.
 
@@ -21,10 +21,10 @@ def control_body(
         Of this worker.
     controller : ControllerStatistics
         Of this worker, whether it is the leader or not.
-    most : int
+    max_count : int
         Number of decisions shown, newest first.
     """
-    found = control_in_force(follower, settings, most)
+    found = control_in_force(follower, settings, max_count)
     newest = follower.decisions[-1] if follower.decisions else {}
     return {
         "at": iso(time.time_ns()),

@@ -17,7 +17,7 @@ from klais.worker.rows import ASCENDING, BLOCKED, Ask, Cursor, DeviceLimits, Fou
 from klais.worker.web.device import newest_flag, summaries
 from klais.worker.web.peers import Peers
 from klais.worker.web.queries import (
-    MOST_MERGED,
+    MAX_MERGED,
     DevicesQuery,
     ForwardedDevicesQuery,
     ForwardedListQuery,
@@ -57,9 +57,9 @@ def _anomalies(rows: Rows, found: Found, limits: DeviceLimits) -> list[dict[str,
 def _is_everywhere(query: ListQuery, forwarded: bool) -> bool:
     """Whether the request is for the devices of all workers; a forwarded request is not forwarded again."""
     everywhere = query.scope == "all" and not forwarded
-    if everywhere and query.after is None and query.page * query.size > MOST_MERGED:
-        text = f"page: with scope=all page x size is at most {MOST_MERGED}; use after= instead"
-        raise HttpError(400, "bad_parameter", text, parameter="page", maximum=MOST_MERGED // query.size)
+    if everywhere and query.after is None and query.page * query.size > MAX_MERGED:
+        text = f"page: with scope=all page x size is at most {MAX_MERGED}; use after= instead"
+        raise HttpError(400, "bad_parameter", text, parameter="page", maximum=MAX_MERGED // query.size)
     return everywhere
 
 

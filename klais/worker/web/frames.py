@@ -27,7 +27,7 @@ from klais.worker.web.peers import Peers
 log = get("klais.worker.web.frames")
 
 PATH = "/api/v1/frames"
-MOST_FRAMES = 20
+MAX_FRAMES = 20
 FORWARD_S = 60.0
 
 
@@ -37,7 +37,7 @@ class FramesQuery(Query):
     device_id: Annotated[str, AfterValidator(known_id)] | None = Field(
         default=None, description="Only this device, of whichever worker; else all devices of this worker's lanes."
     )
-    limit: Whole = Field(default=6, ge=1, le=MOST_FRAMES, description="At most so many frames.")
+    limit: Whole = Field(default=6, ge=1, le=MAX_FRAMES, description="At most so many frames.")
 
 
 class PageFilter(Filter):

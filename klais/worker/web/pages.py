@@ -158,7 +158,7 @@ def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Row
     return Part(partition, state, row, 1), row, at
 
 
-def _unheard(views: Views, device_id: bytes, partition: int, limits: DeviceLimits) -> tuple[Part, Rows]:
+def _unseen_device(views: Views, device_id: bytes, partition: int, limits: DeviceLimits) -> tuple[Part, Rows]:
     """A row (ROW [1]) of a device in its lane without any admitted frame."""
     lane = views.lanes.by_partition[partition]
     assert lane.session is not None
@@ -199,7 +199,7 @@ async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
     except HttpError as error:
         if error.status != 404 or device_id not in limits.blocked:
             raise
-        part, row = _unheard(views, device_id, partition, limits)  # a blocked device may have no row
+        part, row = _unseen_device(views, device_id, partition, limits)  # a blocked device may have no row
     share, bounds = views.limits.of_lane(partition)
     state = part.state
     low, high = id_words(device_id)
@@ -218,8 +218,8 @@ async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:
 
 async def control_page(views: Views, request: web.Request) -> web.StreamResponse:
     """``/control/``: the leader, the limits in force and their reasons, overrides, the newest decisions."""
-    most = read_query(request.query, ControlQuery).limit
-    body = control_body(views.settings, views.limits, _control(views), views.controller(), most)
+    max_count = read_query(request.query, ControlQuery).limit
+    body = control_body(views.settings, views.limits, _control(views), views.controller(), max_count)
     return reply({"worker": views.worker_id} | body)
 
 

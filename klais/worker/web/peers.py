@@ -18,7 +18,7 @@ FORWARDED = "X-Klais-Forwarded"
 """Header of requests from worker to worker. Such a request is answered here or refused, never forwarded again."""
 OWNER = "X-Klais-Owner"
 TIMEOUT_S = 5.0
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 
 
 class Peers:
@@ -118,6 +118,6 @@ async def fetch(session: aiohttp.ClientSession, url: str, headers: dict[str, str
     async with session.get(URL(url, encoded=True), headers=headers, timeout=timeout, allow_redirects=False) as answer:
         async for chunk in answer.content.iter_any():
             data += chunk
-            if len(data) > MOST_BYTES:
-                raise aiohttp.ClientPayloadError(f"the response is larger than {MOST_BYTES} bytes")
+            if len(data) > MAX_BYTES:
+                raise aiohttp.ClientPayloadError(f"the response is larger than {MAX_BYTES} bytes")
     return answer.status, bytes(data)

@@ -11,9 +11,9 @@ from klais.core.wire.constants import ID_SIZE
 from klais.http.query import Query, Whole
 from klais.worker.rows import Cursor
 
-MOST_ROWS = 500  # rows of one page
-MOST_MERGED = 1000  # rows requested from each worker if pages of all workers are merged
-MOST_PAGES = 200  # up to row 100,000: a later page would sort all devices
+MAX_ROWS = 500  # rows of one page
+MAX_MERGED = 1000  # rows requested from each worker if pages of all workers are merged
+MAX_PAGES = 200  # up to row 100,000: a later page would sort all devices
 
 State = Literal["normal", "silent", "flagged", "limited", "blocked"]
 Sort = Literal[
@@ -65,11 +65,11 @@ def _is_cursor(text: str) -> str:
 class ListQuery(Query):
     """Query of a page of many devices."""
 
-    page: Whole = Field(default=1, ge=1, le=MOST_PAGES, description="Page, from 1.")
-    size: Whole = Field(default=100, ge=1, le=MOST_ROWS, description="Devices per page.")
+    page: Whole = Field(default=1, ge=1, le=MAX_PAGES, description="Page, from 1.")
+    size: Whole = Field(default=100, ge=1, le=MAX_ROWS, description="Devices per page.")
     scope: Literal["worker", "all"] = Field(
         default="worker",
-        description=f"Devices of this worker, or of all workers (then page x size is at most {MOST_MERGED}).",
+        description=f"Devices of this worker, or of all workers (then page x size is at most {MAX_MERGED}).",
     )
     q: PartOfId | None = Field(default=None, description="Part of the device id.")
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
@@ -92,7 +92,7 @@ class DevicesQuery(ListQuery):
 
 
 class _Forwarded(Query):
-    size: Whole = Field(default=100, ge=1, le=MOST_MERGED)
+    size: Whole = Field(default=100, ge=1, le=MAX_MERGED)
 
 
 class ForwardedListQuery(_Forwarded, ListQuery):

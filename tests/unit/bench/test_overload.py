@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.cases.overload import Step, figures_of, load_ends, normal_after, regulated_after, swing_of, tell, until_still
-from bench.cases.overload.capacity import FIRST_RATE, LONG_S, MOST_RATE, Around, chosen, search
+from bench.cases.overload.capacity import FIRST_RATE, LONG_S, MAX_RATE, Around, chosen, search
 from bench.cases.overload.watch import NAMES, CpuTimes, Floats, Sample, column, landed_per_s, series, waiting
 from bench.harness import BenchFailed
 from bench.harness.report import Result
@@ -130,7 +130,7 @@ def test_a_search_gives_up_when_nothing_overloads_the_worker() -> None:
     probe, offered = worker_of([1e9])
     with pytest.raises(BenchFailed, match="give it less CPU"):
         search(probe, FIRST_RATE)
-    assert max(offered) == MOST_RATE and min(offered) > 0
+    assert max(offered) == MAX_RATE and min(offered) > 0
 
 
 WORKED = {-1: 0.05, 1: 0.1, 2: 0.2, 9: 0.19, 10: 0.07}  # second -> CPUs of the worker
@@ -163,11 +163,11 @@ def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
     ],
 )
 def test_regulated_is_a_worker_that_is_never_idle_and_little_that_waits(
-    second: int, told: dict[str, float], after: float
+    second: int, gained: dict[str, float], after: float
 ) -> None:
     rows = [{"at_s": float(at), "cpu_worker": 0.2, "waiting": 100.0} for at in range(-3, 20)]
     rows[1]["cpu_worker"] = rows[20]["cpu_worker"] = 0.05  # before the step, and in its last seconds
-    rows[3 + second] |= told
+    rows[3 + second] |= gained
     assert regulated_after(rows, 19.0, 0.2, 240.0) == after
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from klais.cli import views as cli_views
 from klais.cli.devices import KEYS, SHOWN, SORTS, STATES
-from klais.cli.lag import Looks
+from klais.cli.lag import LagRows
 from klais.cli.main import main
 from klais.cli.output import CsvWriter
 from klais.control import overrides
@@ -82,7 +82,7 @@ def recorded() -> Iterator[str]:
 def test_options_are_those_of_the_page() -> None:
     assert get_args(queries.Sort) == SORTS
     assert get_args(queries.State) == STATES
-    assert cli_views.MOST_ROWS == queries.MOST_ROWS
+    assert cli_views.MAX_ROWS == queries.MAX_ROWS
 
 
 def test_list_for_people(run: Run, worker: str) -> None:
@@ -95,7 +95,7 @@ def test_list_for_people(run: Run, worker: str) -> None:
 
 @pytest.mark.parametrize("size", [3, 500])
 def test_all_pages_hold_each_device_once(run: Run, worker: str, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(cli_views, "MOST_ROWS", size)
+    monkeypatch.setattr(cli_views, "MAX_ROWS", size)
     found = run("devices", "list", "--url", worker, "-n", "0", "-o", "jsonl")
     names = [json.loads(line)["device_id"] for line in found.stdout.splitlines()]
     assert sorted(names) == sorted(f"dev-{i}" for i in range(DEVICES))
@@ -180,8 +180,8 @@ def test_a_server_that_is_none_of_ours(run: Run) -> None:
 
 def test_too_many_requests_are_asked_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_views, "WAIT_S", 0.01)
-    monkeypatch.setattr(cli_views, "MOST_WAITS", 1000)
-    monkeypatch.setattr(cli_views, "MOST_ROWS", 1)
+    monkeypatch.setattr(cli_views, "MAX_WAITS", 1000)
+    monkeypatch.setattr(cli_views, "MAX_ROWS", 1)
     with served(worker_app(limiter=RateLimit(5))) as (url, _):
         found = run("devices", "list", "-n", "0", "-o", "jsonl", "--url", url)
     assert found.exit_code == 0 and len(found.stdout.splitlines()) == DEVICES
@@ -190,8 +190,10 @@ def test_too_many_requests_are_asked_again(run: Run, monkeypatch: pytest.MonkeyP
 def test_hostile_texts_stay_printable(run: Run) -> None:
     async def answer(request: web.Request) -> web.Response:
         if request.path.endswith("/why/"):
-            rule = {"rule": HOSTILE, "active": True, "says": HOSTILE}
-            return web.json_response({"device_id": HOSTILE, "verdict": HOSTILE, "says": HOSTILE, "rules": [rule]})
+            rule = {"rule": HOSTILE, "active": True, "explanation": HOSTILE}
+            return web.json_response(
+                {"device_id": HOSTILE, "verdict": HOSTILE, "explanation": HOSTILE, "rules": [rule]}
+            )
         if request.path == "/topics/":
             group = {"lag": 1, "out_per_s": 1.0}
             topic = {"in_per_s": 5.0, "groups": {HOSTILE: group}}
@@ -268,29 +270,29 @@ def body(lag: int, in_per_s: float | None = 100.0, out_per_s: float | None = Non
 
 
 def test_trend_and_time_to_clear() -> None:
-    looks = Looks()
-    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(1010, None, lanes=10), 0.0))
+    lag_rows = LagRows()
+    lanes, group = (SimpleNamespace(**row) for row in lag_rows.rows(body(1010, None, lanes=10), 0.0))
     assert (lanes.lag_s, lanes.trend, group.trend, group.clear_s) == (2.5, None, None, None)
-    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(810, 10.0, lanes=20), 10.0))
+    lanes, group = (SimpleNamespace(**row) for row in lag_rows.rows(body(810, 10.0, lanes=20), 10.0))
     assert (group.trend, group.clear_s) == ("falls", 40.5)
     assert (lanes.trend, lanes.clear_s) == ("grows", None)
-    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(1600, 10.0), 20.0))
+    (_, group) = (SimpleNamespace(**row) for row in lag_rows.rows(body(1600, 10.0), 20.0))
     assert (group.trend, group.clear_s) == ("grows", None)
-    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(0), 30.0))
+    (_, group) = (SimpleNamespace(**row) for row in lag_rows.rows(body(0), 30.0))
     assert (group.trend, group.clear_s) == ("steady", 0.0)
 
 
 def test_a_group_whose_rate_the_worker_knows_needs_one_look() -> None:
-    (_, group) = Looks().rows(body(1001, 100.0, 150.1), 0.0)
+    (_, group) = LagRows().rows(body(1001, 100.0, 150.1), 0.0)
     assert (group["trend"], group["clear_s"]) == ("falls", pytest.approx(1001 / 50.1))
-    (_, group) = Looks().rows(body(1001, 100.0, 99.0), 0.0)
+    (_, group) = LagRows().rows(body(1001, 100.0, 99.0), 0.0)
     assert (group["trend"], group["clear_s"]) == ("steady", None)
 
 
 def test_what_waits_for_the_next_commit_is_no_trend() -> None:
-    looks = Looks()
-    looks.rows(body(10, 100.0), 0.0)
-    (_, group) = looks.rows(body(1000, 100.0), 2.0)
+    lag_rows = LagRows()
+    lag_rows.rows(body(10, 100.0), 0.0)
+    (_, group) = lag_rows.rows(body(1000, 100.0), 2.0)
     assert (group["trend"], group["clear_s"]) == ("steady", None)
 
 

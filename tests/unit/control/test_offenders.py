@@ -5,11 +5,11 @@ from itertools import pairwise
 import numpy as np
 
 from klais.control.measure import offenders_of
-from klais.control.offenders import FIRST_S, MANY_PER_S, MOST_S, OFTEN, WINDOW, Offenders
+from klais.control.offenders import FIRST_S, MANY_PER_S, MAX_BLOCK_S, OFTEN, WINDOW, Offenders
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.telemetry.view import SystemView
-from klais.worker.offenders import KNOWN_S, MOST, TopOffenders
+from klais.worker.offenders import KNOWN_S, MAX_NAMED, TopOffenders
 from klais.worker.rows import Part
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
@@ -27,7 +27,7 @@ def test_each_block_is_twice_as_long_up_to_an_hour() -> None:
         if found := offenders.update(float(second), {"d": 1000.0, "small": 1.0}):
             blocks.append((second, found["d"]))
     assert [for_s for _, for_s in blocks[:4]] == [60.0, 120.0, 240.0, 480.0]
-    assert max(for_s for _, for_s in blocks) == MOST_S
+    assert max(for_s for _, for_s in blocks) == MAX_BLOCK_S
     assert all(later[0] >= sooner[0] + sooner[1] for sooner, later in pairwise(blocks))
 
 
@@ -46,7 +46,7 @@ def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
     step(1, {"loud": 30, "quiet": 1, "new": 12})
     assert top.sample([Part.of(0, state)], 12.0) == {"loud": 15.0, "new": 5.0, "quiet": 0.5}
     step(2, {f"d{n}": 3 + n for n in range(20)})
-    assert len(top.sample([Part.of(0, state)], 13.0)) == MOST
+    assert len(top.sample([Part.of(0, state)], 13.0)) == MAX_NAMED
     again = LaneState()  # the lane recovered: its rows lie elsewhere
     again.restore_rows(state.rows[: state.used], 0)
     assert top.sample([Part.of(0, again)], 14.0) == {}
@@ -73,7 +73,7 @@ def test_a_device_that_its_lane_has_known_for_a_day_is_spared_unless_configured(
 
 
 def test_what_it_remembers_is_bounded_however_many_ids_an_attacker_takes(monkeypatch) -> None:
-    monkeypatch.setattr("klais.control.offenders.MOST_KNOWN", 50)
+    monkeypatch.setattr("klais.control.offenders.MAX_OFFENDERS", 50)
     offenders = Offenders()
     for second in range(20):
         offenders.update(float(second), {f"id-{second}-{n}": 1000.0 for n in range(10)} | {"steady": 1000.0})

@@ -9,7 +9,7 @@ import pytest
 from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
-from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, MOST_LOCAL, OPEN_S, RENEW_S, Applier
+from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, MAX_LOCAL_BLOCKS, OPEN_S, RENEW_S, Applier
 from klais.errors import KlaisError
 from klais.telemetry.schema import Filter
 
@@ -188,7 +188,7 @@ def test_blocks_that_only_this_host_knows_are_reported(host: Host) -> None:
     host.maps.blocks = {b"d%05d" % n: 1.0 for n in range(65_536)}
     host.look(100.0 + BLOCKS_S)
     found = host.applier.figures.gauges()["xdp"]
-    assert (found["blocked"], len(found["local_blocks"])) == (65_536, MOST_LOCAL)
+    assert (found["blocked"], len(found["local_blocks"])) == (65_536, MAX_LOCAL_BLOCKS)
     host.maps.blocks = {}
     host.look(100.0 + 2 * BLOCKS_S)
     assert "local_blocks" not in host.applier.figures.gauges()["xdp"]

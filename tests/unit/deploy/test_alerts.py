@@ -146,7 +146,7 @@ CASES = {
     "KlaisXdpSetpointsStale": Case(
         {edge("klais_xdp_setpoint_age_seconds"): "30x40"}, {edge("klais_xdp_setpoint_age_seconds"): "2x40"}
     ),
-    "KlaisRubbish": Case(
+    "KlaisInvalidFrames": Case(
         {drops("bad_json", "lane"): "0+10x40", RECEIVED: "0+100x40"},
         {drops("bad_json", "lane"): "0+1x40", RECEIVED: "0+100x40"},
         at="35m",

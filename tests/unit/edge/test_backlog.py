@@ -97,13 +97,13 @@ def test_a_spool_that_could_not_be_opened_is_opened_later_without_any_batch(tmp_
     there.write_text("a file where the folder was")
     counts = Counts()
     backlog = Backlog(settings, counts)
-    assert "cannot be written" in backlog.trouble and counts.spooled == 0
+    assert "cannot be written" in backlog.problem and counts.spooled == 0
     backlog.maintain(backlog._retry_s)
-    assert backlog.trouble
+    assert backlog.problem
     there.unlink()
     aside.rename(there)
     backlog.maintain(backlog._retry_s)
-    assert backlog.trouble == "" and (counts.spooled, counts.recovered) == (3 * FRAMES, 3 * FRAMES)
+    assert backlog.problem == "" and (counts.spooled, counts.recovered) == (3 * FRAMES, 3 * FRAMES)
     assert [one.value for one, _ in hand_out(backlog)] == [built(n).value for n in range(3)]
     backlog.close()
 
@@ -139,13 +139,13 @@ def test_a_disk_that_is_full_at_the_start_is_named_before_it_is_needed_and_clear
     full_disk[0] = True
     counts = Counts()
     backlog = Backlog(Settings(state_dir=tmp_path), counts)
-    assert "No space left" in backlog.trouble and not backlog.durable
+    assert "No space left" in backlog.problem and not backlog.durable
     assert [one.value for one, _ in hand_out(backlog)] == [built(0).value], "what lies there goes to Kafka all the same"
     backlog.maintain(backlog._retry_s)
-    assert backlog.trouble
+    assert backlog.problem
     full_disk[0] = False
     backlog.maintain(backlog._retry_s + RETRY_S)
-    assert backlog.trouble == "" and backlog.durable
+    assert backlog.problem == "" and backlog.durable
     backlog.close()
 
 

@@ -24,9 +24,9 @@ def udp() -> Iterator[UdpSocket]:
     opened.close()
 
 
-def received(udp: UdpSocket, frames: list[bytes], most_bytes: int = 1 << 30) -> tuple[EarlyFrames, str]:
+def received(udp: UdpSocket, frames: list[bytes], max_bytes: int = 1 << 30) -> tuple[EarlyFrames, str]:
     """An early receiver that has taken what was sent, and the sender."""
-    early = EarlyFrames(udp, most_bytes)
+    early = EarlyFrames(udp, max_bytes)
     early._thread.start()  # without its signals
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", udp.port))

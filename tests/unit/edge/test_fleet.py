@@ -28,9 +28,9 @@ def sockets() -> Iterator[MakeSockets]:
 
 
 def test_gauges_are_added_where_that_means_something() -> None:
-    a = {"queue_depth": 3, "linger_ms": 5.0, "breaker": "closed", "spool_trouble": ""}
-    b = {"queue_depth": 4, "linger_ms": 9.0, "breaker": "half_open", "spool_trouble": "disk full"}
-    both = {"queue_depth": 7, "linger_ms": 9.0, "breaker": "half_open", "spool_trouble": "disk full"}
+    a = {"queue_depth": 3, "linger_ms": 5.0, "breaker": "closed", "spool_problem": ""}
+    b = {"queue_depth": 4, "linger_ms": 9.0, "breaker": "half_open", "spool_problem": "disk full"}
+    both = {"queue_depth": 7, "linger_ms": 9.0, "breaker": "half_open", "spool_problem": "disk full"}
     assert sum_gauges([a, b]) == sum_gauges([b, a]) == both
     assert sum_gauges([]) == {}
     left = [{"spool_full_s": 90.0, "spool_bytes": 5}, {"spool_bytes": 7}, {"spool_full_s": 30.0, "spool_bytes": 1}]

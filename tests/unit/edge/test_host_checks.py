@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from klais.edge.host_checks import HEARD_S, SAME_ID_S, ClockCheck, SameIdCheck
+from klais.edge.host_checks import FORGET_OTHER_S, SAME_ID_S, ClockCheck, SameIdCheck
 
 
 class Heard:
@@ -66,5 +66,5 @@ def test_two_edges_of_one_id_are_named_one_that_is_replaced_is_not(caplog: pytes
     problem = pass_s(2 * SAME_ID_S, ours, other)
     assert "KLAIS_EDGE_ID" in problem and "edge on there also" in problem
     assert [record.message for record in caplog.records] == ["edge_id_shared"]
-    assert pass_s(2 * HEARD_S, ours) == ""
+    assert pass_s(2 * FORGET_OTHER_S, ours) == ""
     assert [record.message for record in caplog.records] == ["edge_id_shared", "edge_id_shared_no_more"]

@@ -123,7 +123,7 @@ def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_distu
     producer.report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 5
     assert (counts.inflight, counts.published, counts.batches_failed, refused) == (0, 0, 1, [None])
-    assert not publisher.troubled and publisher.offer(Built(b"x", 0, 1))
+    assert not publisher.failing and publisher.offer(Built(b"x", 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_batches_that_only_a_changed_topic_refuses_are_taken_back(code: int) -> 
     for one in built:
         publisher.offer(one)
     producer.report(KafkaError(code))
-    assert publisher.troubled and not publisher.offer(Built(b"x", 0, 1))
+    assert publisher.failing and not publisher.offer(Built(b"x", 0, 1))
     assert publisher.take_back() == built
     assert (int(counts.by_reason[Reason.DELIVERY_FAILED]), counts.batches_failed) == (0, 0)
 
@@ -158,7 +158,7 @@ def test_a_fatal_error_stops_the_offers_until_all_is_taken_back_in_order(where: 
     else:
         first.raises = KafkaException(fatal)
         assert not publisher.offer(Built(b"x", 0, 9))
-    assert publisher.troubled and not publisher.offer(Built(b"y", 0, 2))
+    assert publisher.failing and not publisher.offer(Built(b"y", 0, 2))
     assert publisher.take_back() == batches
     assert len(FakeProducer.made) == 2
     assert counts.by_reason.sum() == counts.inflight == counts.inflight_bytes == 0

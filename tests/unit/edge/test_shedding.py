@@ -19,15 +19,15 @@ HOST = "box:/pins"
 
 
 @given(st.lists(st.integers(-1, 3), max_size=60), st.integers(0, 70))
-def test_shed_is_its_definition(partitions: list[int], most: int) -> None:
+def test_shed_is_its_definition(partitions: list[int], max_count: int) -> None:
     want, let_in = list(partitions), 0
     for i, partition in enumerate(partitions):
         if partition >= 0:
             let_in += 1
-            if let_in > most:
+            if let_in > max_count:
                 want[i] = -1
     column = np.array(partitions, np.int32)
-    assert shed(column, most) == want.count(-1) - partitions.count(-1)
+    assert shed(column, max_count) == want.count(-1) - partitions.count(-1)
     assert column.tolist() == want
 
 

@@ -80,10 +80,10 @@ def test_the_rest_of_a_failed_write_costs_no_accepted_batch(tmp_path: Path, disk
     disk.broken, disk.torn = True, torn
     for number in range(before, before + 3):
         assert backlog.append(built(number), 0.0) is Reason.PASSED, "memory has room"
-    assert "Read-only file system" in backlog.trouble and not backlog.durable
+    assert "Read-only file system" in backlog.problem and not backlog.durable
     disk.broken = False
     backlog.maintain(backlog._retry_s)
-    assert backlog.trouble == "" and not len(backlog._memory), "memory goes to disk once that works again"
+    assert backlog.problem == "" and not len(backlog._memory), "memory goes to disk once that works again"
     backlog.close()
     counts = Counts()
     backlog = Backlog(settings, counts)
@@ -102,9 +102,9 @@ def test_a_disk_that_keeps_what_is_acknowledged_is_named_and_costs_repeats_only(
     disk.broken = True
     assert hand_out(backlog) == values and backlog.drained, "what can be read goes to Kafka"
     backlog.maintain(0.0)
-    assert "Read-only file system" in backlog.trouble and backlog.problems()
+    assert "Read-only file system" in backlog.problem and backlog.problems()
     backlog.maintain(backlog._retry_s)
-    assert backlog.trouble and len(list(folder.glob("*.spool"))) == 1 and read_position(folder, identity) == 0
+    assert backlog.problem and len(list(folder.glob("*.spool"))) == 1 and read_position(folder, identity) == 0
 
     disk.broken = False  # a start at this moment: the same batches with the same numbers, so lanes recognise them
     backlog.close()
@@ -115,7 +115,7 @@ def test_a_disk_that_keeps_what_is_acknowledged_is_named_and_costs_repeats_only(
     disk.broken = False
     backlog.maintain(backlog._retry_s + RETRY_S)
     backlog.maintain(backlog._retry_s + RETRY_S)
-    assert backlog.trouble == "" and not list(folder.glob("*.spool"))
+    assert backlog.problem == "" and not list(folder.glob("*.spool"))
     assert read_position(folder, identity) == sum(HEADER_SIZE + len(value) for value in values)
     backlog.close()
 
@@ -128,11 +128,11 @@ def test_a_spool_that_cannot_be_opened_for_long_keeps_no_descriptors(tmp_path: P
     name = next(spool_folder(settings).glob("*.spool")).name
     (spool_folder(settings) / f"9{name[1:]}").mkdir()  # it lies behind the sound one, and no disk opens it for writing
     backlog = Backlog(settings, Counts())
-    assert "Is a directory" in backlog.trouble
+    assert "Is a directory" in backlog.problem
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         backlog.maintain(backlog._retry_s)
-    assert backlog.trouble and len(os.listdir("/proc/self/fd")) == before
+    assert backlog.problem and len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_position_that_the_disk_cannot_read_means_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_a_position_that_the_disk_cannot_read_means_repeats(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "pread", pread)
     backlog = Backlog(settings, Counts())
-    assert hand_out(backlog) == [built(number).value for number in range(3)] and not backlog.trouble
+    assert hand_out(backlog) == [built(number).value for number in range(3)] and not backlog.problem
     backlog.close()
 
 

@@ -15,7 +15,7 @@ from klais.edge.api.server import make_app
 from klais.edge.api.tap import PATH
 from klais.edge.tap import EdgeFilter, EdgeTaps
 from klais.http.access import Access, digest
-from klais.telemetry.sample import MOST_PAYLOAD, MOST_TAPS
+from klais.telemetry.sample import MAX_PAYLOAD_BYTES, MAX_TAPS
 from klais.telemetry.tap_choices import EDGE_VERDICTS, LANE_VERDICTS
 from tests.support.http import FakeState, make_guard, served
 from tests.unit.edge.test_spine import build
@@ -73,7 +73,7 @@ def test_refused_frames_are_shown_as_text_with_their_sender() -> None:
     assert rows[0]["payload"] == '{"a":1}' and rows[0]["partition"] is not None and rows[0]["edge"] == 3
     assert rows[2]["payload"] == "GET / HTTP/1.1\r\n\x1b[31m host" and rows[2]["partition"] is None
     assert rows[3]["payload"] == "\\xaaUshort" and rows[3]["bytes"] == 7
-    assert rows[4]["payload"] == "x" * MOST_PAYLOAD + "..." and rows[4]["bytes"] > 5000
+    assert rows[4]["payload"] == "x" * MAX_PAYLOAD_BYTES + "..." and rows[4]["bytes"] > 5000
     assert {row["source"] for row in rows} == {"10.1.2.3:5000"}
     assert all(cli.is_sample({"matched": 1, "frames": [row]}) for row in rows), "the command takes them"
 
@@ -95,7 +95,7 @@ def test_a_sample_is_bounded() -> None:
 
 
 def test_nothing_is_looked_at_while_no_tap_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EdgeTaps, "look", lambda *_: 1 / 0)
+    monkeypatch.setattr(EdgeTaps, "observe", lambda *_: 1 / 0)
     spine, _ = build([MIXED])
     spine.round(spine.source.fill(0), 0)
     assert spine.counts.received == 5
@@ -104,7 +104,7 @@ def test_nothing_is_looked_at_while_no_tap_is_open(monkeypatch: pytest.MonkeyPat
 def test_a_tap_that_fails_is_no_failure_of_the_data_path(monkeypatch: pytest.MonkeyPatch) -> None:
     spine, _ = build([MIXED])
     tap = spine.taps.get(EdgeFilter())
-    monkeypatch.setattr(tap, "look", lambda *_: 1 / 0)
+    monkeypatch.setattr(tap, "observe", lambda *_: 1 / 0)
     spine.round(spine.source.fill(0), 0)
     assert spine.counts.received == 5 and not spine.taps.open
 
@@ -137,7 +137,7 @@ async def test_payloads_need_the_token_for_changes(guarded: tuple[str, EdgeTaps]
         for query in ("verdict=queued", "reason=bad_json", "sample=0", "x=1"):
             async with client.get(f"{url}{PATH}?{query}", headers=right) as answer:
                 assert answer.status == 400 and not taps.open
-        for n in range(MOST_TAPS):
+        for n in range(MAX_TAPS):
             taps.get(EdgeFilter(sample=n + 1))
         async with client.get(f"{url}{PATH}?device_id=x", headers=right) as answer:
             assert answer.status == 503 and (await answer.json())["code"] == "too_many_taps"

@@ -10,7 +10,7 @@ import pytest
 
 from klais.core.fingerprint.record import SAMPLE, DeviceTypes
 from klais.errors import ModelRefused
-from klais.fingerprint.model import FILE, KIND, LONGEST_NAME, dump_types, load_types, types_of
+from klais.fingerprint.model import FILE, KIND, MAX_NAME_BYTES, dump_types, load_types, types_of
 from klais.fingerprint.naming import name_types
 from klais.fingerprint.snapshot import Snapshot, read_snapshot, write_snapshot
 from klais.fingerprint.training import prune, train
@@ -82,7 +82,7 @@ def test_the_same_snapshot_gives_the_same_model(tmp_path: Path) -> None:
 def test_names_differ_and_are_short_whatever_the_fields_are_called(fields: list[list[str]]) -> None:
     names = name_types(fields)
     assert len(set(names)) == len(names) == len(fields)
-    assert all(0 < len(name.encode()) <= LONGEST_NAME for name in names)
+    assert all(0 < len(name.encode()) <= MAX_NAME_BYTES for name in names)
 
 
 def test_a_snapshot_comes_back_and_a_damaged_or_foreign_one_is_refused(tmp_path: Path) -> None:

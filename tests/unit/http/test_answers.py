@@ -15,12 +15,12 @@ from klais.worker.rows import select
 
 
 async def test_computations_run_one_at_a_time_and_few_may_wait() -> None:
-    gate, running, most, release = Gate(most_waiting=3), 0, 0, threading.Event()
+    gate, running, peak, release = Gate(max_waiting=3), 0, 0, threading.Event()
 
     def compute() -> int:
-        nonlocal running, most
+        nonlocal running, peak
         running += 1
-        most = max(most, running)
+        peak = max(peak, running)
         release.wait(10)
         running -= 1
         return 7
@@ -32,7 +32,7 @@ async def test_computations_run_one_at_a_time_and_few_may_wait() -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [result for result in results if not isinstance(result, Exception)] == [7] * 3
     assert {error.status for error in results if isinstance(error, HttpError)} == {503}
-    assert most == 1
+    assert peak == 1
 
 
 async def test_a_gate_rests_as_long_as_it_worked() -> None:
@@ -55,7 +55,7 @@ def test_time_in_which_a_computation_waits_is_no_work() -> None:
 
 
 async def test_a_failed_computation_opens_the_gate_again() -> None:
-    gate = Gate(most_waiting=1)
+    gate = Gate(max_waiting=1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             await gate.run(lambda: 1 // 0)

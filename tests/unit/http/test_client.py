@@ -19,7 +19,7 @@ from klais.edge.supervisor.fleet import Fleet, Member, environment
 from klais.http import client
 from klais.http.access import Access, digest, with_token
 from klais.http.tokens import token_to_read
-from klais.worker.web.peers import MOST_BYTES, fetch
+from klais.worker.web.peers import MAX_BYTES, fetch
 from tests.support.http import FakeState, make_guard, served
 from tests.support.udp import held_sockets
 
@@ -126,7 +126,7 @@ def test_an_endless_answer_is_cut(odd_server: str) -> None:
 async def test_neither_for_workers(odd_server: str) -> None:
     async with aiohttp.ClientSession() as session:
         assert (await fetch(session, f"{odd_server}/elsewhere", {}))[0] == 302
-        with pytest.raises(aiohttp.ClientError, match=str(MOST_BYTES)):
+        with pytest.raises(aiohttp.ClientError, match=str(MAX_BYTES)):
             await fetch(session, f"{odd_server}/endless", {})
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import klais
 from klais.planning.costs import Cost, costs
-from klais.planning.model import BUSY, MOST_DEVICE_RATE, MOST_PARTITIONS, Question, batches_per_s, plan
+from klais.planning.model import BUSY, MAX_DEVICE_RATE, MAX_PARTITIONS, Question, batches_per_s, plan
 
 COSTS = costs()
 SIZES = [
@@ -60,7 +60,7 @@ def test_every_figure_is_finite_and_no_process_is_busier_than_planned(question: 
     for part in ("edges", "workers"):
         assert found.value(part, "cores") <= BUSY * found.value(part, "processes") * (1 + 1e-9)
     partitions = found.value("Kafka", "partitions")
-    assert partitions <= MOST_PARTITIONS and partitions == 2 ** round(math.log2(partitions))
+    assert partitions <= MAX_PARTITIONS and partitions == 2 ** round(math.log2(partitions))
     if found.value("workers", "processes") > partitions:
         assert any("lanes to share" in text for text in found.warnings)
 
@@ -89,4 +89,4 @@ def test_what_comes_near_a_limit_is_said(question: Question, words: str) -> None
 
 def test_the_rate_of_one_device_is_that_of_the_document() -> None:
     text = (Path(klais.__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
-    assert f"one lane decides all frames of a device, about {MOST_DEVICE_RATE:,.0f} to" in text
+    assert f"one lane decides all frames of a device, about {MAX_DEVICE_RATE:,.0f} to" in text

@@ -11,9 +11,9 @@ from klais.core.lane.step import take_raw
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.kafka.reader import RawRecord
-from klais.redrive.batches import LONGEST_MS, Batch, pack
+from klais.redrive.batches import MAX_BATCH_SPAN_MS, Batch, pack
 from klais.redrive.dead_letters import (
-    MOST_TIMES,
+    MAX_REDRIVES,
     DeadLetter,
     check,
     dead_letters_of,
@@ -81,8 +81,8 @@ def test_hostile_records_are_refused_one_by_one() -> None:
 
 
 def test_a_frame_that_came_back_too_often_stays() -> None:
-    assert [times_of(edge_of(times)) for times in (1, MOST_TIMES)] == [1, MOST_TIMES] and edge_of(1) == EDGE_IDS
-    assert edge_of(MOST_TIMES) == 65_535 and times_of(EDGE_IDS - 1) == 0
+    assert [times_of(edge_of(times)) for times in (1, MAX_REDRIVES)] == [1, MAX_REDRIVES] and edge_of(1) == EDGE_IDS
+    assert edge_of(MAX_REDRIVES) == 65_535 and times_of(EDGE_IDS - 1) == 0
     assert verdict(GOOD, edge=str(edge_of(2)).encode()) == ""
     assert verdict(GOOD, edge=str(edge_of(3)).encode()) == "too_often"
 
@@ -137,13 +137,16 @@ def test_batches_hold_every_dead_letter_once_in_order() -> None:
 
 
 def test_frames_keep_their_times_and_epochs() -> None:
-    late = [DeadLetter((0, n, 0), GOOD, "x", ts, b"dev-1", 3) for n, ts in enumerate((TS, TS + LONGEST_MS, TS - 1, TS))]
+    late = [
+        DeadLetter((0, n, 0), GOOD, "x", ts, b"dev-1", 3)
+        for n, ts in enumerate((TS, TS + MAX_BATCH_SPAN_MS, TS - 1, TS))
+    ]
     found = list(pack(late, 1, 100))
     assert [len(each.dead_letters) for each in found] == [2, 2], "an offset is u32 ns, and never below 0"
     decoded = decode_batch(found[0].encode(77, 9))
     assert decoded.offsets is not None and decoded.epochs is not None
     assert (decoded.edge, decoded.boot, decoded.number, decoded.epochs.tolist()) == (EDGE_IDS, 77, 9, [3, 3])
-    assert decoded.received_at // 1_000_000 == TS and decoded.offsets.tolist() == [0, LONGEST_MS * 1_000_000]
+    assert decoded.received_at // 1_000_000 == TS and decoded.offsets.tolist() == [0, MAX_BATCH_SPAN_MS * 1_000_000]
     assert decode_batch(Batch(0, EDGE_IDS, tuple(made(2))).encode(1, 1)).epochs is None
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from klais.errors import ConfigError
-from klais.sim.herd import BACK_OFF_MOST_S, Herd, arrivals, in_order, recovery, verdict_lines
+from klais.sim.herd import BACK_OFF_MAX_S, Herd, arrivals, in_order, recovery, verdict_lines
 
 
 @pytest.mark.parametrize(("model", "mean_s", "span_s"), [("beta", 10 * 3 / 7, 10.0), ("uniform", 30.0, 60.0)])
@@ -33,7 +33,7 @@ def test_back_off_spreads_the_storm() -> None:
 
     assert peak(True) < 0.7 * peak(False)
     assert arrivals(Herd(5000, back_off=True)).end_s > arrivals(Herd(5000)).end_s
-    assert BACK_OFF_MOST_S == 10.0
+    assert BACK_OFF_MAX_S == 10.0
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 from klais.config.load import Settings
 from klais.control.forecast import (
     FEATURES,
-    LEAST_ROWS,
+    MIN_FORECAST_ROWS,
     NOTHING,
     NoPredictor,
     Predictor,
@@ -167,9 +167,9 @@ def test_a_model_is_loaded_when_a_window_is_worth_it_and_not_before(tmp_path: Pa
 
     chain = ForecastChain(store_of(tmp_path), load=load)
     chain.start()
-    chain.predict(WINDOW[: LEAST_ROWS // 2 - 1])
+    chain.predict(WINDOW[: MIN_FORECAST_ROWS // 2 - 1])
     assert not asked
-    chain.predict(WINDOW[: LEAST_ROWS // 2])
+    chain.predict(WINDOW[: MIN_FORECAST_ROWS // 2])
     assert loaded.wait(60 * PATIENCE)
     chain.stop()
 

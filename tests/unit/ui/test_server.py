@@ -297,7 +297,7 @@ async def test_the_stream_gives_events_to_all_viewers_and_ends_with_the_server(s
 
 
 async def test_too_many_streams_are_refused(client) -> None:
-    hub = Hub(lambda: (1, b"{}"), most=2)
+    hub = Hub(lambda: (1, b"{}"), max_viewers=2)
     app = web.Application()
     guard = Guard(AllowedHosts("127.0.0.1"), Access())
     guard.install(app)
@@ -350,10 +350,15 @@ def test_the_cookie_has_one_name() -> None:
 async def test_recorded_times_become_those_of_now_also_within_sentences() -> None:
     recording = load_demo()
     recorded = recording.pages["/devices/"]["items"]
-    recording.pages["/said/"] = {"says": "since 2020-01-02T03:04:05.678Z.", "at_ms": 5, "frames": 5, "changes": [1, 2]}
+    recording.pages["/said/"] = {
+        "explanation": "since 2020-01-02T03:04:05.678Z.",
+        "at_ms": 5,
+        "frames": 5,
+        "changes": [1, 2],
+    }
     said = recording.page("/said/")
     later = datetime(2020, 1, 2, 3, 4, 5, 678_000, UTC) + timedelta(milliseconds=said["at_ms"] - 5)
-    assert said["says"] == f"since {later:%Y-%m-%dT%H:%M:%S}.{later.microsecond // 1000:03}Z."
+    assert said["explanation"] == f"since {later:%Y-%m-%dT%H:%M:%S}.{later.microsecond // 1000:03}Z."
     assert said["frames"] == 5 < said["at_ms"]
     moved = recording.page("/devices/")["items"]
     assert all(now["last_seen"] > then["last_seen"] for now, then in zip(moved, recorded, strict=True))

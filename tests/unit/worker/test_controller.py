@@ -39,7 +39,7 @@ def test_the_leader_shows_its_newest_decision_and_others_show_zeros():
 async def test_a_controller_that_resigned_stands_no_more():
     controller = Controller(Settings(), "w1")
     await controller.resign()
-    await asyncio.wait_for(controller.stand(producer=None), 5)  # nothing is opened: no producer is needed
+    await asyncio.wait_for(controller.run(producer=None), 5)  # nothing is opened: no producer is needed
     assert controller.statistics() == ControllerStatistics()
 
 
@@ -53,14 +53,14 @@ class Silence(StatsFollower):
 async def test_resigning_ends_a_candidacy_that_waits_and_a_cancelled_agent_is_cancelled(monkeypatch):
     monkeypatch.setattr("klais.worker.controller.StatsFollower", Silence)
     controller, other = Controller(Settings(), "w1"), Controller(Settings(), "w2")
-    standing = asyncio.create_task(controller.stand(producer=None))
+    running = asyncio.create_task(controller.run(producer=None))
     await asyncio.sleep(0)
-    assert controller.standing and not other.standing
+    assert controller.running and not other.running
     await controller.resign()
-    await asyncio.wait_for(standing, 10)  # returns, raises nothing: the agent goes on to its end
-    assert not controller.standing
-    standing = asyncio.create_task(other.stand(producer=None))
+    await asyncio.wait_for(running, 10)  # returns, raises nothing: the agent goes on to its end
+    assert not controller.running
+    running = asyncio.create_task(other.run(producer=None))
     await asyncio.sleep(0)
-    standing.cancel()
+    running.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await standing
+        await running

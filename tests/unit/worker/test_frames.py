@@ -15,7 +15,7 @@ from klais.core.wire.partition import partition_of
 from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.session import COOKIE, sign, verify
-from klais.telemetry.sample import MOST_TAPS
+from klais.telemetry.sample import MAX_TAPS
 from klais.worker.tap import Filter, Taps
 from klais.worker.web.frames import FORWARD_S, PATH, Frames, PageFilter, install
 from tests.support.http import make_guard
@@ -44,7 +44,7 @@ class Worker:
         """A lane decides one frame of each device."""
         self.at += 1
         some = frames(*((device_id, self.at) for device_id in ids))
-        self.taps.look(0, take_raw(self.state, self.at - 1, batch(some), limits(), bounds(), T0_NS))
+        self.taps.observe(0, take_raw(self.state, self.at - 1, batch(some), limits(), bounds(), T0_NS))
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ async def test_bad_parameters_open_no_tap(start, client, query: str) -> None:
 
 async def test_one_tap_too_many_is_refused_and_nobody_who_looks_costs_nothing(start, client, monkeypatch) -> None:
     worker = await start(Access())
-    for n in range(MOST_TAPS):
+    for n in range(MAX_TAPS):
         worker.taps.get(Filter(sample=n + 1))
     status, body = await ask(client, worker.url)
     assert (status, body["code"]) == (503, "too_many_taps")

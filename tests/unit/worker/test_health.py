@@ -116,7 +116,7 @@ def wrong_clock(views):
     return with_controller(views, controller.statistics())
 
 
-def left_out_model(views):
+def skipped_model(views):
     return with_controller(views, ControllerStatistics(problems=("forecast by rules: v3: it failed",)))
 
 
@@ -154,7 +154,7 @@ PROBLEMS = {
     "topic changed": (changed_topic, "retention.ms is 1", "--fix", 200),
     "control stale": (stale_control, "klais_control has not been followed", "authorization failed", 200),
     "no leader": (no_leader, "no controller has led for 31 s", "look for term_failed", 200),
-    "model left out": (left_out_model, "it failed", "forecast by rules", 200),
+    "model skipped": (skipped_model, "it failed", "forecast by rules", 200),
 }
 WARNINGS = {
     "clock": (wrong_clock, "7200 s ahead of Kafka's", "check its time service"),

@@ -29,7 +29,7 @@ class Turns:
 def keeper(turns: Turns, taken: list[int], context: Any) -> ProfileKeeper:
     """Of a lane whose detector notes the turn of each collection, with senders that take everything."""
 
-    def dump_some(begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
+    def dump_some(begin: int, end: int, max_bytes: int) -> tuple[Saved, int]:
         taken.append(turns.number)
         row = np.arange(begin, min(begin + 10, end), dtype=np.int32)
         buf = np.frombuffer(b"profile" * len(row), np.uint8)

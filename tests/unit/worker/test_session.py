@@ -13,10 +13,10 @@ from klais.worker.checkpoint import Checkpointer
 from klais.worker.intake import Raw
 from klais.worker.invariant import Plan
 from klais.worker.lane import Lane, spare_the_collector
-from klais.worker.left_out import LeftOut
 from klais.worker.limits import LaneLimits
 from klais.worker.outputs import Telemetry
 from klais.worker.quarantine import Quarantine
+from klais.worker.refused_records import RefusedRecords
 from klais.worker.session import LaneSession, RecoveredState, Senders
 from klais.worker.tap import Taps
 from klais.worker.watch import Watch
@@ -51,7 +51,7 @@ def test_a_closed_session_is_freed_though_it_was_frozen():
             watch = Watch(session, None, None)
             parts = [Checkpointer(session, None, watch), watch]
             step = session.decide(Raw(session.state.next_raw, batch(frames(("a", 1)))))
-            session.put_out(step)
+            session.send_outputs(step)
             spare_the_collector()  # as when the lane goes live
             states.append(weakref.ref(session.state))
             session.close()
@@ -93,8 +93,8 @@ class Acknowledging:
 async def test_each_batch_of_a_step_tells_once_how_long_it_was_on_its_way():
     landed: list[float] = []
     session = make_session()
-    left_out = LeftOut((), Quarantine(0), lambda aside: None)
-    rest = (Acknowledging(), None, lambda: None, lambda s: None, 7, "telemetry", left_out)
+    refused_records = RefusedRecords((), Quarantine(0), lambda aside: None)
+    rest = (Acknowledging(), None, lambda: None, lambda s: None, 7, "telemetry", refused_records)
     output = Telemetry(*rest, on_landed=landed.append)
     now_ns = time.time_ns()
     for number, age_s in enumerate((5, 3600, -60)):  # the last one's edge has a clock that is ahead

@@ -19,8 +19,8 @@ from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.session import COOKIE, sign
 from klais.telemetry import sample as module
-from klais.telemetry.sample import KEPT_S, MOST_TAPS
-from klais.telemetry.tap_choices import LANE_REASONS, MOST_SAMPLE
+from klais.telemetry.sample import KEPT_S, MAX_TAPS
+from klais.telemetry.tap_choices import LANE_REASONS, MAX_SAMPLE
 from klais.worker.tap import Filter, Tap, Taps
 from klais.worker.web.tap import PATH, install
 from tests.support.http import make_guard
@@ -37,7 +37,7 @@ def decided(some: list[bytes] | None = None, **changed: Any) -> Step:
 def seen(wanted: Filter, *steps: Step) -> tuple[int, list[tuple[str | None, str, str | None]]]:
     tap = Tap(wanted)
     for step in steps:
-        tap.look(3, step)
+        tap.observe(3, step)
     body = json.loads(tap.event()[1])
     return body["matched"], [(row["device_id"], row["verdict"], row["reason"]) for row in body["frames"]]
 
@@ -108,7 +108,7 @@ def test_a_sample_is_even_and_bounded() -> None:
     steps = [decided(frames(*((f"d{k}", n) for n in range(500)))) for k in range(10)]
     tap = Tap(Filter(sample=100))
     for step in steps:
-        tap.look(0, step)
+        tap.observe(0, step)
     body = json.loads(tap.event()[1])
     assert (body["matched"], len(body["frames"])) == (5000, 100)
     by_device = {row["device_id"] for row in body["frames"]}
@@ -122,7 +122,7 @@ def test_hostile_frames_are_shown_as_text() -> None:
     odd, huge = ("\x1b[2J\u202e", 1, b"\xff\xfe\x00" * 100), ("b", 1, b'"' + b"x" * 60_000)
     some = [*frames(odd, huge), b"\xaa\x55" + b"\xff" * 40]
     tap = Tap(Filter())
-    tap.look(0, decided(some))
+    tap.observe(0, decided(some))
     body = tap.event()[1]
     assert b"\n" not in body and len(body) < 10_000
     rows = json.loads(body)["frames"]
@@ -133,24 +133,24 @@ def test_taps_are_few_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     taps = Taps()
     clock = [0.0]
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    found = [taps.get(Filter(sample=n + 1)) for n in range(MOST_TAPS)]
+    found = [taps.get(Filter(sample=n + 1)) for n in range(MAX_TAPS)]
     assert all(found) and taps.get(Filter(device_id=b"x")) is None
     assert taps.get(Filter(sample=1)) is found[0], "those with equal filters share a tap"
     clock[0] = KEPT_S + 1
     assert found[0] is not None
     found[0].event()
-    taps.look(0, decided())
+    taps.observe(0, decided())
     assert list(taps.open.values()) == [found[0]], "the others have no viewer"
     clock[0] *= 3
-    taps.look(0, decided())
+    taps.observe(0, decided())
     assert not taps.open
 
 
 def test_a_tap_that_fails_is_no_failure_of_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     taps = Taps()
     tap = taps.get(Filter())
-    monkeypatch.setattr(tap, "look", lambda *_: 1 / 0)
-    taps.look(0, decided())
+    monkeypatch.setattr(tap, "observe", lambda *_: 1 / 0)
+    taps.observe(0, decided())
     assert not taps.open
 
 
@@ -191,7 +191,7 @@ async def test_payloads_need_the_token_for_changes(guarded: Any) -> None:
         "verdict=good",
         "reason=why",
         "sample=0",
-        f"sample={MOST_SAMPLE + 1}",
+        f"sample={MAX_SAMPLE + 1}",
         "x=1",
     ],
 )
@@ -204,7 +204,7 @@ async def test_bad_filters_are_refused(guarded: Any, query: str) -> None:
 
 async def test_one_tap_too_many_is_refused(guarded: Any) -> None:
     url, client, taps = guarded
-    for n in range(MOST_TAPS):
+    for n in range(MAX_TAPS):
         taps.get(Filter(sample=n + 1))
     async with client.get(f"{url}?device_id=x", headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
         assert answer.status == 503 and (await answer.json())["code"] == "too_many_taps"
@@ -220,7 +220,7 @@ async def test_the_stream_shows_what_lanes_decide(guarded: Any) -> None:
                 if body["frames"]:
                     shown = body["frames"]
                     break
-                taps.look(0, decided())
+                taps.observe(0, decided())
         assert [row["device_id"] for row in shown] == ["dev-1", "dev-2", "dev-1", "dev-2"]
 
 

@@ -98,7 +98,7 @@ class Backlog:
 
     Attributes
     ----------
-    trouble : str
+    problem : str
         Why the disk does not accept batches; empty while it does, or if no spool is configured.
     warning : str
         Other files in the spool that no edge delivers; empty if there are none.
@@ -117,7 +117,7 @@ class Backlog:
         self._spool: Spool | None = None
         self._retry_s = 0.0
         self._lost = 0
-        self.trouble = self.warning = ""
+        self.problem = self.warning = ""
         self._others: OtherCounts | None = None
         self.wanted = settings.spool_max_bytes > 0
         # Existing batches are sent to Kafka even if nothing more is stored.
@@ -128,7 +128,7 @@ class Backlog:
     @property
     def durable(self) -> bool:
         """Whether the disk accepts batches, as far as is known."""
-        return self.wanted and not self.trouble
+        return self.wanted and not self.problem
 
     @property
     def no_room(self) -> str:
@@ -139,7 +139,7 @@ class Backlog:
             return f"the spool is full ({self.bytes:,} of {s.spool_max_bytes:,} bytes)" if full else ""
         if self._counts.inflight_bytes + self._memory.bytes + s.batch_max_bytes <= self._max_held_bytes:
             return ""
-        return f"memory is full ({self._memory.bytes:,} bytes wait)" + (f"; {self.trouble}" if self.trouble else "")
+        return f"memory is full ({self._memory.bytes:,} bytes wait)" + (f"; {self.problem}" if self.problem else "")
 
     @property
     def bound(self) -> str:
@@ -199,7 +199,7 @@ class Backlog:
                 folder=str(spool.folder), batches=spool.batches, frames=spool.frames,
                 torn_bytes=spool.damage.torn_bytes,
             )  # fmt: skip
-        self._look_at_others(spool, topics.raw)
+        self._find_other_segments(spool, topics.raw)
         if lost := spool.damage.lost_bytes:
             do = "klais_missing_batches_total of the workers counts the batches: look at the disk"
             self.warning = (
@@ -208,7 +208,7 @@ class Backlog:
             log.error("spool_damaged", folder=str(spool.folder), bytes=lost, do=do)
         self._count()
 
-    def _look_at_others(self, spool: Spool, topic: str) -> None:
+    def _find_other_segments(self, spool: Spool, topic: str) -> None:
         """Find segments that were not written for this topic and partition count."""
         self._others = OtherCounts(spool, topic, self._settings, self._counts)
         if self._others.problem:
@@ -230,7 +230,7 @@ class Backlog:
 
     def problems(self) -> list[str]:
         """Problems with the disk or its contents, as texts; may be called from any thread."""
-        disk = f"{self.trouble}: {MEND}; batches wait in memory until then" if self.trouble else ""
+        disk = f"{self.problem}: {MEND}; batches wait in memory until then" if self.problem else ""
         return [text for text in (disk, self._others.problem if self._others else "") if text]
 
     def append(self, built: Built, now_s: float) -> Reason:
@@ -270,29 +270,29 @@ class Backlog:
         if self._spool is None:
             self._open(now_s)
         if self._spool is None:
-            raise OSError(self.trouble)
+            raise OSError(self.problem)
         self._spool.append(built.value, built.partition, built.count)
         fault.at("spool_written")
         self._works()
 
     def _works(self) -> None:
-        if self.trouble:
-            log.info("spool_recovered_from_error", folder=str(spool_folder(self._settings)), was=self.trouble)
-            self.trouble = ""
+        if self.problem:
+            log.info("spool_recovered_from_error", folder=str(spool_folder(self._settings)), was=self.problem)
+            self.problem = ""
 
     def _retry(self, now_s: float) -> None:
         """Open the spool that could not be opened, or probe the disk that failed; success clears the error."""
         if self._spool is None and self._needed:
             self._open(now_s)
-        elif self._spool and self.trouble:
+        elif self._spool and self.problem:
             self._spool.probe()
             self._works()
 
     def _failed(self, error: OSError, now_s: float) -> None:
         self._retry_s, self._full = now_s + RETRY_S, Reason.SPOOL_FAILED
-        self.trouble = f"the spool {spool_folder(self._settings)} cannot be written: {error.strerror or error}"
+        self.problem = f"the spool {spool_folder(self._settings)} cannot be written: {error.strerror or error}"
         if calls := logs.every(5, "edge.spool_failed"):
-            log.error("spool_failed", why=self.trouble, calls=calls, now=IN_MEMORY, do=MEND)
+            log.error("spool_failed", why=self.problem, calls=calls, now=IN_MEMORY, do=MEND)
 
     def put_back(self, returned: list[Built], now_s: float) -> None:
         """Put unacknowledged batches after those on disk and before those in memory; count those that have no room."""
@@ -350,11 +350,11 @@ class Backlog:
         Batches in flight are older than those in memory, and may come back: until then memory stays behind them.
         """
         try:
-            if now_s >= self._retry_s and (self.trouble or (self._spool is None and self._needed)):
+            if now_s >= self._retry_s and (self.problem or (self._spool is None and self._needed)):
                 self._retry(now_s)
             if self._spool:
                 self._spool.sync(now_s)
-                if self._spool.behind is not None and not self.trouble:
+                if self._spool.behind is not None and not self.problem:
                     raise self._spool.behind
             while self._memory and self.wanted and now_s >= self._retry_s and not self._counts.inflight:
                 self._write(self._memory.first(), now_s)

@@ -3,7 +3,7 @@
 from collections import deque
 
 WINDOW_S = 15.0
-LEAST_S = 0.5  # growth over a shorter time is noise
+MIN_S = 0.5  # growth over a shorter time is noise
 
 
 class FillForecast:
@@ -45,7 +45,7 @@ class FillForecast:
         if size > full or size >= limit:
             return 0.0
         elapsed_s = now_s - since_s
-        if elapsed_s < LEAST_S or size <= before:
+        if elapsed_s < MIN_S or size <= before:
             return None
         return (full - size) * elapsed_s / (size - before)
 

@@ -44,7 +44,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.spool")
 
-MOST_PARTITIONS = 1024  # the maximum of KLAIS_PARTITIONS
+MAX_PARTITIONS = 1024  # the maximum of KLAIS_PARTITIONS
 STEP_S = 0.002  # per round of the spine, so that it polls the socket again soon
 NO_TIME = np.iinfo(np.int64).max  # later than any frame
 
@@ -63,7 +63,7 @@ class OldSegment:
 
 def segments_of_other_counts(folder: Path, topic: str, partitions: int) -> list[OldSegment]:
     """The segments of other counts in the folder, oldest first."""
-    counts = {identity_of(topic, count): count for count in range(1, MOST_PARTITIONS + 1) if count != partitions}
+    counts = {identity_of(topic, count): count for count in range(1, MAX_PARTITIONS + 1) if count != partitions}
     named = [(path, parse_name(path.name)) for path in folder.iterdir()]
     ours = [(path, name) for path, name in named if name is not None and name.identity in counts]
     found = [OldSegment(path, name, counts[name.identity], path.stat().st_size) for path, name in ours]

@@ -16,7 +16,7 @@ from klais.edge.sources.xdp_filter.attachment import Filter
 from klais.xdp import bpf
 
 CAPACITY = 2048
-LEAST_CHUNKS = 512
+MIN_CHUNKS = 512
 # Room before a packet (XDP_PACKET_HEADROOM), and after it for Ethernet, two VLAN tags.
 _AROUND_BYTES = 256 + 14 + 8
 
@@ -50,7 +50,7 @@ class XskRings:
         chunk_bytes = 2048 if mtu + _AROUND_BYTES <= 2048 else 4096
         if mtu + _AROUND_BYTES > chunk_bytes:
             raise OSError(errno.EMSGSIZE, f"packets of the MTU of {mtu} do not fit into AF_XDP's chunks of 4096 bytes")
-        chunks = max(LEAST_CHUNKS, 1 << (memory_bytes // chunk_bytes // len(queues)).bit_length() - 1)
+        chunks = max(MIN_CHUNKS, 1 << (memory_bytes // chunk_bytes // len(queues)).bit_length() - 1)
         self.capacity, self.room = CAPACITY, chunks * len(queues)
         self._area = mmap.mmap(-1, self.room * chunk_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError, AttributeError):  # a kernel without huge pages: only more TLB misses

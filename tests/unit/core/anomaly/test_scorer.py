@@ -172,8 +172,8 @@ def test_noise_is_told_where_an_hour_is_wilder_than_all_of_the_last_week(kind: s
         assert Cause.NOISE not in score_series(t, x)["cause"]
         x[begin:] += np.round(5 * np.std(np.diff(x[:begin])) / np.sqrt(2) * rng.normal(size=len(x) - begin), 3)
         found = score_series(t, x)
-        told = np.flatnonzero(found["cause"][begin:])
-        assert len(told) and told[0] <= 120, "within two hours, by whatever cause"
+        flagged_at = np.flatnonzero(found["cause"][begin:])
+        assert len(flagged_at) and flagged_at[0] <= 120, "within two hours, by whatever cause"
         for i in np.flatnonzero(found["cause"] == Cause.NOISE):
             assert found["scale"][i] > 1.8 * found["expected"][i] > 0, "steps of the hour, and of the wildest before"
 

@@ -24,11 +24,11 @@ def detector(memory_bytes: int = 1 << 20, period_s: float = 10.0) -> TwoTier:
 
 
 class Feed:
-    """A lane with the detector, fed one frame at a time; ``told`` are the records of its flags."""
+    """A lane with the detector, fed one frame at a time; ``flags`` are the records of its flags."""
 
     def __init__(self, **how) -> None:
         self.detector = detector(**how)
-        self.state, self.told, self.at_s, self.again = LaneState(detector=self.detector), [], 0.0, LaneState()
+        self.state, self.flags, self.at_s, self.again = LaneState(detector=self.detector), [], 0.0, LaneState()
 
     def send(self, payload: bytes, wait_s: float = 60.0, name: str = "a") -> list[dict]:
         self.at_s += wait_s
@@ -38,15 +38,15 @@ class Feed:
         records = [value for _, value, _, _ in anomaly_records(step)]
         assert records == [value for _, value, _, _ in anomaly_records(replay(self.again, step.record, value))]
         assert all(len(record) <= MAX_ANOMALY_BYTES for record in records)
-        told = [orjson.loads(record) for record in records]
-        self.told += told
-        return told
+        flags = [orjson.loads(record) for record in records]
+        self.flags += flags
+        return flags
 
     def learn(self, count: int = 400, wait_s: float = 60.0) -> np.random.Generator:
         rng = np.random.default_rng(4)
         for _ in range(count):
             self.send(b'{"t":%.2f,"h":%d}' % (20 + 0.3 * rng.normal(), rng.integers(50, 54)), wait_s)
-        assert self.told == []
+        assert self.flags == []
         return rng
 
 
@@ -75,16 +75,16 @@ def test_a_flag_names_field_cause_and_numbers_and_a_replay_says_the_same() -> No
 def test_a_field_that_is_no_number_any_more_is_flagged_once(payload: bytes, found: str) -> None:
     lane = Feed()
     lane.learn(150)
-    told = [flag for _ in range(20) for flag in lane.send(payload)]
-    assert [(flag["cause"], flag["feature"], flag["value"]) for flag in told] == [("absent", "t", None)]
-    assert f"t was {found} in 3 frames" in told[0]["explanation"]
+    flags = [flag for _ in range(20) for flag in lane.send(payload)]
+    assert [(flag["cause"], flag["feature"], flag["value"]) for flag in flags] == [("absent", "t", None)]
+    assert f"t was {found} in 3 frames" in flags[0]["explanation"]
 
 
 def test_a_field_that_comes_and_goes_is_not_flagged_for_ever() -> None:
     lane = Feed()
     for k in range(3000):
         lane.send(b'{"t":20.5}' if k % 100 > 3 else b'{"other":"thing"}')
-    assert len([flag for flag in lane.told if flag["cause"] == "absent"]) <= 3
+    assert len([flag for flag in lane.flags if flag["cause"] == "absent"]) <= 3
 
 
 def test_a_fast_device_is_scored_once_a_period_and_at_once_outside_its_band() -> None:
@@ -94,11 +94,11 @@ def test_a_fast_device_is_scored_once_a_period_and_at_once_outside_its_band() ->
     assert scored <= 1.2 * 3 * 1000 / 10
     for _ in range(6000):
         lane.send(b'{"t":%.2f,"h":%d}' % (20 + 0.3 * rng.normal(), rng.integers(50, 54)), 1.0)
-    lane.told.clear()
+    lane.flags.clear()
     opened = int(lane.detector.counts[sift.OPENED])
     lane.send(b'{"t":-60.5,"h":51}', 0.5)
     assert int(lane.detector.counts[sift.OPENED]) == opened + 1
-    assert [flag["feature"] for flag in lane.told] == ["t"]
+    assert [flag["feature"] for flag in lane.flags] == ["t"]
 
 
 def test_the_budget_bounds_what_is_scored_and_stretches_the_period() -> None:
@@ -143,7 +143,7 @@ def test_memory_is_a_budget_and_a_silent_device_makes_room_for_one_that_sends() 
     for _ in range(places):
         lane.send(b'{"t":1}', 60.0, "new")
     assert any(feature.place > 1 for feature in lane.detector.features(lane.state.find(b"new")))
-    lane.told.clear()
+    lane.flags.clear()
 
 
 def test_a_row_that_another_device_gets_has_an_empty_profile() -> None:
@@ -156,7 +156,7 @@ def test_a_row_that_another_device_gets_has_an_empty_profile() -> None:
     lane.send(b'{"x":7}', name="b")
     assert lane.state.find(b"b") == 0
     assert max(feature.samples for feature in lane.detector.features(0)) == 1
-    lane.told.clear()
+    lane.flags.clear()
 
 
 def values(saved: Saved) -> list[bytes]:
@@ -177,22 +177,22 @@ def written_out(of: TwoTier, row: int) -> bytes:
     return head + of.gates[row].tobytes() + b"".join(channels[0] + channels[1])
 
 
-@pytest.mark.parametrize("most_bytes", [0, 1, 1000, 1 << 20])
-def test_profiles_are_saved_in_turn_up_to_the_bytes_that_there_is_room_for(most_bytes: int) -> None:
+@pytest.mark.parametrize("max_bytes", [0, 1, 1000, 1 << 20])
+def test_profiles_are_saved_in_turn_up_to_the_bytes_that_there_is_room_for(max_bytes: int) -> None:
     lane = Feed()
     for k in range(280):
         lane.send(b'{"t":%.2f,"h":%d}' % (20 + 0.1 * (k % 7), 50 + k % 3), name="abcd"[k % 4])
     lane.send(b'{"t":45.2,"h":51}', name="b")  # has a full channel now
     lane.send(b'{"t":20.1,"h":51,"x":3}', name="c")
-    lane.told.clear()
+    lane.flags.clear()
     expected = [written_out(lane.detector, row) for row in range(4)]
     assert any(value[6] for value in expected)
     assert [lane.detector.dump(row) for row in range(4)] == expected
     row, found = 0, []
     while row < 4:
-        saved, following = lane.detector.dump_some(row, 4, most_bytes)
-        assert saved.lengths[:-1].sum() < max(most_bytes, 1)
-        if most_bytes == 0:
+        saved, following = lane.detector.dump_some(row, 4, max_bytes)
+        assert saved.lengths[:-1].sum() < max(max_bytes, 1)
+        if max_bytes == 0:
             assert not len(saved.row) and following == row
             return
         found += zip(saved.row.tolist(), values(saved), strict=True)

@@ -41,7 +41,7 @@ def test_devices_have_the_types_that_their_fields_say(lane: TypedLane) -> None:
 def test_a_device_that_becomes_another_one_is_flagged_once_with_a_sentence(lane: TypedLane, other: str) -> None:
     frames = lane.be("thermostat-a", other, WITHIN)
     assert frames is not None
-    (flag,) = lane.told
+    (flag,) = lane.flags
     assert (flag["feature"], flag["cause"], flag["type"], flag["type_before"]) == ("type", "type", other, "thermostat")
     assert f"this thermostat behaves like a {other} since " in flag["explanation"]
     assert flag["value"] is None and flag["expected"] is None
@@ -55,30 +55,30 @@ def test_a_device_that_becomes_another_one_is_flagged_once_with_a_sentence(lane:
 
 
 def test_frames_of_another_type_between_its_own_are_an_impersonation(lane: TypedLane) -> None:
-    told: list[dict] = []
+    flags: list[dict] = []
     for n in range(WITHIN):
         payload, _ = KINDS["camera" if n % 2 else "thermostat"]
-        told = lane.send("thermostat-a", payload(lane.rng), 30.0)
-        if told:
+        flags = lane.send("thermostat-a", payload(lane.rng), 30.0)
+        if flags:
             break
-    assert [(flag["feature"], flag["cause"]) for flag in told] == [("type", "impersonation")]
-    assert "frames like those of a camera come between those of this thermostat" in told[0]["explanation"]
+    assert [(flag["feature"], flag["cause"]) for flag in flags] == [("type", "impersonation")]
+    assert "frames like those of a camera come between those of this thermostat" in flags[0]["explanation"]
 
 
 def test_another_type_that_sends_one_frame_in_ten_is_an_impersonation(lane: TypedLane) -> None:
-    told: list[dict] = []
+    flags: list[dict] = []
     for n in range(4 * WITHIN):
         payload, _ = KINDS["thermostat" if n % 10 else "camera"]
-        told = lane.send("thermostat-a", payload(lane.rng), 30.0)
-        if told:
+        flags = lane.send("thermostat-a", payload(lane.rng), 30.0)
+        if flags:
             break
-    assert [(flag["feature"], flag["cause"]) for flag in told] == [("type", "impersonation")]
+    assert [(flag["feature"], flag["cause"]) for flag in flags] == [("type", "impersonation")]
 
 
 def test_fields_that_no_type_sends_are_a_fingerprint_of_nobody(lane: TypedLane) -> None:
-    told = [flag for n in range(WITHIN) for flag in lane.send("camera-a", b'{"xmr":%d,"pool":4}' % n, 10.0)]
-    assert [(flag["feature"], flag["cause"]) for flag in told] == [("fingerprint", "odd")]
-    assert "this camera sends what neither it nor any known type sends" in told[0]["explanation"]
+    flags = [flag for n in range(WITHIN) for flag in lane.send("camera-a", b'{"xmr":%d,"pool":4}' % n, 10.0)]
+    assert [(flag["feature"], flag["cause"]) for flag in flags] == [("fingerprint", "odd")]
+    assert "this camera sends what neither it nor any known type sends" in flags[0]["explanation"]
 
 
 def test_one_strange_frame_now_and_then_is_no_change(lane: TypedLane) -> None:
@@ -111,7 +111,7 @@ def test_a_new_model_keeps_the_types_that_it_has_too(lane: TypedLane, types: Dev
         assert lane.facts(f"{kind}-a").type == ("" if kind == gone else kind)
         lane.be(f"{kind}-a", kind, 40)
         assert lane.facts(f"{kind}-a").type == ("unknown" if kind == gone else kind)
-    assert lane.told == []
+    assert lane.flags == []
     lane.in_use.set(types)
     assert lane.be(f"{names[0]}-a", names[1], WITHIN) is not None
 
@@ -160,5 +160,5 @@ def test_records_stay_within_their_bound_whatever_types_are_called(types: Device
     lane = TypedLane(TypesInUse(longest))
     lane.be("sixteen-bytes-id", "thermostat", 60)
     lane.be("sixteen-bytes-id", "camera", WITHIN)
-    (flag,) = lane.told
+    (flag,) = lane.flags
     assert len(orjson.dumps(flag)) <= MAX_ANOMALY_BYTES

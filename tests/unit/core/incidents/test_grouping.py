@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from klais.core.incidents.grouping import MOST_CLOSED, MOST_OPEN, MOST_PENDING, Grouping, Rules
+from klais.core.incidents.grouping import MAX_CLOSED, MAX_OPEN, MAX_PENDING, Grouping, Rules
 from klais.core.incidents.incident import facts, incident_of, shown
 from klais.core.incidents.summary import FEW, MEMBERS, FlagSeen, read_flag
 
@@ -12,7 +12,12 @@ RULES = Rules()
 
 
 def flag(device: str, feature: str = "t", cause: str = "level", at_s: float = 0.0, **more) -> FlagSeen:
-    given = {"score": 6.0, "value": 30.0, "expected": 20.0, "says": f"{feature} was 30, expected about 20."} | more
+    given = {
+        "score": 6.0,
+        "value": 30.0,
+        "expected": 20.0,
+        "explanation": f"{feature} was 30, expected about 20.",
+    } | more
     return FlagSeen(device, feature, cause, T0 + int(at_s * 1000), **given)
 
 
@@ -154,12 +159,12 @@ def test_the_fleet_has_one_incident_and_rhythms_join_it():
 
 def test_memory_is_bounded_against_hostile_devices():
     grouping = Grouping(RULES)
-    for i in range(3 * MOST_PENDING):
+    for i in range(3 * MAX_PENDING):
         grouping.absorb(flag(f"x{i}", feature=f"name-{i}\x1b[31m", cause="stuck"))
     assert len(grouping.state()["pending"]) <= 256
     grouping.settle(at(31))
-    assert len(grouping.open()) == MOST_OPEN
-    assert grouping.totals.left_out == 3 * MOST_PENDING - MOST_OPEN
+    assert len(grouping.open()) == MAX_OPEN
+    assert grouping.totals.skipped == 3 * MAX_PENDING - MAX_OPEN
     assert "\x1b" not in "".join(shown(one)["explanation"] for one in grouping.open())
     many = fed(*(flag(f"d{i}", feature="t", partition=i, edge=i, firmware=str(i)) for i in range(1000)))
     (incident,) = many.open()
@@ -171,11 +176,11 @@ def test_memory_is_bounded_against_hostile_devices():
 
 def test_closed_incidents_are_forgotten_in_order():
     grouping = Grouping(Rules(quiet_ms=1000, window_ms=0))
-    for i in range(MOST_CLOSED + 10):
+    for i in range(MAX_CLOSED + 10):
         grouping.absorb(flag(f"d{i}", cause="stuck", at_s=10 * i))
         grouping.settle(at(10 * i))
         grouping.settle(at(10 * i + 5))
-    assert len(grouping.incidents) == MOST_CLOSED
+    assert len(grouping.incidents) == MAX_CLOSED
     assert len(grouping.take_forgotten()) == 10 and grouping.take_forgotten() == []
 
 
@@ -209,7 +214,7 @@ def test_a_flag_of_a_record():
     body = {"kind": "flag", "device_id": "a", "feature": "t", "cause": "hour", "score": 8.2, "value": 80, "edge": 3}
     found = read_flag(orjson.dumps(body | {"expected": None, "firmware": "1.2", "explanation": "x" * 999}), 5, T0)
     assert found is not None and (found.value, found.expected, found.edge, found.partition) == (80.0, None, 3, 5)
-    assert found.firmware == "1.2" and len(found.says) == 400
+    assert found.firmware == "1.2" and len(found.explanation) == 400
 
 
 def test_numbers_that_no_calendar_holds_are_none_of_a_flag():
@@ -232,7 +237,7 @@ def test_numbers_that_no_calendar_holds_are_none_of_a_flag():
         *(((name,), bad) for name in ("opened_ms", "closed_ms", "revision") for bad in ("1", -1, 1.5, 1 << 62, None)),
         *(((name,), bad) for name in ("id", "kind", "feature") for bad in (None, 7, ["device"])),
         *((("what", "first", name), 1 << 62) for name in ("at_ms", "before", "partition", "edge")),
-        *((("what", "worst", name), []) for name in ("score", "value", "says", "device")),
+        *((("what", "worst", name), []) for name in ("score", "value", "explanation", "device")),
         (("what", "newest_ms"), -5),
     ],
 )

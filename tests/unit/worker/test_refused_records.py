@@ -10,19 +10,19 @@ from klais.core.lane.render import dead_letter_records
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import resume, take_raw
 from klais.errors import LaneFailed, OutputRefused
-from klais.worker.left_out import LeftOut
 from klais.worker.outputs import Records, Telemetry, send_or_halve
 from klais.worker.quarantine import FAILURES, Quarantine
+from klais.worker.refused_records import RefusedRecords
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
 
 class Broker:
-    """Takes batches in the place of a sender; refuses those of more than ``most`` records, and each of ``poison``."""
+    """Takes batches in the place of a sender; refuses those of more than ``max_count`` records, and ``poison``."""
 
     topic, partition = "t", 0
 
-    def __init__(self, most: int = 1000, poison: frozenset[bytes] = frozenset()) -> None:
-        self.most, self.poison = most, poison
+    def __init__(self, max_count: int = 1000, poison: frozenset[bytes] = frozenset()) -> None:
+        self.max_count, self.poison = max_count, poison
         self.taken: list[bytes] = []
         self.at = 0
 
@@ -30,7 +30,7 @@ class Broker:
         count, data = writer.count, bytes(writer._out[: writer.size])
         writer.close(1, 0, self.at)
         writer.reset()
-        if count > self.most or any(value in data for value in self.poison):
+        if count > self.max_count or any(value in data for value in self.poison):
             raise OutputRefused("refused", count)
         self.taken.append(data)
         self.at += count
@@ -54,19 +54,19 @@ async def run_out(output, some: list) -> None:
 
 
 def make(broker, quarantine, set_aside, journal=()):
-    left_out = LeftOut(journal, quarantine, set_aside)
+    refused_records = RefusedRecords(journal, quarantine, set_aside)
     nothing = (None, lambda: None, lambda s: None, 7)
-    return Telemetry(broker, *nothing, "telemetry", left_out), left_out
+    return Telemetry(broker, *nothing, "telemetry", refused_records), refused_records
 
 
-@pytest.mark.parametrize("most", [1, 2, 5, 1000])
-async def test_a_poison_record_alone_is_left_out_and_all_others_go_out_once(most):
+@pytest.mark.parametrize("max_count", [1, 2, 5, 1000])
+async def test_a_poison_record_alone_is_left_out_and_all_others_go_out_once(max_count):
     asides: list[Aside] = []
-    quarantine, broker = Quarantine(0), Broker(most, frozenset({b'{"t":4}'}))
+    quarantine, broker = Quarantine(0), Broker(max_count, frozenset({b'{"t":4}'}))
     for life in range(FAILURES):
         some = steps(LaneState(), 4)
         broker.taken.clear()
-        output, left_out = make(broker, quarantine, asides.append)
+        output, refused_records = make(broker, quarantine, asides.append)
         if life < FAILURES - 1:
             with pytest.raises(OutputRefused):
                 await run_out(output, some)
@@ -75,7 +75,7 @@ async def test_a_poison_record_alone_is_left_out_and_all_others_go_out_once(most
         while not asides:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert b'{"t":5}' not in b"".join(broker.taken), "nothing goes on before the loss is journalled"
-        left_out.written(asides)
+        refused_records.written(asides)
         await going
     (aside,) = asides
     assert (aside.output, aside.step, aside.nth) == ("telemetry", 2, 1)
@@ -98,9 +98,9 @@ async def test_the_dead_letter_of_a_refused_record_has_no_other_place():
     step = resume(state, Resumed(aside=(aside,)), 0, 0, limits(), T0_NS)
     ((key, value, headers, _),) = dead_letter_records(step)
     assert (key, value, dict(headers)["reason"], dict(headers)["bytes"]) == (b"a", b"{}", b"poison", b"9")
-    left_out = LeftOut((), Quarantine(0), lambda aside: None)
+    refused_records = RefusedRecords((), Quarantine(0), lambda aside: None)
     broker = Broker(0)
-    output = Records(broker, None, lambda: None, lambda s: None, 7, "dead_letter", left_out, dead_letter_records)
+    output = Records(broker, None, lambda: None, lambda s: None, 7, "dead_letter", refused_records, dead_letter_records)
     for _ in range(FAILURES + 1):
         with pytest.raises(LaneFailed, match="cannot become a dead letter: refused"):
             await run_out(output, [step])

@@ -19,7 +19,7 @@ KEPT_BYTES = 65_536  # bytes of a refused record in its dead letter
 KEPT_OF_LETTER_BYTES = 512  # bytes kept if the topic of dead letters refuses the record: it may be too large
 
 
-class LeftOut:
+class RefusedRecords:
     """The records that one session leaves out, by output.
 
     Parameters
