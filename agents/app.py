@@ -29,7 +29,7 @@ with large_imports():
     from klais.kafka.clients import faust_broker
     from klais.kafka.topics import MAX_RECORD_BYTES, Topics
     from klais.system.address import http_host
-    from klais.system.private_files import be_private, named_folder, own_folder
+    from klais.system.private_files import named_folder, own_folder, restrict_umask
     from klais.telemetry.log import dict_config, setup
     from klais.worker.lanes import Lanes
     from klais.worker.table_values import TABLES
@@ -47,7 +47,7 @@ def create_app(settings: Settings) -> faust.App:
     fault.arm(settings.fault_point)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     register()
-    be_private()
+    restrict_umask()
     own_folder(named_folder(settings.state_dir, "KLAIS_STATE_DIR") / "faust")
     topics, lanes = Topics.of(settings), Lanes()
     app = App(topics.app_id, web_limits=ConnectionLimits.of(settings), **faust_settings(settings))

@@ -11,7 +11,7 @@ NOT_MEASURED = "not measured"
 
 
 @dataclass(slots=True)
-class Kept:
+class KeptSamples:
     """Result files, with the source of each benchmark: the newest file that has it."""
 
     files: Sequence[ResultFile]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.figures import Figure, ResultFile
 from bench.harness.report import shown
-from bench.kept import NOT_MEASURED, Kept, spread
+from bench.kept import NOT_MEASURED, KeptSamples, spread
 from bench.paper_tables import BENCHES, TABLES
 
 PAPER = Path(__file__).parents[1] / "docs" / "RESEARCH_PAPER.md"
@@ -36,7 +36,7 @@ def sentence(figure: Figure | None, unit: str) -> str:
     return f"{shown(figure.value)} {unit}".strip() + (f" ({between})" if between else "")
 
 
-def filled(text: str, kept: Kept) -> str:
+def filled(text: str, kept: KeptSamples) -> str:
     """The paper with new text between its markers.
 
     Raises
@@ -84,6 +84,6 @@ def unmarked(text: str) -> list[str]:
 
 def write(files: Sequence[ResultFile]) -> list[str]:
     """Write the paper; return the figures of its markers that no file has."""
-    kept = Kept(files)
+    kept = KeptSamples(files)
     PAPER.write_text(filled(PAPER.read_text(), kept))
     return sorted(set(kept.missing))

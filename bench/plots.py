@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.kept import Kept
+from bench.kept import KeptSamples
 
 FOLDER = Path(__file__).parents[1] / "docs" / "plots"
 _STYLE = {
@@ -21,7 +21,7 @@ _PARTS = ("broker", "edge", "worker")
 Data = Mapping[str, Sequence[float]]
 
 
-def latency_targets(kept: Kept) -> Data:
+def latency_targets(kept: KeptSamples) -> Data:
     """Cores of each process and latency for each ``KLAIS_LATENCY_MS`` of the benchmark ``idle``."""
     rows = [row for row in kept.rows("idle") if row.get("target") and row.get("p99_ms") is not None]
     names = (*_PARTS, "p50_ms", "p99_ms")
@@ -29,7 +29,7 @@ def latency_targets(kept: Kept) -> Data:
     return found | {"target_ms": [float(str(row["target"]).removesuffix("ms")) for row in rows]} if rows else {}
 
 
-def throughput(kept: Kept) -> Data:
+def throughput(kept: KeptSamples) -> Data:
     """Frames/s beside the plain way, of the benchmark ``baseline``."""
     bars = {
         "edge of KLAIS": "edge", "plain asyncio edge": "plain_edge",
@@ -39,7 +39,7 @@ def throughput(kept: Kept) -> Data:
     return {label: [figure.value] for label, figure in found.items() if figure is not None}
 
 
-def latency(kept: Kept) -> Data:
+def latency(kept: KeptSamples) -> Data:
     """p50, p99, p99.9 and the longest latency (ms) for each load of the benchmark ``latency``."""
     tails = {"5,000 frames/s": "_at_5k", "50,000 frames/s": "", "50,000 frames/s, 2 partitions": "_at_2_partitions"}
     out = {}
@@ -51,7 +51,7 @@ def latency(kept: Kept) -> Data:
     return out
 
 
-def herd(kept: Kept) -> Data:
+def herd(kept: KeptSamples) -> Data:
     """Recovery (s) by devices of the benchmark ``herd``, for each way that was measured."""
     out: dict[str, list[float]] = {}
     for row in kept.rows("herd"):
@@ -105,7 +105,7 @@ class Plot:
     """One plot: where its figures come from, how they are drawn, side by side in so many panels."""
 
     alt: str
-    data: Callable[[Kept], Data]
+    data: Callable[[KeptSamples], Data]
     draw: Callable[[Any, Data], None]
     panels: int = 1
 
@@ -132,13 +132,13 @@ def svg(plot: Plot, data: Data) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
-def drawn(kept: Kept) -> dict[str, str]:
+def drawn(kept: KeptSamples) -> dict[str, str]:
     """The SVG of each plot that has figures, by the name of its file."""
     found = {name: (plot, plot.data(kept)) for name, plot in PLOTS.items()}
     return {f"{name}.svg": svg(plot, data) for name, (plot, data) in found.items() if data}
 
 
-def write(kept: Kept, folder: Path = FOLDER) -> list[str]:
+def write(kept: KeptSamples, folder: Path = FOLDER) -> list[str]:
     """Write the plots and remove those that no result has any more; their names."""
     made = drawn(kept)
     folder.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 from bench import paper, plots
 from bench.figures import RESULTS, ResultFile, read
 from bench.harness.report import TARGETS, Target, shown
-from bench.kept import Kept
+from bench.kept import KeptSamples
 
 PAGE = Path(__file__).parent / "RESULTS.md"
 OWN = "latest"  # local files of a developer, by their prefix: git and this page ignore them
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     files = [read(path) for path in kept()]
     PAGE.write_text(page(files))
     missing = paper.write(files)
-    made = plots.write(Kept(files))
+    made = plots.write(KeptSamples(files))
     print(f"{PAGE}: {len(files)} result files")
     print(f"{plots.FOLDER}: {', '.join(made)}")
     print(f"{paper.PAPER}: {len(missing)} figures not measured" + (f": {', '.join(missing)}" if files else ""))

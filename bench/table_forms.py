@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bench.harness.report import TARGETS, Sense, Target, shown
-from bench.kept import NOT_MEASURED, Kept, cell, spread
+from bench.kept import NOT_MEASURED, KeptSamples, cell, spread
 from bench.plots import PLOTS
 
 
 class Table(Protocol):
     """A renderer of the lines of a Markdown table."""
 
-    def lines(self, kept: Kept) -> list[str]:
+    def lines(self, kept: KeptSamples) -> list[str]:
         """Head, rule and rows."""
         ...
 
@@ -29,7 +29,7 @@ class Matrix:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def lines(self, kept: Kept) -> list[str]:
+    def lines(self, kept: KeptSamples) -> list[str]:
         """One figure a cell."""
         out = [(label, *(cell(kept.figure(path)) if path else "" for path in paths)) for label, *paths in self.rows]
         return _markdown(self.head, out)
@@ -41,7 +41,7 @@ class Listed:
 
     rows: tuple[tuple[str, str, str], ...]
 
-    def lines(self, kept: Kept) -> list[str]:
+    def lines(self, kept: KeptSamples) -> list[str]:
         """Label, unit, path."""
         out = []
         for label, unit, path in self.rows:
@@ -59,7 +59,7 @@ class Details:
     of: tuple[str, ...]
     keys: tuple[tuple[str, str], ...]
 
-    def lines(self, kept: Kept) -> list[str]:
+    def lines(self, kept: KeptSamples) -> list[str]:
         """One row for each value of ``of``; values without results are marked."""
         rows, out = kept.rows(self.bench), []
         for value in self.of:
@@ -104,7 +104,7 @@ class Claims:
 
     claims: tuple[Claim, ...]
 
-    def lines(self, kept: Kept) -> list[str]:
+    def lines(self, kept: KeptSamples) -> list[str]:
         """Claim, bound, measured, verdict."""
         out = []
         for claim in self.claims:
@@ -125,7 +125,7 @@ class Picture:
 
     name: str
 
-    def lines(self, kept: Kept) -> list[str]:
+    def lines(self, kept: KeptSamples) -> list[str]:
         """The picture, or that it is not measured."""
         plot = PLOTS[self.name]
         return [f"![{plot.alt}](plots/{self.name}.svg)" if plot.data(kept) else f"*{plot.alt}: {NOT_MEASURED}.*"]
@@ -134,13 +134,13 @@ class Picture:
 class Machines:
     """The file and machine of each benchmark."""
 
-    def lines(self, kept: Kept) -> list[str]:
+    def lines(self, kept: KeptSamples) -> list[str]:
         """One row a result file that is used."""
         out = [row for file in kept.files if (row := self._row(kept, file.name))]
         return _markdown(("file", "taken at", "commit", "machine", "benchmarks"), out or [[NOT_MEASURED, *[""] * 4]], 5)
 
     @staticmethod
-    def _row(kept: Kept, name: str) -> list[str]:
+    def _row(kept: KeptSamples, name: str) -> list[str]:
         file = next(one for one in kept.files if one.name == name)
         used = sorted(bench for bench in file.benches if kept.file_of(bench) is file)
         if not used:

@@ -29,7 +29,7 @@ from klais.core.lane.step import Bounds, take_raw
 from klais.core.wire.constants import Reason, encode_frame
 from klais.core.wire.signing import device_key, master_key, sign_frame
 from klais.edge.auth import Authenticator
-from klais.edge.batcher import Batcher, Built
+from klais.edge.batcher import Batcher, ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.linger import LingerController
 from klais.edge.shedding import LoadShedder
@@ -61,9 +61,9 @@ class Taken:
     """A sink that accepts every batch, and keeps it on request."""
 
     def __init__(self, counts: Counts, keep: bool) -> None:
-        self.counts, self.keep, self.linger_ns, self.batches = counts, keep, 0, list[Built]()
+        self.counts, self.keep, self.linger_ns, self.batches = counts, keep, 0, list[ClosedBatch]()
 
-    def offer(self, built: Built) -> Reason:
+    def offer(self, built: ClosedBatch) -> Reason:
         self.counts.published += built.count
         if self.keep:
             self.batches.append(built)
@@ -200,7 +200,7 @@ def _flood(result: Result, folder: Path) -> None:
     result.figures["flood_good_lost"] = good - _landed(sink.batches)
 
 
-def _landed(batches: list[Built]) -> int:
+def _landed(batches: list[ClosedBatch]) -> int:
     """Frames that a lane passes, each device within its default rate."""
     state, passed, now_ns = LaneState(), 0, time.time_ns()
     limits = LaneLimits(1e9, 1e9, 1000.0, 5000.0, 0, 0, 1e6, 60.0)

@@ -351,7 +351,7 @@ CONTROL = Board(
                 "As the forecast sees it: normal, elevated, burst, thundering_herd or attack.", always=False,
             ),
             Panel(
-                "Models left out", "short", [(rate("klais_forecast_falls_total", "instance"), "{{instance}}")],
+                "Models skipped", "short", [(rate("klais_forecast_fallbacks_total", "instance"), "{{instance}}")],
                 "The forecast continues with the next simpler model; /health has the reason.",
             ),
             Panel(

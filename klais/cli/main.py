@@ -12,7 +12,7 @@ import click
 from klais import __version__
 from klais.cli.errors import plain_errors
 from klais.cli.groups import SuggestingGroup
-from klais.system.private_files import be_private
+from klais.system.private_files import restrict_umask
 
 # name -> (module, attribute, short help shown without importing the module)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -143,7 +143,7 @@ def main() -> None:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         context.color = False
     if context.invoked_subcommand in PRIVATE:
-        be_private()
+        restrict_umask()
 
 
 main.params += _common_options(hidden=False)

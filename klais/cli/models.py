@@ -116,9 +116,9 @@ def train(traces: Path | None, seed: int, episodes: int, make_active: bool, as_j
     """Train a model of the traffic at the lowest priority, from the shipped recording or from TRACES (*.csv of
     timestamp,count). It takes some minutes on one core and does not affect the data path."""
     from klais.models.store import ModelStore
-    from klais.traffic.training import be_humble
+    from klais.traffic.training import lower_priority
 
-    be_humble()
+    lower_priority()
     from klais.traffic.training import train as run
 
     store = ModelStore.of(load())

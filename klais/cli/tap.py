@@ -24,7 +24,7 @@ SHOWN = (
     Column("outcome", width=12), Column("payload"),
 )  # fmt: skip
 MAX_WORKERS = 1000  # workers
-AGAIN_S = 2.0
+RETRY_S = 2.0
 
 
 class Rate(click.ParamType):
@@ -213,4 +213,4 @@ class Followers:
                 self._queue.put((worker.url, 0, f"the {worker.kind} at {worker.url} ended its tap"))
             except WorkerUnavailable as error:
                 self._queue.put((worker.url, 0, str(error)))
-            time.sleep(AGAIN_S)
+            time.sleep(RETRY_S)

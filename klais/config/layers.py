@@ -50,7 +50,7 @@ class Layers:
         """Name of a setting in messages, with the place of its value."""
         return self.given[name].label(name) if name in self.given else variable(name)
 
-    def lay(self, read: Callable[[], tuple[Mapping[str, Given], list[str]]]) -> None:
+    def add_layer(self, read: Callable[[], tuple[Mapping[str, Given], list[str]]]) -> None:
         """Read a place with higher precedence and merge it; collect its problems."""
         try:
             layer, problems = read()
@@ -119,12 +119,12 @@ def gather(environ: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> L
     named = variables.pop("config", None)
     out.path = _named(str(named.value)) if named else toml_file.find() if environ is None else None
     if out.path is not None:
-        out.lay(partial(toml_file.read_settings, out.path))
+        out.add_layer(partial(toml_file.read_settings, out.path))
     out.put(variables)
     if profile := variables.get("profile"):
         for name in DISPLACED:
             out.given.pop(name, None)
-        out.lay(partial(read_profile, str(profile.value)))
+        out.add_layer(partial(read_profile, str(profile.value)))
     out.put({name: Given(value, "flag") for name, value in overrides.items() if value is not None})
     if out.path is not None:
         out.given["config"] = Given(str(out.path.absolute()), named.source if named else "default")

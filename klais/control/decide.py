@@ -273,7 +273,7 @@ def decide(
     return LoopState(pid_state, terms.output, cut, kept, flow, defence), decision
 
 
-def worth_writing(before: Decision | None, now: Decision) -> bool:
+def is_change(before: Decision | None, now: Decision) -> bool:
     """Whether a decision changes something for its followers."""
     if before is None:
         return True

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from klais.control.forecast import TrafficForecast
 
-SURE = 0.7  # confidence from which a class counts
+MIN_CONFIDENCE = 0.7  # confidence from which a class counts
 ATTACK_S = 2.0  # an attack lasts this long before limits tighten ...
 RELEASE_S = 10.0  # ... and is over for this long before they widen
 USUAL_FACTOR = 2.0  # times the usual frames/s of the busiest device
@@ -29,17 +29,17 @@ class Defence:
 
 def is_herd(forecast: TrafficForecast) -> bool:
     """Whether devices reconnect, with high confidence."""
-    return forecast.kind == "thundering_herd" and forecast.confidence >= SURE
+    return forecast.kind == "thundering_herd" and forecast.confidence >= MIN_CONFIDENCE
 
 
 def is_attack(forecast: TrafficForecast) -> bool:
     """Whether much of the traffic is hostile, with high confidence."""
-    return forecast.kind == "attack" and forecast.confidence >= SURE
+    return forecast.kind == "attack" and forecast.confidence >= MIN_CONFIDENCE
 
 
 def expected_rate(forecast: TrafficForecast) -> float:
     """The rate to prepare for (frames/s): the upper decile of the forecast for wanted traffic, else 0."""
-    wanted = forecast.kind in ("elevated", "burst", "thundering_herd") and forecast.confidence >= SURE
+    wanted = forecast.kind in ("elevated", "burst", "thundering_herd") and forecast.confidence >= MIN_CONFIDENCE
     return forecast.quantiles[2] if wanted else 0.0
 
 

@@ -21,7 +21,9 @@ from klais.telemetry.schema import Gauges
 PREFIX = "controller-"
 FIRST_PARTITION = "0"  # its owner tries first
 SILENCE = 0.5  # of a session timeout: how long the first candidate waits for a heartbeat
-TURN = 0.125  # of a session timeout: additional wait of each next candidate, time to fence and to send a heartbeat
+CANDIDATE_DELAY = (
+    0.125  # of a session timeout: additional wait of each next candidate, time to fence and to send a heartbeat
+)
 MAX_SILENCE = 1.0  # of a session timeout: longest wait
 HEARTBEATS_AT_START = 3.0  # heartbeat intervals that a new worker waits if it has received no heartbeat yet
 
@@ -84,11 +86,11 @@ class Election:
         session_s, leader = self._session_s, leader_of(controllers)
         turn = turn_of(self._worker_id, workers, leader)
         if leader is None:
-            wait_s = HEARTBEATS_AT_START * heartbeat_s(session_s) + turn * TURN * session_s
+            wait_s = HEARTBEATS_AT_START * heartbeat_s(session_s) + turn * CANDIDATE_DELAY * session_s
             return now_s - self._silent_since_s >= wait_s
         age_s, gauges = controllers[leader]
         # The silence begins after the newest heartbeat, and after the newest announcement of another candidate.
         announced = [age for age, record in controllers.values() if record.candidate]
         self._silent_since_s = max(self._silent_since_s, now_s - min([age_s, *announced]))
-        silence = turn * TURN if gauges.resigned else min(MAX_SILENCE, SILENCE + turn * TURN)
+        silence = turn * CANDIDATE_DELAY if gauges.resigned else min(MAX_SILENCE, SILENCE + turn * CANDIDATE_DELAY)
         return now_s - self._silent_since_s >= silence * session_s

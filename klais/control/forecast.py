@@ -43,7 +43,7 @@ MEMORY_S, MEMORY_PER_SPREAD_S = 2.0, 25.0
 MIN_SLOPE_S = 5
 DAMPING = 0.3  # share of a slope that is expected to continue over the horizon
 MIN_SPREAD = 0.05  # of the log rate: smallest spread that a forecast assumes
-WANDER = 0.1  # of the log rate: possible change of the level within the horizon
+LEVEL_DRIFT = 0.1  # of the log rate: possible change of the level within the horizon
 DECILE_SD = 1.2816  # the outer deciles of a normal distribution, in standard deviations
 
 Window = npt.NDArray[np.float64]
@@ -137,7 +137,7 @@ class TrendPredictor:
         slope = _sure_slope(log_rate[-max(MIN_SLOPE_S, memory) :], spread)
         expected = level + DAMPING * slope * HORIZON_S
         limit = math.log(FACTOR * max(median, SMALL_RATE) + 1.0)
-        deviation = spread * math.sqrt(1.0 / memory + 1.0 / HORIZON_S) + WANDER
+        deviation = spread * math.sqrt(1.0 / memory + 1.0 / HORIZON_S) + LEVEL_DRIFT
         probability = 0.5 * math.erfc((limit - expected) / (deviation * math.sqrt(2.0)))
         why = f"level {math.expm1(level):,.0f}/s, slope {100 * slope:+.0f} %/s, "
         why += f"median {median:,.0f}/s, spread {100 * spread:.0f} %"

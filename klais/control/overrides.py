@@ -29,7 +29,7 @@ REFUSED_S = 1.5  # Kafka refuses a new topic for a moment
 BLOCK_FIELDS = ("block", "unblock", "until_ms")
 LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
 READ_BACK_S = 3.0
-TRIES = 8  # a try fails only if yet another writer was faster
+MAX_TRIES = 8  # a try fails only if yet another writer was faster
 ABOUT = frozenset({"scope", "author", "reason", "at", "by", "term"})
 """Fields that say who wrote a record; the others set something."""
 
@@ -98,7 +98,7 @@ def apply(
         expected = watch.first or {}
         before = (control.override() if scope == OVERRIDE else watch.first) or {}
         replaced, record = before, merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
-        for attempt in range(TRIES):
+        for attempt in range(MAX_TRIES):
             stored = {"scope": scope, **record}
             offset = writer.change(scope, stored, replaced, address)
             control.wrote(scope, orjson.dumps(stored), offset)
@@ -155,7 +155,7 @@ class Unread:
         """The record to write now, because the first one overwrote fields of another writer; empty if none is needed,
         None if the topic has not been read so far: look again."""
         self._polls += 1
-        if self._offset >= 0 and not self._control.wait_read(self._offset, 0.0) and self._polls < TRIES:
+        if self._offset >= 0 and not self._control.wait_read(self._offset, 0.0) and self._polls < MAX_TRIES:
             return None
         other = self._watch.before(self._offset) or {}
         self._watching.close()

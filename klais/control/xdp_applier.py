@@ -30,7 +30,7 @@ BLOCKS_S = 5.0  # between two reads of its blocks
 MAX_LOCAL_BLOCKS = 20  # reported blocks of a host's own: the record goes to Kafka once a second
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
-BEATS = 4  # heartbeats within the time after which the filter considers them stale
+HEARTBEATS_PER_TIMEOUT = 4  # heartbeats within the time after which the filter considers them stale
 
 
 class Maps(Protocol):
@@ -226,9 +226,9 @@ class Applier:
             if not self._reported:
                 self._reported = True
                 log.info("xdp_maps_not_there", why=str(error), means="limits act in the workers only")
-            self._let_go()
+            self._close_maps()
 
-    def _let_go(self) -> None:
+    def _close_maps(self) -> None:
         maps, self._maps, self.available = self._maps, None, False
         self.figures, self._next_blocks_s = FilterFigures(), 0.0
         if maps is not None:
@@ -279,7 +279,7 @@ class Applier:
             maps.heartbeat()
         else:
             return 0
-        self._next_beat_s = now_s + self._settings.xdp_heartbeat_s / BEATS
+        self._next_beat_s = now_s + self._settings.xdp_heartbeat_s / HEARTBEATS_PER_TIMEOUT
         return 1
 
     def _write_devices(self, maps: Maps) -> int:

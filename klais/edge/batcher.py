@@ -24,7 +24,7 @@ _NO_EPOCHS = np.zeros(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class ClosedBatch:
     """A closed batch: the record's bytes, its partition, its number of frames, and how long it was open (ns)."""
 
     value: bytes
@@ -121,7 +121,7 @@ class Batcher:
         when: int = oldest(self.count, self._opened_ns, otherwise_ns)
         return when
 
-    def close(self, partition: int, now_ns: int, wall_ns: int) -> Built:
+    def close(self, partition: int, now_ns: int, wall_ns: int) -> ClosedBatch:
         """Close the batch of a partition and return it as one record; the builder is empty afterwards.
 
         ``now_ns`` and ``wall_ns`` are the same instant on the clock of :meth:`add` and since the epoch. The number
@@ -145,9 +145,9 @@ class Batcher:
         value = b"".join([*columns, self._frames[partition, :used].data])
         self.count[partition] = self._used[partition] = 0
         self._number[partition] += 1
-        return Built(value, partition, n, age_ns)
+        return ClosedBatch(value, partition, n, age_ns)
 
-    def take_back(self, built: Built) -> None:
+    def take_back(self, built: ClosedBatch) -> None:
         """Reuse the number of an unsent batch for the next one, because a gap in the numbers means a lost batch."""
         self._number[built.partition] -= 1
 

@@ -20,7 +20,7 @@ _U8_3D = uint8[:, :, ::1]
 
 
 @kernel(int64(I64, int64, U8, I32, U64, I64))
-def sort_out(
+def mark_malformed(
     lengths: npt.NDArray[np.int64],
     max_length: int,
     reason: npt.NDArray[np.uint8],

@@ -11,7 +11,7 @@ from typing import Any
 from klais.config.load import Settings
 
 # When the parent dies, each of its threads sends a signal. Signals within 0.5 s count as one.
-AGAIN_S = 0.5
+RETRY_S = 0.5
 EXIT_KILLED = 130
 RELOADABLE = frozenset(
     {
@@ -59,7 +59,7 @@ class Signals:
     def on_stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         """Stop; then abort; then exit immediately."""
         now_s = self._clock()
-        if now_s - self._last_s < AGAIN_S:
+        if now_s - self._last_s < RETRY_S:
             return
         self._last_s = now_s
         self._stops += 1

@@ -23,7 +23,7 @@ from klais.edge.auth import Authenticator
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.early import BLOCK_FRAMES, Block
-from klais.edge.kernels import shed, sort_out
+from klais.edge.kernels import mark_malformed, shed
 from klais.edge.linger import LingerController
 from klais.edge.shedding import LoadShedder
 from klais.edge.sinks.base import Sink
@@ -171,7 +171,7 @@ class Spine:
             columns = self._ids[:n], self._sequence[:n], id_size
             epochs = self.auth.check(source, n, self._frame_max_bytes, reason, *columns)
         partition_column(source.head, starts, id_size, self.batcher.partitions, partition)
-        n_bad = sort_out(lengths, self._frame_max_bytes, reason, partition, self.counts.by_reason, bad)
+        n_bad = mark_malformed(lengths, self._frame_max_bytes, reason, partition, self.counts.by_reason, bad)
         self.activity.add(lengths, reason, self._ids[:n])
         if n_bad:
             self.dead_letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())

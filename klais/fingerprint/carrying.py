@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from klais.core.fingerprint.record import MAX_TYPES, DeviceTypes
 
-APART = 1.0  # distance of two types: one field that all devices of one type send and none of the other
+TYPE_DISTANCE = 1.0  # distance of two types: one field that all devices of one type send and none of the other
 INTERVAL_SCALE, SIZE_SCALE = 1.2, 0.5  # differences of ln(interval) and ln(size) with the same weight
 
 
 def vectors(types: DeviceTypes) -> npt.NDArray[np.float64]:
-    """A point for each type, such that ``APART`` is the distance of two types."""
+    """A point for each type, such that ``TYPE_DISTANCE`` is the distance of two types."""
     return np.column_stack([types.rates, types.interval[:, 0] / INTERVAL_SCALE, types.size[:, 0] / SIZE_SCALE])
 
 
@@ -24,7 +24,7 @@ def same_as(types: DeviceTypes, before: DeviceTypes) -> list[int]:
     out = [-1] * len(types.names)
     for at in np.argsort(distance, axis=None, kind="stable").tolist():
         mine, old = divmod(at, len(before.names))
-        if distance[mine, old] >= APART:
+        if distance[mine, old] >= TYPE_DISTANCE:
             break
         if out[mine] < 0 and old not in out:
             out[mine] = old
@@ -40,7 +40,7 @@ def carry_over(types: DeviceTypes, before: DeviceTypes) -> tuple[DeviceTypes, in
     if not before.names:
         return types, 0
     same = same_as(types, before)
-    near = np.sqrt(((vectors(before)[:, None] - vectors(types)[None]) ** 2).sum(axis=2)).min(axis=1) < APART
+    near = np.sqrt(((vectors(before)[:, None] - vectors(types)[None]) ** 2).sum(axis=2)).min(axis=1) < TYPE_DISTANCE
     room = MAX_TYPES - len(types.names)
     kept = [k for k in range(len(before.names)) if k not in same and not near[k]][:room]
     names = [before.names[old] if old >= 0 else name for name, old in zip(types.names, same, strict=True)]

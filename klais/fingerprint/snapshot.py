@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.record import MAX_FIELDS
-from klais.core.fingerprint.record import KEPT, SAMPLE, Kept, device_samples
+from klais.core.fingerprint.record import KEPT, SAMPLE, KeptSamples, device_samples
 from klais.errors import ModelRefused
 from klais.models.arrays import read_arrays
 from klais.system.private_files import open_own, write_own
@@ -40,7 +40,7 @@ class Snapshot:
         return len(self.paths)
 
 
-def snapshot_of(kept: Iterable[Kept], names: Mapping[int, str], seed: int = 0) -> Snapshot:
+def snapshot_of(kept: Iterable[KeptSamples], names: Mapping[int, str], seed: int = 0) -> Snapshot:
     """Samples of up to ``MAX_DEVICES`` devices."""
     each = [one for part in kept for one in device_samples(part, MIN_SAMPLES)]
     if len(each) > MAX_DEVICES:

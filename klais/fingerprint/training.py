@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from klais.core.fingerprint.record import MAX_TYPES, NO_TYPES, DeviceTypes
 from klais.errors import KlaisError, ModelRefused
-from klais.fingerprint.carrying import APART, INTERVAL_SCALE, SIZE_SCALE, carry_over, same_as
+from klais.fingerprint.carrying import INTERVAL_SCALE, SIZE_SCALE, TYPE_DISTANCE, carry_over, same_as
 from klais.fingerprint.model import FILE, KIND, dump_types, types_of
 from klais.fingerprint.naming import name_types
 from klais.fingerprint.snapshot import Snapshot, read_snapshot
@@ -74,7 +74,7 @@ def cluster(devices: Devices) -> npt.NDArray[np.int64]:
     """Number of each device's cluster, -1 if it is similar to too few others (scikit-learn)."""
     from sklearn.cluster import AgglomerativeClustering
 
-    found = AgglomerativeClustering(n_clusters=None, distance_threshold=APART, linkage="average")
+    found = AgglomerativeClustering(n_clusters=None, distance_threshold=TYPE_DISTANCE, linkage="average")
     labels: npt.NDArray[np.int64] = found.fit_predict(devices.vectors()).astype(np.int64)
     counts = np.bincount(labels)
     minimum = max(MIN_DEVICES, MIN_SHARE * len(labels))
@@ -228,14 +228,14 @@ def prune(store: Any, keep: int) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Entry point of the training process."""
     from klais.models.store import KEEP, ModelStore
-    from klais.traffic.training import be_humble
+    from klais.traffic.training import lower_priority
 
     parser = argparse.ArgumentParser(description="Train the types of devices.")
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("models", type=Path)
     parser.add_argument("bytes", type=int)
     given = parser.parse_args(arguments)
-    be_humble()
+    lower_priority()
     try:
         resource.setrlimit(resource.RLIMIT_AS, (given.bytes, given.bytes))
         store = ModelStore(given.models)

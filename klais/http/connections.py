@@ -22,7 +22,7 @@ log = logs.get("klais.http.connections")
 
 # asyncio accepts the whole backlog at once. Keep it short: each connection has a descriptor before it is refused.
 BACKLOG = 16
-SPARE_S = 1.0  # a connection that waits so long for its next request gives way to a new one of its client
+IDLE_S = 1.0  # a connection that waits so long for its next request gives way to a new one of its client
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Connections:
     def _make_room(self, client: str) -> None:
         for connection, its_client in self.idle.items():
             if its_client == client and connection.is_spare():
-                connection.give_way()
+                connection.close_now()
                 return
 
     def leave(self, client: str) -> None:
@@ -185,9 +185,9 @@ class Connection(web.RequestHandler):
         """Nothing is under way on it: its answer is sent, and no next request came for a while."""
         since_s = self._deadline_s - self._bounds.limits.idle_s
         unsent = self._real.get_write_buffer_size() if self._real is not None else 0
-        return self._between and not unsent and self._clock.time() >= since_s + SPARE_S
+        return self._between and not unsent and self._clock.time() >= since_s + IDLE_S
 
-    def give_way(self) -> None:
+    def close_now(self) -> None:
         """Close it and count it no more."""
         self._leave()
         if self._real is not None:

@@ -33,18 +33,18 @@ class CoalescingFetcher:
         if policy.min_bytes > 1:
             request._min_bytes, request._max_wait_ms = policy.min_bytes, policy.max_wait_ms
         brought: bool = await self._fetch(assignment, node_id, request)
-        sizes, newest_ms, records = self._brought(assignment, request)
+        sizes, newest_ms, records = self._received(assignment, request)
         if minimum := policy.rest_of_burst(len(sizes)):
             # aiokafka wakes the consumer when this call returns: the lanes get the whole burst at once.
             rest = _without(request, sizes, minimum)
             if rest.topics:
                 brought = await self._fetch(assignment, node_id, rest) or brought
-            more = self._brought(assignment, rest)
+            more = self._received(assignment, rest)
             sizes, newest_ms, records = sizes | more[0], newest_ms | more[1], records + more[2]
         policy.observe(sizes, newest_ms, records, time.monotonic())
         return brought
 
-    def _brought(self, assignment: Any, request: Any) -> tuple[dict[Any, int], dict[Any, float], int]:
+    def _received(self, assignment: Any, request: Any) -> tuple[dict[Any, int], dict[Any, float], int]:
         """Bytes and newest timestamp (ms) by partition, and number of records, received since this request."""
         sizes, newest_ms, records = {}, {}, 0
         for topic, partitions in request.topics:

@@ -36,7 +36,7 @@ POLL_S = 0.1
 RETRY_S = 1.0
 CHECK_S = 3.0
 STALE_S = 15.0
-_AWAY = frozenset(
+_UNAVAILABLE = frozenset(
     {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}
 )
 
@@ -171,7 +171,7 @@ class TopicFollower(ABC):
             asked = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=CHECK_S)
             topic_id = str(asked[self.topic].result().topic_id)
         except KafkaException as error:
-            self._refused = "" if error.args[0].code() in _AWAY else error.args[0].str()
+            self._refused = "" if error.args[0].code() in _UNAVAILABLE else error.args[0].str()
             return False
         self._checked_s, self._refused = time.monotonic(), ""
         before, self._topic_id = self._topic_id, topic_id

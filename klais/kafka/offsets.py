@@ -15,7 +15,7 @@ Offsets = dict[tuple[str, int], int]
 """Offsets by (topic, partition)."""
 
 TIMEOUT_S = 30.0
-AGAIN_S = 0.2
+RETRY_S = 0.2
 LEADER_MOVES = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -68,7 +68,7 @@ def list_offsets(
             break
         if not moves or time.monotonic() > until_s:
             raise failed
-        time.sleep(AGAIN_S)
+        time.sleep(RETRY_S)
     return found
 
 

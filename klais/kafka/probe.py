@@ -20,7 +20,7 @@ from klais.system.connect import CONNECT_S, connect, reason_of
 if TYPE_CHECKING:
     import ssl
 
-PATIENCE_S = 5.0  # for a broker that is running but busy
+BUSY_BROKER_S = 5.0  # for a broker that is running but busy
 _CORRELATION = 0x4B4C4149
 _CLIENT = b"klais"
 # size, api key 18 (ApiVersions), version 0, correlation id, client id
@@ -53,15 +53,15 @@ def need_kafka(settings: Settings, patient: bool = True) -> None:
     found, why = probe(settings)
     if found is Answer.SILENCE and patient:
         where = f"{settings.bootstrap} ({settings.origin(*_names(settings))})"
-        notice = f"klais: no answer yet from Kafka at {where}: waiting up to {PATIENCE_S:g} s"
+        notice = f"klais: no answer yet from Kafka at {where}: waiting up to {BUSY_BROKER_S:g} s"
         print(notice, file=sys.stderr, flush=True)
-        found, why = probe(settings, PATIENCE_S - CONNECT_S)
+        found, why = probe(settings, BUSY_BROKER_S - CONNECT_S)
     if found is not Answer.KAFKA:
         raise no_kafka(settings, why)
     if settings.kafka_security_protocol.startswith("SASL"):
         from klais.kafka.admin import wait_for_broker
 
-        wait_for_broker(settings, PATIENCE_S)
+        wait_for_broker(settings, BUSY_BROKER_S)
 
 
 def listens(settings: Settings) -> bool:

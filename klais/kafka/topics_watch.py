@@ -16,8 +16,8 @@ log = logs.get("klais.kafka.topics_watch")
 # A broker needs some 70 ms to describe all topics, during which other requests wait: with a period of 5 s, p99 of the
 # whole path was twice as long at 5,000 frames/s on two cores.
 PERIOD_S = 30.0
-ASKED_S = 1.0  # delay after a request, because several lanes fail at once
-MENDED_S = 5.0  # period while there is a difference
+REQUEST_DELAY_S = 1.0  # delay after a request, because several lanes fail at once
+MISMATCH_CHECK_S = 5.0  # period while there is a difference
 
 
 class TopicsWatch:
@@ -54,11 +54,11 @@ class TopicsWatch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            asked = self._ask.wait(min(self._period_s, MENDED_S) if self.problems else self._period_s)
+            asked = self._ask.wait(min(self._period_s, MISMATCH_CHECK_S) if self.problems else self._period_s)
             self._ask.clear()
             if self._stop.is_set():
                 return
-            if asked and self._stop.wait(min(self._period_s, ASKED_S)):  # several lanes fail at once
+            if asked and self._stop.wait(min(self._period_s, REQUEST_DELAY_S)):  # several lanes fail at once
                 return
             try:
                 self._admin = self._admin or admin_client(self._settings)

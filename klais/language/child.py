@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from klais.language import phrases, text
-from klais.system.processes import kill_first
+from klais.system.processes import prefer_for_oom_kill
 
 MAX_TOKENS = 120
 CONTEXT = 4096  # maximum context of your own model in tokens: its own limit may be 100,000, which needs gigabytes
@@ -70,7 +70,7 @@ def _choice(said: dict[str, Any]) -> Any:
 def main(path: Path, digest: str, is_own: bool, max_bytes: int) -> None:
     """Serve until the end of the input."""
     os.nice(19)
-    kill_first(os.getpid())
+    prefer_for_oom_kill(os.getpid())
     resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # output of the library must not look like an answer

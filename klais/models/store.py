@@ -11,7 +11,7 @@ from klais.models.card import CARD, Card, read_card, read_file
 from klais.system.private_files import open_own, own_folder, write_own
 
 ACTIVE = "active"  # a file in a kind's folder: the version to use
-KEEP = 5  # newest own versions of a kind that training keeps
+MAX_OWN_VERSIONS = 5  # newest own versions of a kind that training keeps
 
 
 @dataclass(frozen=True, slots=True)

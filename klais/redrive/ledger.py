@@ -100,7 +100,7 @@ async def read_ledger(settings: Settings) -> Ledger:
     return ledger
 
 
-class Taken(KlaisError):
+class RedriveTakenOver(KlaisError):
     """Another ``klais redrive`` has started and finishes the recorded batches of this one."""
 
 
@@ -153,5 +153,7 @@ class LedgerWriter:
         except KafkaException as error:
             cause = error.args[0]
             if cause.name() in ("_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"):
-                raise Taken("another `klais redrive` has started: it continues where this one stops") from None
+                raise RedriveTakenOver(
+                    "another `klais redrive` has started: it continues where this one stops"
+                ) from None
             raise KafkaUnavailable(f"{self._topic} cannot be written: {cause.str()}") from None

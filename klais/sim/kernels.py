@@ -239,7 +239,7 @@ def put_modelled(
 
 
 @kernel(int64(U8, int64, int64, uint8, U64))
-def spoil(out: npt.NDArray[np.uint8], start: int, end: int, kind: int, rng: npt.NDArray[np.uint64]) -> int:
+def corrupt_frame(out: npt.NDArray[np.uint8], start: int, end: int, kind: int, rng: npt.NDArray[np.uint64]) -> int:
     """Make the valid frame ``out[start:end]`` malformed for reason ``kind``; returns its new end."""
     bits = next_random(rng)
     if kind == _TOO_SHORT:
@@ -303,7 +303,7 @@ def build(
         else:
             at = put_modelled(out, at, model, d, day_angle + i * angle_step, rng, kind[i] == SPIKE)
         if kind[i] >= _MALFORMED:
-            at = spoil(out, start, at, kind[i], rng)
+            at = corrupt_frame(out, start, at, kind[i], rng)
         starts[i] = start
         lengths[i] = at - start
         at += gap

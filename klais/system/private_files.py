@@ -18,7 +18,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe in place of a file must not block
 
 
-def be_private() -> None:
+def restrict_umask() -> None:
     """Remove all rights of group and others from files that this process and its children create."""
     os.umask(OTHERS)
 

@@ -39,7 +39,7 @@ def has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def kill_first(pid: int) -> None:
+def prefer_for_oom_kill(pid: int) -> None:
     """Make the kernel choose this process when memory runs out; if that is not permitted, the kernel decides."""
     with suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000")

@@ -15,7 +15,7 @@ from klais.system.private_files import own_folder
 
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 30.0
-GIVE_UP = 5  # failures in a row
+MAX_FAILURES = 5  # failures in a row
 STEADY_S = 60.0  # a child that ran this long starts with a count of 0 failures
 LAST_LINES = 15
 
@@ -126,7 +126,7 @@ class Service:
             self._failures = 0
         self._failures += 1
         ended = f"{self.name} ended unexpectedly, {ending(self._child.returncode)}"
-        if self._failures >= GIVE_UP:
+        if self._failures >= MAX_FAILURES:
             ends = f"; {self.log} ends with:\n{self.last_lines()}" if self.log else ""
             raise ServiceFailed(f"{ended}, {self._failures} times in a row{ends}")
         paused = self._failures - self._pauses_skipped

@@ -320,7 +320,7 @@ def _scoring_families(at: ScoringSnapshot) -> Iterator[Metric]:
     yield _counter("anomaly_values_skipped", text, at.skipped)
     yield _counter("anomaly_values_at_once", "Values scored immediately because they left their band.", at.opened)
     text = "Values without a profile: active devices use all of KLAIS_ANOMALY_BYTES."
-    yield _counter("anomaly_values_without_profile", text, at.homeless)
+    yield _counter("anomaly_values_without_profile", text, at.without_channel)
     yield _counter("anomaly_scoring_seconds", "Time spent on scores (s).", at.seconds)
     yield _gauge("anomaly_period_seconds", "Scoring period of a device now (s); stretched under load.", at.period_s)
 
@@ -350,7 +350,7 @@ def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
     yield _gauge("control_lag_frames", "Lag of all workers in the newest decision (frames).", c.lag)
     yield _gauge("control_cpu_share", "CPU share of the busiest process in the newest decision.", c.cpu)
     yield _gauge("control_cut_share", "Share of the rate cut ahead of a burst; 0.5 is an alert.", c.cut)
-    yield _counter("forecast_falls", "Models skipped by the forecast chain: see /health/.", c.forecast_falls)
+    yield _counter("forecast_fallbacks", "Models skipped by the forecast chain: see /health/.", c.forecast_fallbacks)
     text = "1 for the present class of the traffic, on the leader: normal, elevated, burst, thundering_herd, attack."
     classes = GaugeMetricFamily("klais_traffic_class", text, labels=["class"])
     for name in TRAFFIC_CLASSES:

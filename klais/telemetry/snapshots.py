@@ -153,8 +153,8 @@ class ControlSnapshot:
     """The controller of a worker: whether it is the leader, its writes, and its newest decision (else zeros).
 
     ``terms``: started terms as the leader; ``pid_terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut``
-    shares, ``error`` relative, ``overrides`` in force; ``enabled``: the rate is not fixed. ``forecast_falls``: models
-    skipped by the forecast chain; ``traffic_class``: present class, empty if this worker is not the leader;
+    shares, ``error`` relative, ``overrides`` in force; ``enabled``: the rate is not fixed. ``forecast_fallbacks``:
+    models skipped by the forecast chain; ``traffic_class``: present class, empty if this worker is not the leader;
     ``device_limit`` (frames/s) during an attack, else 0.
     """
 
@@ -169,7 +169,7 @@ class ControlSnapshot:
     cpu: float = 0.0
     cut: float = 0.0
     overrides: int = 0
-    forecast_falls: int = 0
+    forecast_fallbacks: int = 0
     traffic_class: str = ""
     device_limit: float = 0.0
     incidents: IncidentSnapshot = field(default_factory=IncidentSnapshot)
@@ -183,7 +183,7 @@ class ScoringSnapshot:
     scored: int = 0
     skipped: int = 0
     opened: int = 0
-    homeless: int = 0
+    without_channel: int = 0
     seconds: float = 0.0
     period_s: float = 0.0
 

@@ -29,12 +29,12 @@ NOT_INSTALLED = "not installed"
 Observe = Callable[[str, float], None]
 
 
-def _nobody(_model: str, _seconds: float) -> None:
+def _ignore(_model: str, _seconds: float) -> None:
     """Does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fall:
+class Fallback:
     """A skipped step of the chain: ``model`` and backend, ``why``. ``optional``: nothing is broken, only an extra is
     not installed."""
 
@@ -46,19 +46,19 @@ class Fall:
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     steps: tuple[tuple[str, Predictor], ...]
-    falls: tuple[Fall, ...]
+    fallbacks: tuple[Fallback, ...]
     stamp: tuple[str | None, int]
 
 
-def load_chain(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fall]]:
+def load_chain(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fallback]]:
     """The working steps, best first, and the failed ones; the rules are always the last step."""
     steps: list[tuple[str, Predictor]] = []
-    falls: list[Fall] = []
+    fallbacks: list[Fallback] = []
     for model in store.candidates(KIND):
         try:
             trees = trees_of(model)
         except KlaisError as error:
-            falls.append(Fall(model.version, str(error)))
+            fallbacks.append(Fallback(model.version, str(error)))
             continue
         for name, make in (("onnx", _onnx), ("scikit-learn", _sklearn)):
             try:
@@ -66,12 +66,12 @@ def load_chain(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fal
                 break
             except ImportError as error:
                 why = f"{error.name or error} is {NOT_INSTALLED}"
-                falls.append(Fall(f"{model.version} ({name})", why, optional=True))
+                fallbacks.append(Fallback(f"{model.version} ({name})", why, optional=True))
             except Exception as error:  # native libraries may raise any exception
-                falls.append(Fall(f"{model.version} ({name})", str(error)))
-    if not steps and not falls:
-        falls.append(Fall(KIND, "there is no model", optional=True))
-    return [*steps, ("rules", RulesPredictor())], falls
+                fallbacks.append(Fallback(f"{model.version} ({name})", str(error)))
+    if not steps and not fallbacks:
+        fallbacks.append(Fallback(KIND, "there is no model", optional=True))
+    return [*steps, ("rules", RulesPredictor())], fallbacks
 
 
 def trees_of(model: Model) -> Trees:
@@ -99,7 +99,7 @@ def _sklearn(_model: Model, trees: Trees) -> Backend:
     return SklearnBackend(trees)
 
 
-Load = Callable[[ModelStore], tuple[list[tuple[str, Predictor]], list[Fall]]]
+Load = Callable[[ModelStore], tuple[list[tuple[str, Predictor]], list[Fallback]]]
 
 
 class ForecastChain:
@@ -115,13 +115,13 @@ class ForecastChain:
         Returns steps and falls for a store.
     """
 
-    def __init__(self, store: ModelStore, observe: Observe = _nobody, load: Load = load_chain) -> None:
+    def __init__(self, store: ModelStore, observe: Observe = _ignore, load: Load = load_chain) -> None:
         self._store, self._observe, self._load = store, observe, load
         self._loaded = _Loaded((("rules", RulesPredictor()),), (), (None, -1))
-        self._said: set[Fall] = set()
+        self._said: set[Fallback] = set()
         self._stop, self._wanted = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
-        self.falls_total = 0
+        self.fallbacks_total = 0
 
     def start(self) -> None:
         """Start waiting for a window that needs a model; returns immediately."""
@@ -139,9 +139,9 @@ class ForecastChain:
         """The step in use: ``onnx``, ``scikit-learn`` or ``rules``."""
         return self._loaded.steps[0][0]
 
-    def falls(self) -> list[Fall]:
+    def fallbacks(self) -> list[Fallback]:
         """Reasons why better steps are not in use."""
-        return list(self._loaded.falls)
+        return list(self._loaded.fallbacks)
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`~klais.control.forecast.Predictor`. A failed step is skipped until a model is activated."""
@@ -153,12 +153,12 @@ class ForecastChain:
             try:
                 forecast = predictor.predict(window)
             except Exception as error:  # the controller continues after any error of a model
-                fall = Fall(f"{getattr(predictor, 'name', name)}", f"it failed: {error!r}")
+                fall = Fallback(f"{getattr(predictor, 'name', name)}", f"it failed: {error!r}")
                 rest = loaded.steps[at + 1 :]
                 if not rest:
                     raise
                 self._tell([fall])
-                self._loaded = _Loaded(rest, (*self._loaded.falls, fall), loaded.stamp)
+                self._loaded = _Loaded(rest, (*self._loaded.fallbacks, fall), loaded.stamp)
                 continue
             self._observe(name, time.perf_counter() - began_s)
             return forecast
@@ -169,16 +169,16 @@ class ForecastChain:
         stamp = self._store.stamp(KIND)
         if stamp == self._loaded.stamp:
             return False
-        steps, falls = self._load(self._store)
-        self._tell(falls)
-        self._loaded = _Loaded(tuple(steps), tuple(falls), stamp)
+        steps, fallbacks = self._load(self._store)
+        self._tell(fallbacks)
+        self._loaded = _Loaded(tuple(steps), tuple(fallbacks), stamp)
         log.info("forecast_model_loaded", step=steps[0][0], model=getattr(steps[0][1], "name", steps[0][0]))
         return True
 
-    def _tell(self, falls: list[Fall]) -> None:
+    def _tell(self, fallbacks: list[Fallback]) -> None:
         """Log and count each fall once per process."""
-        self.falls_total += len(falls)
-        for fall in falls:
+        self.fallbacks_total += len(fallbacks)
+        for fall in fallbacks:
             if fall not in self._said:
                 self._said.add(fall)
                 say = log.info if fall.optional else log.warning
@@ -195,7 +195,7 @@ class ForecastChain:
             self._stop.wait(CHECK_S)
 
 
-def predictor_of(settings: Settings, observe: Observe = _nobody) -> Predictor:
+def predictor_of(settings: Settings, observe: Observe = _ignore) -> Predictor:
     """The predictor that ``KLAIS_FORECAST`` selects; a :class:`ForecastChain` is not started yet."""
     if settings.forecast == "none":
         return NoPredictor()

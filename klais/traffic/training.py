@@ -189,7 +189,7 @@ def train(
     return card
 
 
-def be_humble(threads: int = 1) -> None:
+def lower_priority(threads: int = 1) -> None:
     """Set lowest priority and few threads for a training next to the data path; call it before sklearn is loaded."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.nice(19)
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=1600)
     parser.add_argument("--out", type=Path, default=Path("klais/models/data") / KIND)
     given = parser.parse_args()
-    be_humble()
+    lower_priority()
     train(load_folder(given.traces), lambda version: given.out / version, given.seed, given.episodes, print)
 
 

@@ -122,7 +122,7 @@ class Changed(BaseModel):
     after: dict[str, Any]
 
 
-class Who(BaseModel):
+class Requester(BaseModel):
     """Origin of a request: the session's name, empty without one, and the address."""
 
     name: str = ""
@@ -146,19 +146,19 @@ class Changes:
         self._control, self._writer, self._rate_min = control, writer, rate_min
         self._one = asyncio.Lock()  # of this worker's requests; `apply` merges those of other processes
 
-    async def block(self, device_id: str, asked: Block, who: Who) -> Changed:
+    async def block(self, device_id: str, asked: Block, who: Requester) -> Changed:
         """Drop the frames of a device."""
         return await self._write(
             device_scope(device_id), {"block": True, "unblock": None, "until_ms": until(asked.for_s)}, asked, who
         )
 
-    async def unblock(self, device_id: str, asked: Reason, who: Who) -> Changed:
+    async def unblock(self, device_id: str, asked: Reason, who: Requester) -> Changed:
         """Let the frames of a device pass again."""
         return await self._write(
             device_scope(device_id), {"block": None, "unblock": True, "until_ms": None}, asked, who
         )
 
-    async def block_all(self, asked: Blocks, who: Who) -> list[Changed]:
+    async def block_all(self, asked: Blocks, who: Requester) -> list[Changed]:
         """Block several devices, in the order given; each is a record of its own. An error names those blocked."""
         wanted, made = dict.fromkeys(asked.device_ids), []
         for device_id in wanted:
@@ -170,38 +170,38 @@ class Changes:
                 raise HttpError(error.status, error.code, text, **error.details, blocked=blocked) from None
         return made
 
-    async def limit(self, device_id: str, asked: DeviceLimits, who: Who) -> Changed:
+    async def limit(self, device_id: str, asked: DeviceLimits, who: Requester) -> Changed:
         """Give a device its own rate and burst."""
         if asked.rate is None and asked.burst is None:
             raise HttpError(422, "nothing_to_set", "give rate, burst or both; DELETE returns to the default")
         changes = {"rate": asked.rate, "burst": asked.burst, "limits_until_ms": until(asked.for_s)}
         return await self._write(device_scope(device_id), changes, asked, who)
 
-    async def unlimit(self, device_id: str, asked: Reason, who: Who) -> Changed:
+    async def unlimit(self, device_id: str, asked: Reason, who: Requester) -> Changed:
         """Return to the default limits."""
         changes = {"rate": None, "burst": None, "limits_until_ms": None}
         return await self._write(device_scope(device_id), changes, asked, who)
 
-    async def ack(self, incident_id: str, asked: Ack, who: Who) -> Changed:
+    async def ack(self, incident_id: str, asked: Ack, who: Requester) -> Changed:
         """Acknowledge an incident."""
         if self._control.record(INCIDENT + incident_id) is None:
             raise HttpError(404, "unknown_incident", f"there is no incident {incident_id}", incident_id=incident_id)
         return await self._write(ack_scope(incident_id), {"ack": True, "until_ms": until(asked.for_s)}, asked, who)
 
-    async def unack(self, incident_id: str, asked: Reason, who: Who) -> Changed:
+    async def unack(self, incident_id: str, asked: Reason, who: Requester) -> Changed:
         """Revoke an acknowledgement."""
         return await self._write(ack_scope(incident_id), {"ack": None, "until_ms": None}, asked, who)
 
-    async def mute(self, asked: Mute, who: Who) -> Changed:
+    async def mute(self, asked: Mute, who: Requester) -> Changed:
         """Open no new incident for a device, a prefix or a feature."""
         changes = {"mute": True, "until_ms": until(asked.for_s)}
         return await self._write(mute_scope(asked.what, asked.name), changes, asked, who)
 
-    async def unmute(self, asked: Unmute, who: Who) -> Changed:
+    async def unmute(self, asked: Unmute, who: Requester) -> Changed:
         """Open incidents again for something that was muted."""
         return await self._write(mute_scope(asked.what, asked.name), {"mute": None, "until_ms": now_ms()}, asked, who)
 
-    async def override(self, asked: Override, who: Who) -> Changed:
+    async def override(self, asked: Override, who: Requester) -> Changed:
         """Set the global rate, or let the controller set it."""
         if asked.mode == "manual":
             if asked.rate is None:
@@ -215,12 +215,12 @@ class Changes:
         changes |= {"burst": asked.burst} if asked.burst is not None else {}
         return await self._write(OVERRIDE, changes, asked, who)
 
-    async def end_override(self, asked: Reason, who: Who) -> Changed:
+    async def end_override(self, asked: Reason, who: Requester) -> Changed:
         """End the override: the settings apply again."""
         gone = {name: None for name in ("mode", "rate", "burst", "gains", "setpoints")}
         return await self._write(OVERRIDE, gone | {"until_ms": now_ms()}, asked, who)
 
-    async def _write(self, scope: str, changes: dict[str, Any], asked: Reason, who: Who) -> Changed:
+    async def _write(self, scope: str, changes: dict[str, Any], asked: Reason, who: Requester) -> Changed:
         author = who.name or asked.author or f"page {who.address}"
         async with self._one:
             try:

@@ -13,12 +13,12 @@ from pydantic import Field
 from klais import __version__
 from klais.config.load import Row
 from klais.errors import KafkaUnavailable, TopicMismatch
-from klais.http.answers import Answers
 from klais.http.body import Body, read_body
 from klais.http.device_path import device_of_path
 from klais.http.errors import HttpError, json_response, reply, to_json
 from klais.http.guard import Guard
 from klais.http.query import Query, Whole, read_query
+from klais.http.response_cache import ResponseCache
 from klais.http.session import COOKIE, Session, cookie_header
 from klais.http.stream import Hub
 from klais.telemetry.log import get
@@ -34,8 +34,8 @@ from klais.ui.changes import (
     Mute,
     Override,
     Reason,
+    Requester,
     Unmute,
-    Who,
 )
 from klais.ui.history import SECONDS
 from klais.ui.incidents import IncidentsQuery, incident_of_path
@@ -119,17 +119,17 @@ class Page:
     about: Callable[[], dict[str, Any]] = dict
     settings: Callable[[], list[Row]] = list
     incidents: Callable[[IncidentsQuery], dict[str, Any]] = lambda query: {"items": [], "next": None}
-    answers: Answers = field(default_factory=Answers)
+    answers: ResponseCache = field(default_factory=ResponseCache)
     logins: FailedLogins = field(default_factory=FailedLogins)
 
     def session(self, request: web.Request) -> Session | None:
         """The session of a request, or None."""
         return self.guard.access.session(request.cookies.get(COOKIE))
 
-    def who(self, request: web.Request) -> Who:
+    def who(self, request: web.Request) -> Requester:
         """The author of a change."""
         session = self.session(request)
-        return Who(name=session.name if session else "", address=str(self.guard.client(request) or ""))
+        return Requester(name=session.name if session else "", address=str(self.guard.client(request) or ""))
 
     def changer(self) -> Changes:
         """Returns the object that makes changes; 405 if changes are not possible."""
@@ -211,7 +211,7 @@ async def log_out(page: Page, request: web.Request) -> web.StreamResponse:
     return reply({}, headers={"Set-Cookie": cookie_header("", page.guard.is_encrypted(request))})
 
 
-def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:
+def _of_device(make: Callable[[Changes, str, B, Requester], Awaitable[Changed]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         device_id, asked = device_of_path(request, 4).decode(), await read_body(request, model)
         made = await make(page.changer(), device_id, asked, page.who(request))
@@ -221,7 +221,7 @@ def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model
     return handle
 
 
-def _of_incident(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:
+def _of_incident(make: Callable[[Changes, str, B, Requester], Awaitable[Changed]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         incident_id, asked = incident_of_path(request, 4), await read_body(request, model)
         made = await make(page.changer(), incident_id, asked, page.who(request))
@@ -231,7 +231,7 @@ def _of_incident(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], mod
     return handle
 
 
-def _of_system(make: Callable[[Changes, B, Who], Awaitable[Any]], model: type[B]) -> Handler:
+def _of_system(make: Callable[[Changes, B, Requester], Awaitable[Any]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         made = await make(page.changer(), await read_body(request, model), page.who(request))
         page.answers.forget()

@@ -34,7 +34,14 @@ from klais.worker.changelog import load_marker, load_partition
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
 MAX_PROBLEMS = 20
 # Counters that a step itself determines. The others need its raw record.
-_SURE = (*range(VERDICTS), Tally.RELEASED, Tally.LOST_RECORDS, Tally.QUEUE_LOST, Tally.OUTPUT_LOST, Tally.DOUBLED)
+_EXACT_TALLIES = (
+    *range(VERDICTS),
+    Tally.RELEASED,
+    Tally.LOST_RECORDS,
+    Tally.QUEUE_LOST,
+    Tally.OUTPUT_LOST,
+    Tally.DOUBLED,
+)
 
 
 @dataclass(slots=True)
@@ -87,7 +94,7 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
             await reader.start()
         rows, marker = await read_table(readers[0], topics.devices_changelog, partition)
         audit.raw_end = (await readers[0].offsets(topics.raw, partition))[1]
-        ahead = await foresee(readers[0], topics.journal, partition, marker.step if marker else 0)
+        ahead = await scan_journal(readers[0], topics.journal, partition, marker.step if marker else 0)
         clean = Comparison(topics.telemetry, _clean(readers[1], topics.telemetry, partition), audit.problem, ahead.lost)
         dead = Comparison(topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition), audit.problem)
         flags = Comparison(topics.anomalies, _flags(readers[3], topics.anomalies, partition), audit.problem)
@@ -129,7 +136,7 @@ async def read_table(reader: PartitionReader, topic: str, partition: int) -> tup
 
 
 @dataclass(slots=True)
-class Ahead:
+class JournalSummary:
     """Later contents of the journal: lost and doubled records counted by lanes, the last RESUMED step, and the ids that
     steps after the marker forget. Their rows may be in the table or not, because a checkpoint removes rows first.
     ``refused``: records (output, step, nth) that Kafka refused."""
@@ -152,9 +159,9 @@ async def _expect_others(step: Step, dead: Comparison, flags: Comparison, refuse
             await flags.expect((key, value))
 
 
-async def foresee(reader: PartitionReader, topic: str, partition: int, marker_step: int) -> Ahead:
+async def scan_journal(reader: PartitionReader, topic: str, partition: int, marker_step: int) -> JournalSummary:
     """Read the whole journal once for facts that the replay needs in advance."""
-    ahead = Ahead()
+    ahead = JournalSummary()
     async for record in _journal(reader, topic, partition):
         if record.resumed is not None and record.resumed.aside:  # these records are in no output and are not expected
             ahead.refused.update((one.output, one.step, one.nth) for one in record.resumed.aside)
@@ -343,7 +350,7 @@ def _compare_table(
     """
     if not unread:
         _compare_rows(audit, state, rows, marker, forgotten)
-    sure = _SURE if unread else range(len(state.tally))
+    sure = _EXACT_TALLIES if unread else range(len(state.tally))
     found, wanted = [[tally[place] for place in sure] for tally in (marker.facts["tally"], state.tally.tolist())]
     if found != wanted:
         audit.problem(f"counters {found} at step {marker.step}, the journal gives {wanted}")

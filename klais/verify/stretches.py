@@ -10,7 +10,7 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.system.moments import Moment
 from klais.text import iso_seconds
-from klais.verify.whatif import TAKEN, Stretch, step_of
+from klais.verify.whatif import RAW_KINDS, Stretch, step_of
 
 WINDOW = 256  # records of the journal read by one probe
 
@@ -93,6 +93,6 @@ async def _first_taken(
 ) -> tuple[int, StepRecord] | None:
     async for record in reader.read(topic, partition, start, end):
         step = step_of(record.value)
-        if step is not None and step.kind in TAKEN:
+        if step is not None and step.kind in RAW_KINDS:
             return record.offset, step
     return None

@@ -38,7 +38,7 @@ DEVICE_COUNTS = ("received", "admitted", "dropped", "malformed", "flags")
 ALL = 1 << 30  # unlimited allowance of output records: no records are sent here
 NO_NEW_RATE = 1e9
 TICK_S, MAX_PACE_S = 0.005, 1.0
-TAKEN = (Kind.RAW, Kind.REPEATED, Kind.CORRUPT, Kind.POISON)
+RAW_KINDS = (Kind.RAW, Kind.REPEATED, Kind.CORRUPT, Kind.POISON)
 _FIELDS = {
     "rate": "dam_max_rate",
     "burst": "dam_burst_size",
@@ -133,7 +133,7 @@ class Side:
         """Count a step in its second."""
         record = step.record
         counts = np.bincount(record.verdict, minlength=VERDICTS)
-        gone = int(counts[Reason.DUPLICATE :].sum()) + (record.count if record.kind in TAKEN[1:] else 0)
+        gone = int(counts[Reason.DUPLICATE :].sum()) + (record.count if record.kind in RAW_KINDS[1:] else 0)
         passed_now = int(counts[Reason.PASSED]) + released
         self.seconds[record.now_ns // 1_000_000_000] += (passed_now, int(counts[Reason.QUEUED]), gone, record.flagged)
 
@@ -240,7 +240,7 @@ class Courses:
         now_ns = max(
             self._now_ns, min(now_ns, self._latest_ns)
         )  # a record may have any time, and all later ones would wait
-        self._let_out(limits, now_ns)
+        self._release_queued(limits, now_ns)
         self._now_ns = now_ns
         state = self.answer.would.state
         state.skip_to(offset)
@@ -271,7 +271,7 @@ class Courses:
         state.queue = FrameQueue()  # its releases are counted, not executed
         return step
 
-    def _let_out(self, limits: Limits, until_ns: int) -> None:
+    def _release_queued(self, limits: Limits, until_ns: int) -> None:
         """Release queued frames as tokens become available, up to ``until_ns``."""
         would, state = self.answer.would, self.answer.would.state
         pace_s = min(MAX_PACE_S, max(TICK_S, 0.5 * limits.burst / limits.rate))
@@ -318,7 +318,7 @@ async def ask(
         journal = _steps(journal_reader, topics.journal, partition, stretch.journal)
         held = await anext(journal, None)
         async for record in raw.read(topics.raw, partition, stretch.warm, stretch.end):
-            while held is not None and (held.kind not in TAKEN or held.raw_offset < record.offset):
+            while held is not None and (held.kind not in RAW_KINDS or held.raw_offset < record.offset):
                 if held.kind == Kind.RELEASE:
                     courses.released(held)
                 held = await anext(journal, None)

@@ -69,7 +69,7 @@ def _is_row(key: bytes, value: bytes) -> bool:
 
 
 async def load_marker(
-    reader: PartitionReader, topic: str, partition: int, newest: bytes | None, own: "Own | None" = None
+    reader: PartitionReader, topic: str, partition: int, newest: bytes | None, own: "OwnRecords | None" = None
 ) -> tuple[Marker | None, str]:
     """The newest readable marker, and why ``newest`` is not readable ("" = it is). Copies (``own``) do not count.
 
@@ -90,7 +90,7 @@ async def load_marker(
         raise
     except JournalFormatError as error:
         why = str(error)
-    found, wanted, own = None, marker_key(partition), own or Own(None)
+    found, wanted, own = None, marker_key(partition), own or OwnRecords(None)
     async for record in reader.read(topic, partition, *await reader.offsets(topic, partition)):
         copied = own.copied(record.producer_id)
         if record.key == wanted and record.value and not copied:
@@ -99,7 +99,7 @@ async def load_marker(
     return found, why
 
 
-class Own:
+class OwnRecords:
     """Tells the records of this lane from those copied from the topics of another system.
 
     A lane keeps its producer id over its sessions; only a new one after an expiry or 32,766 fences is higher. So once a
@@ -150,7 +150,7 @@ async def load_partition(
     reader: PartitionReader,
     topic: str,
     partition: int,
-    own: Own | None = None,
+    own: OwnRecords | None = None,
     progress: Progress | None = None,
 ) -> tuple[Rows, bytes | None]:
     """Read the rows (ROW [n], one per device) and the marker, None if there is none (a million rows take seconds).
@@ -167,7 +167,7 @@ async def load_partition(
     start, end = await reader.offsets(topic, partition)
     progress = progress or Progress()
     progress.begin("devices", start, end)
-    own = own or Own(None)
+    own = own or OwnRecords(None)
     newest, latest = _Newest(), dict[bytes, bytes | None]()
     marker, wanted, foreign = None, marker_key(partition), 0
     async for record in reader.read(topic, partition, start, end):

@@ -69,7 +69,7 @@ class Checkpointer:
                 while session.acked_step < newest:  # noqa: ASYNC110  (three outputs move it; asking costs nothing)
                     await asyncio.sleep(POLL_S)
                 # A marker must cover only records that klais_raw still holds; a later replay verifies this.
-                await self._watch.taken.verified()
+                await self._watch.raw_verifier.verified()
                 self._outputs["dead_letter"] = max(self._outputs.get("dead_letter", 0), dead_letters_end)
                 await self._write(shot)
                 self.total_s += time.monotonic() - began
@@ -90,8 +90,8 @@ class Checkpointer:
             values = rows.view(np.uint8).reshape(len(rows), ROW.itemsize)
             done = 0
             while done < len(rows):
-                taken = writer.append_rows(keys, sizes, values, done)
-                done += taken if await send_or_halve(sender, writer) is not None else 0
+                raw_verifier = writer.append_rows(keys, sizes, values, done)
+                done += raw_verifier if await send_or_halve(sender, writer) is not None else 0
             fault.at("checkpoint_rows")
             await asyncio.sleep(0)
         fault.at("checkpoint_marker")
@@ -115,6 +115,6 @@ class Checkpointer:
         done = 0
         while done < len(keys):
             some = keys[done : done + SLICE_ROWS]
-            taken = sum(1 for _ in itertools.takewhile(lambda key: writer.append_one(key, None), some))
-            done += taken if await send_or_halve(sender, writer) is not None else 0
+            raw_verifier = sum(1 for _ in itertools.takewhile(lambda key: writer.append_one(key, None), some))
+            done += raw_verifier if await send_or_halve(sender, writer) is not None else 0
             await asyncio.sleep(0)

@@ -43,7 +43,7 @@ class ControllerStatistics:
         The newest decision of the present term; None while this worker is not the leader.
     problems, warnings : tuple of str
         Why a better forecast is not in use: a model was refused or failed, or an extra is not installed.
-    falls : int
+    fallbacks : int
         Steps of the forecast chain that were skipped.
     incidents : IncidentSnapshot
         Of the present term; zeros while this worker is not the leader.
@@ -57,7 +57,7 @@ class ControllerStatistics:
     newest: Decision | None = None
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    falls: int = 0
+    fallbacks: int = 0
     incidents: IncidentSnapshot = field(default_factory=IncidentSnapshot)
     clock_offset_s: float | None = None
 
@@ -79,7 +79,7 @@ class ControllerStatistics:
                 decisions=self.decisions,
                 terms=self.terms,
                 overrides=overrides,
-                forecast_falls=self.falls,
+                forecast_fallbacks=self.fallbacks,
             )
         return ControlSnapshot(
             enabled,
@@ -92,7 +92,7 @@ class ControllerStatistics:
             lag=d.inputs.lag,
             cpu=d.inputs.cpu,
             cut=d.cut.cut,
-            forecast_falls=self.falls,
+            forecast_fallbacks=self.fallbacks,
             traffic_class=d.inputs.forecast.kind,
             device_limit=d.defence.limit or 0.0,
             incidents=self.incidents,
@@ -141,10 +141,10 @@ class Controller:
     def statistics(self) -> ControllerStatistics:
         """Return the statistics up to now."""
         before, term = self._before, self._term
-        problems, warnings, falls = self._forecast_state()
+        problems, warnings, fallbacks = self._forecast_state()
         problems = (*self._leaderless(), *problems)
         clock = self.stats.clock_offset_s(self._worker_id)
-        rest = (problems, warnings, falls)
+        rest = (problems, warnings, fallbacks)
         if term is None or term.epoch is None:
             return ControllerStatistics(before.epoch, before.decisions, before.terms, None, *rest, clock_offset_s=clock)
         decisions, terms = before.decisions + term.decisions, before.terms + 1
@@ -171,9 +171,9 @@ class Controller:
         chain = self._predictor
         if not isinstance(chain, ForecastChain):
             return (), (), 0
-        texts = [(f"forecast by {chain.step}: {fall.model}: {fall.why}", fall.optional) for fall in chain.falls()]
+        texts = [(f"forecast by {chain.step}: {fall.model}: {fall.why}", fall.optional) for fall in chain.fallbacks()]
         problems = tuple(text for text, optional in texts if not optional)
-        return problems, tuple(text for text, optional in texts if optional), chain.falls_total
+        return problems, tuple(text for text, optional in texts if optional), chain.fallbacks_total
 
     def system(self, fresh_s: float) -> SystemView:
         """The system as reported in the last ``fresh_s`` seconds; empty before the first candidacy."""

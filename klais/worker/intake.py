@@ -22,7 +22,7 @@ log = get("klais.worker.intake")
 
 ROOM_BYTES = 8 << 20  # of values waiting for the lane
 ROOM_RECORDS = 64
-PATIENCE_S = 0.2  # how long the agent waits for a live lane before it pauses the partition
+LANE_WAIT_S = 0.2  # how long the agent waits for a live lane before it pauses the partition
 
 
 class Raw(NamedTuple):
@@ -47,14 +47,14 @@ class Intake:
     # -- the agent's side
 
     async def put(self, stream: Any, event: Any) -> None:
-        """Accept one event. Waits at most ``PATIENCE_S``, and only for a live lane that is busy."""
+        """Accept one event. Waits at most ``LANE_WAIT_S``, and only for a live lane that is busy."""
         offset, value = event.message.offset, event.value or b""  # a null value is a corrupt record like any other
         event.value = event.message.value = None  # the event is kept until its checkpoint, without its bytes
         self._unacked.append((stream, event, offset))
         if self._full and self._open and not self._paused:
             self._room.clear()
             try:
-                await asyncio.wait_for(self._room.wait(), PATIENCE_S)
+                await asyncio.wait_for(self._room.wait(), LANE_WAIT_S)
             except TimeoutError:
                 self._pause()
         if self._open and not self._full:

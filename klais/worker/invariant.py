@@ -12,7 +12,7 @@ system whose topics keep all acknowledged records:
 Kafka breaks these invariants if it loses its tail (power loss, unclean leader election), if a topic is recreated or
 renamed, or if retention was faster than the worker. Each violation has one outcome here. In all cases the lane
 continues: lost and doubled records are counted in a RESUMED step and logged. This module is pure. Recovery collects
-:class:`Seen`, and :func:`judge` returns the plan.
+:class:`RecoveryInputs`, and :func:`judge` returns the plan.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class OutputSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RecoveryInputs:
     """What recovery read before it changed anything.
 
     ``next_raw`` and ``last_step``: as of marker and journal. ``journal_passed``: frames that the journal's steps
@@ -88,7 +88,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RecoveryPlan:
     """How the lane continues: new steps follow ``last_step``; ``rewind``: raw offset to return to, None = do not."""
 
     last_step: int
@@ -122,7 +122,7 @@ def rewound(landmarks: tuple[tuple[int, bool], ...], raw_start: int, raw_end: in
     return kept if raw_end < next_raw else None
 
 
-def judge(seen: Seen) -> Plan:
+def judge(seen: RecoveryInputs) -> RecoveryPlan:
     """Check all invariants and return the plan."""
     findings = []
     rewind = rewound(seen.landmarks, seen.raw_start, seen.raw_end, seen.next_raw)
@@ -156,7 +156,7 @@ def judge(seen: Seen) -> Plan:
             f"the journal lost records; steps continue after {newest}"
         )
         findings.append(Finding(Violation.STEPS_MISSING, text))
-    return Plan(max(newest, seen.last_step, seen.behind_hole), rewind, tuple(findings))
+    return RecoveryPlan(max(newest, seen.last_step, seen.behind_hole), rewind, tuple(findings))
 
 
 def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Finding]:

@@ -51,7 +51,7 @@ def first_cause(error: BaseException) -> BaseException:
     return next((cause for cause in causes if isinstance(cause, LaneFenced)), causes[0])
 
 
-def spare_the_collector(lanes_ended: bool = True) -> None:
+def tune_garbage_collector(lanes_ended: bool = True) -> None:
     """Keep long-lived objects out of Python's cycle collector: a full pass over many objects blocks the event loop.
 
     Present objects move to the permanent generation. Young objects are still collected, in larger portions. If lanes or
@@ -99,7 +99,7 @@ class Lane:
         self._sessions += 1
         try:
             async with asyncio.TaskGroup() as tasks:
-                # The journal hands each acknowledged step to `session.put_out`, which feeds the outputs.
+                # The journal hands each acknowledged step to `session.send_outputs`, which feeds the outputs.
                 for part in (session.journal, *session.outputs.values()):
                     tasks.create_task(part.run())
                 async for step in session.replay.steps(reader, context.topics.raw, partition):
@@ -134,9 +134,9 @@ class Lane:
             session.close()
 
     async def _go_live(self, session: LaneSession) -> None:
-        session.went_live()
+        session.begin_live()
         self.failure, self.fenced = None, False
-        spare_the_collector(self._sessions > 1)
+        tune_garbage_collector(self._sessions > 1)
         await self.intake.open(session.state.next_raw)
         self.live.set()
         self._progress.end()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
 from klais.worker.context import LaneContext
-from klais.worker.lane import Lane, spare_the_collector
+from klais.worker.lane import Lane, tune_garbage_collector
 
 log = get("klais.worker.lanes")
 
@@ -29,7 +29,7 @@ class Lanes:
     async def start(self, context: LaneContext, partitions: Iterable[int]) -> None:
         """Drop the present lanes and start one for each partition."""
         await self.stop()
-        spare_the_collector()
+        tune_garbage_collector()
         for partition in sorted(partitions):
             lane = self.by_partition[partition] = Lane(context, partition)
             lane.start()

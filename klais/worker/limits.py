@@ -16,7 +16,7 @@ MIN_LANE_RATE = 1e-3  # frames/s: a lane may be slow, but never stops
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class Validity:
     """Validity of a list whose entries can expire, made at ``made_ns`` from the records of a ``version``.
 
     If the clock was set back, expired entries may be in force again.
@@ -31,7 +31,7 @@ class Hold:
         return version == self.version and self.made_ns <= now_ns < self.until_ns
 
 
-_NEVER = Hold(-1, 0, 0)
+_NEVER = Validity(-1, 0, 0)
 
 
 class LaneLimits:
@@ -82,7 +82,7 @@ class LaneLimits:
             live = {name: until_ns for name, until_ns in self._control.blocked().items() if in_force(until_ns, now_ns)}
             ends = [until_ns for until_ns in live.values() if until_ns is not None]
             self._blocked = tuple(live)
-            self._blocked_hold = Hold(version, now_ns, min(ends, default=1 << 62))
+            self._blocked_hold = Validity(version, now_ns, min(ends, default=1 << 62))
         return self._blocked
 
     def overrides(self) -> int:
@@ -114,7 +114,7 @@ class LaneLimits:
             ends = [at.until_ns for at in live.values() if at.until_ns is not None]
             own = {name: (at.rate or s.dam_device_rate, at.burst or s.dam_device_burst) for name, at in live.items()}
             self._overrides = override_table(own)
-            self._overrides_hold = Hold(version, now_ns, min(ends, default=1 << 62))
+            self._overrides_hold = Validity(version, now_ns, min(ends, default=1 << 62))
         return self._overrides
 
     def device(self, device_id: bytes) -> tuple[float, float]:

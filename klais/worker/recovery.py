@@ -25,10 +25,10 @@ from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, 
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
-from klais.worker.changelog import Own, load_marker, load_partition
+from klais.worker.changelog import OwnRecords, load_marker, load_partition
 from klais.worker.context import LaneContext
 from klais.worker.doubled import Frame, count_doubled
-from klais.worker.invariant import OutputSeen, Plan, Seen, Violation, judge
+from klais.worker.invariant import OutputSeen, RecoveryInputs, RecoveryPlan, Violation, judge
 from klais.worker.progress import Progress
 from klais.worker.session import RecoveredState, Senders
 
@@ -39,7 +39,7 @@ NEW_LEADER_S = 5.0
 FIRST_RECORDS = 50_000  # more than a batch of the clean topic holds: among them is a mark, or they are not ours
 CONTROL_RECORDS = 2  # that a fence leaves in an output
 # Violations that lose nothing and need no action.
-HARMLESS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
+WITHOUT_LOSS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +71,24 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     senders = await _take_over(context, partition, list(outputs.values()))
     progress.begin("turn")
     async with context.loading:
-        producer_id = senders.journal.identity.producer_id
-        rows, value = await load_partition(reader, topics.devices_changelog, partition, Own(producer_id), progress)
-        marker, why = await load_marker(reader, topics.devices_changelog, partition, value, Own(producer_id))
+        producer_id, changelog = senders.journal.identity.producer_id, topics.devices_changelog
+        rows, value = await load_partition(reader, changelog, partition, OwnRecords(producer_id), progress)
+        marker, why = await load_marker(reader, changelog, partition, value, OwnRecords(producer_id))
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
-        give_memory_back()
+        trim_heap()
     if marker is not None and marker.partitions != topics.partitions:
         raise TopicMismatch(
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
             f"{topics.partitions}: devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
-    journal = await read_journal(reader, topics.journal, partition, marker, Own(producer_id), progress)
+    journal = await read_journal(reader, topics.journal, partition, marker, OwnRecords(producer_id), progress)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
     floor, epoch = _floor(marker, journal.steps)
     where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
-    clean = await _inspect_new_topic(*where, floor, marker, journal) or await _inspect_clean_topic(
-        *where, (floor, epoch)
-    )
+    clean = await _inspect_new_topic(*where, floor, marker, journal)
+    clean = clean or await _inspect_clean_topic(*where, (floor, epoch))
     seen_outputs = {"telemetry": clean}
     for name in ("anomalies", "dead_letter"):
         wanted = marker.outputs.get(name, 0) if marker else 0
@@ -115,19 +114,9 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     if epoch < 0 < floors["telemetry"]:
         epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
     return RecoveredState(
-        state,
-        marker,
-        senders,
-        positions,
-        floors,
-        journal.steps,
-        journal_floor,
-        lineage,
-        plan,
-        doubled,
-        epoch,
+        state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch,
         published,
-    )
+    )  # fmt: skip
 
 
 def _floor(marker: Marker | None, steps: list[StepRecord]) -> tuple[int, int]:
@@ -254,7 +243,7 @@ async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -
     return senders
 
 
-def give_memory_back() -> None:
+def trim_heap() -> None:
     """Return freed heap pages to the system (glibc keeps pages between live objects).
 
     This frees 300 MB at a million devices.
@@ -286,7 +275,7 @@ async def read_journal(
     topic: str,
     partition: int,
     marker: Marker | None,
-    own: Own,
+    own: OwnRecords,
     progress: Progress | None = None,
 ) -> JournalSeen:
     """Read the journalled steps after the marker, up to the first gap, without those of another system."""
@@ -319,7 +308,7 @@ async def _seen(
     journal: JournalSeen,
     outputs: dict[str, OutputSeen],
     read: tuple[Marker | None, str],
-) -> Seen:
+) -> RecoveryInputs:
     marker, why = read
     next_raw = _next_raw(state, journal)
     raw_start, _ = await reader.offsets(topics.raw, partition)
@@ -333,7 +322,7 @@ async def _seen(
                 report_damaged(topics.raw, partition, offset, error.next_offset - 1)
             else:
                 landmarks.append((offset, found is not None and fingerprint(found.value or b"") == wanted))
-    return Seen(
+    return RecoveryInputs(
         last_step=journal.steps[-1].step if journal.steps else state.step,
         next_raw=next_raw,
         newest_stamp=newest_stamp,
@@ -377,8 +366,8 @@ def passed_by(record: StepRecord) -> int:
     return int(np.count_nonzero(record.verdict == Reason.PASSED)) if record.kind == Kind.RAW else 0
 
 
-def _report(partition: int, plan: Plan) -> None:
+def _report(partition: int, plan: RecoveryPlan) -> None:
     for finding in plan.findings:
-        say = log.warning if finding.violation in HARMLESS else log.error
+        say = log.warning if finding.violation in WITHOUT_LOSS else log.error
         what = {"violation": finding.violation.value, "lost": finding.lost, "doubled": finding.doubled}
         say("lane_inconsistent", partition=partition, **what, why=finding.text)

@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterable
 
-from klais.core.lane.journal import Aside, Kind, StepRecord
+from klais.core.lane.journal import Kind, RefusedRecord, StepRecord
 from klais.errors import LaneFailed
 from klais.worker.quarantine import Place, Quarantine
 
@@ -33,10 +33,10 @@ class RefusedRecords:
     """
 
     def __init__(
-        self, journal: Iterable[StepRecord], quarantine: Quarantine, set_aside: Callable[[Aside], None]
+        self, journal: Iterable[StepRecord], quarantine: Quarantine, set_aside: Callable[[RefusedRecord], None]
     ) -> None:
         self._quarantine = quarantine
-        self._set_aside: Callable[[Aside], None] | None = set_aside
+        self._set_aside: Callable[[RefusedRecord], None] | None = set_aside
         self._known: dict[tuple[str, int], list[int]] = {}
         self._waits: dict[Place, asyncio.Event] = {}
         for record in journal:
@@ -68,11 +68,11 @@ class RefusedRecords:
         kept = value[: KEPT_OF_LETTER_BYTES if output == DEAD_LETTER else KEPT_BYTES]
         key_text, kept_text = (base64.b64encode(part).decode() for part in (key or b"", kept))
         wait = self._waits[place] = asyncio.Event()
-        self._set_aside(Aside(output, step.step, nth, key_text, kept_text, len(value), str(error)))
+        self._set_aside(RefusedRecord(output, step.step, nth, key_text, kept_text, len(value), str(error)))
         await wait.wait()
         self._add(place)
 
-    def written(self, asides: Iterable[Aside]) -> None:
+    def written(self, asides: Iterable[RefusedRecord]) -> None:
         """Mark these as journalled: their outputs may continue without them."""
         for aside in asides:
             wait = self._waits.pop((aside.output, aside.step, aside.nth), None)

@@ -23,7 +23,7 @@ from klais.kafka.record_batch import Mark
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import get
 from klais.worker.doubled import Frame, count_waiting
-from klais.worker.invariant import Plan
+from klais.worker.invariant import RecoveryPlan
 
 log = get("klais.worker.replay")
 
@@ -65,7 +65,7 @@ class Replay:
         state: LaneState,
         marker: Marker | None,
         journal: list[StepRecord],
-        plan: Plan,
+        plan: RecoveryPlan,
         telemetry: Mark | None,
         doubled: tuple[int, list[Frame]],
         floor: tuple[int, int],

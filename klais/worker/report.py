@@ -278,7 +278,7 @@ class Report:
     def _scoring_snapshot(self) -> ScoringSnapshot:
         at = self._scoring
         period_s = self._settings.anomaly_period_s * at.stretch
-        return ScoringSnapshot(at.scored, at.skipped, at.opened, at.homeless, at.spent_ns * 1e-9, period_s)
+        return ScoringSnapshot(at.scored, at.skipped, at.opened, at.without_channel, at.spent_ns * 1e-9, period_s)
 
     # -- publishing
 

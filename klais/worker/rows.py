@@ -62,7 +62,7 @@ class Cursor(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PageRequest:
     """A request for one page of devices: sorted by ``sort``, then by id, filtered by ``part_of_id`` and ``state``. With
     ``after`` it contains the devices after that place, however far back it is.
     """
@@ -174,7 +174,7 @@ ASCENDING = ("device_id", "partition", "first_seen")
 """Columns with ascending default order; all others are descending."""
 
 
-def find_page(parts: list[Part], ask: Ask, limits: DeviceLimits) -> Found:
+def find_page(parts: list[Part], ask: PageRequest, limits: DeviceLimits) -> Found:
     """Find the requested page. The cost is a few passes over the columns, for any page."""
     keys, words, numbers, states = [], [], [], []
     by_state, matching = np.zeros(len(STATES), np.int64), 0
@@ -207,7 +207,7 @@ def find_page(parts: list[Part], ask: Ask, limits: DeviceLimits) -> Found:
     return Found(page, places, matching, totals)
 
 
-def _wanted(part: Part, state: npt.NDArray[np.uint8], ask: Ask, limits: DeviceLimits) -> npt.NDArray[np.bool_]:
+def _wanted(part: Part, state: npt.NDArray[np.uint8], ask: PageRequest, limits: DeviceLimits) -> npt.NDArray[np.bool_]:
     """Which devices match the filters of ``ask`` (bool [n])."""
     wanted: npt.NDArray[np.bool_] = part.column("id_size") > 0
     if ask.state is not None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from klais import fault
 from klais.core.lane.checkpoint import Marker
 from klais.core.lane.counters import passed
-from klais.core.lane.journal import Aside, Resumed, StepRecord
+from klais.core.lane.journal import RefusedRecord, Resumed, StepRecord
 from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.lane.step import NO_LIMIT, Step, forget, note_lost, release, resume, take_poison, take_raw
@@ -23,7 +23,7 @@ from klais.worker.context import LaneContext
 from klais.worker.doubled import Frame
 from klais.worker.forget import Forgetter
 from klais.worker.intake import Raw
-from klais.worker.invariant import Plan
+from klais.worker.invariant import RecoveryPlan
 from klais.worker.outputs import Journal, Output, Records, Telemetry
 from klais.worker.quarantine import Quarantine
 from klais.worker.refused_records import RefusedRecords
@@ -65,7 +65,7 @@ class RecoveredState:
     journal: list[StepRecord]
     journal_floor: int
     lineage: int
-    plan: Plan
+    plan: RecoveryPlan
     doubled: int
     telemetry_epoch: int = -1  # epoch of the record before the clean topic's floor
     published: list[Frame] = field(default_factory=list)
@@ -165,8 +165,8 @@ class LaneSession:
         self.journalled = found.state.step  # the last acknowledged step
         self.journal = Journal(found.senders.journal, self.send_outputs, context.on_sent, quarantine)
         at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
-        self._refused = out = RefusedRecords(found.journal, quarantine, self._set_aside)
-        self._asides: list[Aside] = []  # set aside during a replay, and journalled after it
+        self._refused = out = RefusedRecords(found.journal, quarantine, self._skip_refused)
+        self._unjournalled: list[RefusedRecord] = []  # set aside during a replay, and journalled after it
         self._replayed, self.set_aside = False, 0
         self.telemetry = Telemetry(
             found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out,
@@ -182,7 +182,7 @@ class LaneSession:
         self.live_step, self.live_tally = found.state.step, np.zeros(TALLIES, np.uint64)
         self.taken_ns = found.state.bucket_ns  # when the edge received the newest batch taken, approximately
         self.live_records = 0  # records of the clean topic acknowledged before the session went live
-        self.unverified: deque[tuple[int, int]] = deque()  # raw records taken and not yet compared: see `Taken`
+        self.unverified: deque[tuple[int, int]] = deque()  # raw records taken and not yet compared: see `RawVerifier`
 
     @property
     def outputs(self) -> dict[str, Output]:
@@ -200,7 +200,7 @@ class LaneSession:
         at = self.journalled
         return min(self.telemetry.acked_step(at), self.anomalies.acked_step(at), self.dead_letter.acked_step(at))
 
-    def went_live(self) -> None:
+    def begin_live(self) -> None:
         """Start the counters of live work: the journal is replayed."""
         self.live_step, self.live_tally = self.state.step, self.state.tally.copy()
         self.live_records = self.telemetry.records
@@ -281,24 +281,24 @@ class LaneSession:
         step.bytes = step.passed_count * RELEASED_BYTES
         return self._decided(step)
 
-    def _set_aside(self, aside: Aside) -> None:
+    def _skip_refused(self, aside: RefusedRecord) -> None:
         """Leave out a record that Kafka refuses. Steps that wait for a replay must not wait for room after it."""
-        self._asides.append(aside)
+        self._unjournalled.append(aside)
         if aside.output == "telemetry":
             self.pending.discount(aside.step)
         if self._replayed:
-            self._journal_asides()
+            self._journal_refused()
         else:
             self.pending.lift()
 
     def replay_done(self) -> None:
         """Allow new steps: all steps of the journal are applied."""
         self._replayed = True
-        if self._asides:
-            self._journal_asides()
+        if self._unjournalled:
+            self._journal_refused()
 
-    def _journal_asides(self) -> None:
-        asides, self._asides = tuple(self._asides), []
+    def _journal_refused(self) -> None:
+        asides, self._unjournalled = tuple(self._unjournalled), []
         self.set_aside += len(asides)
         lost = sum(aside.output == "telemetry" for aside in asides)
         limits, _ = self.context.limits.of_lane(self.partition)
@@ -341,8 +341,8 @@ class LaneSession:
     def close(self) -> None:
         """Drop all references back to the session.
 
-        Live objects are kept out of the cycle collector (see ``spare_the_collector``), so a cycle would keep the rows
-        of every earlier session.
+        Live objects are kept out of the cycle collector (see ``tune_garbage_collector``), so a cycle would keep the
+        rows of every earlier session.
         """
         self._refused.close()
         for part in (self.journal, *self.outputs.values()):

@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaProducer
 
 from klais.config.host import host_of
 from klais.config.load import Settings
-from klais.control.decide import Decision, LoopState, decide, worth_writing
+from klais.control.decide import Decision, LoopState, decide, is_change
 from klais.control.election import SILENCE, RecentGauges, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
 from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
@@ -162,7 +162,7 @@ class Term:
             # After a pause another worker may lead. Write a record before the next heartbeat: if the broker refuses it,
             # this term ends before other processes accept the heartbeat.
             doubtful, last_s = now_s - last_s > paused_s, now_s
-            if (doubtful or worth_writing(self._written, decision)) and self._is_followed(decision):
+            if (doubtful or is_change(self._written, decision)) and self._is_followed(decision):
                 await self._write(epoch, sender, decision)
             if now_s - offenders_s >= PERIOD_S:
                 offenders_s = now_s

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from klais.config.fields import environ_without_settings
 from klais.config.load import Settings
-from klais.core.fingerprint.record import NO_TYPES, Kept
+from klais.core.fingerprint.record import NO_TYPES, KeptSamples
 from klais.core.fingerprint.typed import UNKNOWN_NAME, Typed, TypesInUse
 from klais.errors import KlaisError, LockHeld
 from klais.fingerprint.model import KIND, types_of
@@ -22,7 +22,7 @@ from klais.models.store import ModelStore
 from klais.system.child import OwnedChild, last_line
 from klais.system.file_lock import lock_file
 from klais.system.private_files import own_folder
-from klais.system.processes import kill_first, python_module
+from klais.system.processes import prefer_for_oom_kill, python_module
 from klais.telemetry import log as logs
 from klais.telemetry.snapshots import TypesSnapshot
 from klais.worker.lanes import Lanes
@@ -135,7 +135,7 @@ class TypeKeeper:
 
     def take(self) -> Snapshot:
         """Take samples of the devices of live lanes."""
-        kept: list[Kept] = []
+        kept: list[KeptSamples] = []
         names: dict[int, str] = {}
         for typed, used, known in self._typed():
             kept += typed.samples(used)
@@ -187,7 +187,7 @@ class TypeKeeper:
         child = self._child = OwnedChild(
             python_module("klais.fingerprint.training", *given), output, environ_without_settings()
         )
-        kill_first(child.pid)
+        prefer_for_oom_kill(child.pid)
         if not child.wait(self._max_s):
             child.stop(0.0)
             why = f"it took longer than {self._max_s:.0f} s and was killed"

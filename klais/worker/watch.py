@@ -12,8 +12,8 @@ from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
 from klais.worker.intake import Intake
 from klais.worker.invariant import cut_while_live
+from klais.worker.raw_verifier import RawVerifier
 from klais.worker.session import LaneSession
-from klais.worker.taken import Taken
 
 log = get("klais.worker.watch")
 
@@ -37,11 +37,11 @@ class Landed:
 
 
 class Watch:
-    """Checks one session. ``landed`` is for the conservation check, ``taken`` for checkpoints."""
+    """Checks one session. ``landed`` is for the conservation check, ``raw_verifier`` for checkpoints."""
 
     def __init__(self, session: LaneSession, intake: Intake, reader: PartitionReader) -> None:
         self._session, self._intake, self._reader = session, intake, reader
-        self.taken = Taken(session.unverified, reader, session.context.topics.raw, session.partition)
+        self.raw_verifier = RawVerifier(session.unverified, reader, session.context.topics.raw, session.partition)
         self._next_raw, self._raw_end = -1, 0
         self._undelivered = 0  # consecutive checks in which records of the previous check were not delivered
         self._short = 0  # consecutive checks in which a topic ended too early
@@ -88,7 +88,7 @@ class Watch:
             return
         if why is not None:
             raise LaneFailed(f"Kafka lost what lane {partition} relies on: {why}")
-        await self.taken.verify()
+        await self.raw_verifier.verify()
         base_end, base_acknowledged = self._base
         self.landed = Landed(acknowledged - base_acknowledged, output_end - base_end)
         undelivered = next_raw == self._next_raw < self._raw_end and not waits and session.state.next_raw == next_raw

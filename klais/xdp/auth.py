@@ -79,7 +79,7 @@ def set_auth(fd: int, state: str, settings: SettingsFields, unverified_rate: flo
     return mode
 
 
-def know_signed(fd: int) -> None:
+def admit_signed(fd: int) -> None:
     """Let signed frames pass, unless the map has a stricter mode."""
     if read_auth(fd).state == "off":
         bpf.update(fd, np.zeros(1, np.uint32), filter_auth(AuthMode.KNOW, {}, 0, 1.0))

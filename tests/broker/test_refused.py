@@ -20,7 +20,7 @@ from klais.worker.quarantine import FAILURES
 from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, until
 
 HOUR_NS = 3600 * 10**9
-TRIES = FAILURES if "KLAIS_TEST_SEARCH" in os.environ else 1  # the pauses between them double
+MAX_TRIES = FAILURES if "KLAIS_TEST_SEARCH" in os.environ else 1  # the pauses between them double
 
 
 def alter(settings, topic: str, **config: object) -> None:
@@ -163,7 +163,7 @@ async def test_a_journal_that_somebody_compacts_stops_its_lane_and_sets_no_frame
         await live(found[0])
         alter(settings, topics.journal, cleanup_policy="compact")
         edge.send(2)
-        await until(lambda: found[0].restarts >= TRIES, "the lane fails again and again")
+        await until(lambda: found[0].restarts >= MAX_TRIES, "the lane fails again and again")
         assert "cleanup.policy" in found[0].failure and "`klais topics create --fix`" in found[0].failure
         ensure_topics(settings, fix=True)
         edge.send(2)

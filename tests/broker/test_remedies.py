@@ -20,7 +20,7 @@ from klais.config.load import Settings, environ_of
 from klais.core.lane.journal import VERSION as JOURNAL_VERSION
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool import folder as spool_folders
 from klais.edge.sinks.spool.backlog import Backlog
@@ -179,8 +179,8 @@ async def test_a_changelog_that_refuses_all_records_is_mended_by_the_command_tha
     assert len(landed(settings)) == edge.sent
 
 
-def built(number: int) -> Built:
-    return Built(encode_batch([b"f" * 40], time.time_ns(), 1, 9, number), 0, 1)
+def built(number: int) -> ClosedBatch:
+    return ClosedBatch(encode_batch([b"f" * 40], time.time_ns(), 1, 9, number), 0, 1)
 
 
 def test_a_second_edge_with_the_same_spool_gets_one_by_the_setting_that_its_text_names(tmp_path: Path):

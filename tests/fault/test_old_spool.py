@@ -7,7 +7,7 @@ import time
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason, encode_frame
 from klais.core.wire.partition import partition_of
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.backlog import Backlog, spool_folder
 from klais.kafka.offsets import begin_offsets
@@ -32,7 +32,7 @@ def spooled(settings, old_s: float) -> int:
             ]
             some = [encode_frame(device, number, b'{"t":%d}' % number) for device in ids]
             value = encode_batch(some, at_ns, settings.edge_id, 77, number)
-            assert backlog.append(Built(value, partition, len(some)), 0.0) is Reason.PASSED
+            assert backlog.append(ClosedBatch(value, partition, len(some)), 0.0) is Reason.PASSED
             frames += len(some)
     backlog.close()
     for path in spool_folder(settings).iterdir():

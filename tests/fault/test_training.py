@@ -42,4 +42,4 @@ def test_a_stopped_and_a_killed_training_touch_nothing(tmp_path: Path) -> None:
             training.kill()
     assert training.returncode == -signal.SIGKILL
     assert [model.version for model in store.models("traffic")] == ["m1"]
-    assert not chain.refresh() and chain.predict(WINDOW).model == "m1 (onnx)" and chain.falls() == []
+    assert not chain.refresh() and chain.predict(WINDOW).model == "m1 (onnx)" and chain.fallbacks() == []

@@ -158,8 +158,8 @@ BY_HTTP: dict[str, list[str]] = {
         f"{CONNECTIONS}::test_descriptors_are_left_for_the_data",
     ],
     "pages that are expensive to make": [
-        f"{HTTP}/test_answers.py::test_computations_run_one_at_a_time_and_few_may_wait",
-        f"{HTTP}/test_answers.py::test_whoever_asks_the_same_gets_the_same",
+        f"{HTTP}/test_response_cache.py::test_computations_run_one_at_a_time_and_few_may_wait",
+        f"{HTTP}/test_response_cache.py::test_whoever_asks_the_same_gets_the_same",
     ],
     "as many addresses as an IPv6 network has, or one for all behind a proxy": [
         f"{ADDRESSES}::test_one_ipv6_network_is_one_client",

@@ -13,7 +13,7 @@ import orjson
 
 from klais.cli.control import line, override_line
 from klais.config.load import Settings
-from klais.control.decide import LoopState, decide, worth_writing
+from klais.control.decide import LoopState, decide, is_change
 from klais.control.forecast import Features, TrendPredictor
 from klais.control.incidents import Mutes, Wanted, mutes_in_force, page
 from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
@@ -159,7 +159,7 @@ def sound(decision: Any) -> None:
     again.consume("global", orjson.dumps(record))
     assert 0 < decision.rate < 1e15 and 0 < decision.burst < 1e300
     assert all(0 <= share <= 1 for share in decision.shares.values()), decision.shares
-    worth_writing(decision, decision)
+    is_change(decision, decision)
 
 
 def test_any_control_record_is_refused_or_all_readers_go_on(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from klais.config.load import Settings
 from klais.core.wire.constants import encode_frame
 from klais.errors import ConfigError, SetupMissing, XdpUnavailable
 from klais.xdp import bpf
-from klais.xdp.auth import filter_auth, know_signed, read_auth, set_auth
+from klais.xdp.auth import admit_signed, filter_auth, read_auth, set_auth
 from klais.xdp.layout import KNOWN, KNOWN_BITS, AuthMode, Verdict, map_specs
 from klais.xdp.limits import Limits
 from klais.xdp.pins import possible_cpus
@@ -209,10 +209,10 @@ def test_settings_and_command(filter_: LoadedFilter, tmp_path: Path, monkeypatch
     keys.chmod(0o600)
     fd = filter_.fds["auth"]
     put(filter_, AuthMode(0))
-    know_signed(fd)
+    admit_signed(fd)
     assert read_auth(fd).state == "pass"
     assert set_auth(fd, "on", Settings(auth="require", auth_key_file=keys), 5.0) == ON | AuthMode.REQUIRE
-    know_signed(fd)
+    admit_signed(fd)
     assert read_auth(fd).state == "on"
     exempt = Settings(auth="require", auth_key_file=keys, auth_exempt="old-")
     assert set_auth(fd, "on", exempt, 5.0) == ON

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from klais.core.anomaly import zscore
 from klais.core.dam.bucket import TokenBucket, refill, refill_column
-from klais.core.devices.forget import EVICT_ABOVE, TALKS_S, choose
+from klais.core.devices.forget import ACTIVE_S, EVICT_ABOVE, choose
 from klais.core.devices.index import USED, insert
 from klais.core.devices.layout import ROW, id_words
 from klais.core.devices.sequence import DUPLICATE, IN_ORDER, JUMP, LATE, REPLAYED, RESTART, UNKNOWN, observe
@@ -201,7 +201,7 @@ def test_the_longest_silent_devices_are_forgotten(heard: list, limit: int, forge
     found = choose(rows, len(heard), len(live), limit, now_s, forget_s).reshape(-1, 16)
     chosen = {int(row[0]) - 1 for row in found}
     silent = sum(at < now_s - forget_s for at, _ in live)
-    movable = sum(at < now_s - TALKS_S for at, _ in live)
+    movable = sum(at < now_s - ACTIVE_S for at, _ in live)
     assert len(chosen) == max(silent, min(len(live) - int(EVICT_ABOVE * limit), movable), 0)
     assert chosen <= {n for _, n in live}
     gone, kept = [heard[n] for n in chosen], [at for at, n in live if n not in chosen]

@@ -19,7 +19,7 @@ from klais.config.load import Settings
 from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.batch import HEADER, encode_batch
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.backlog import Backlog
@@ -69,7 +69,7 @@ class ForwarderMachine(RuleBasedStateMachine):
         backlog = self.sink.backlog
         write = type(backlog)._write
 
-        def failing(built: Built, now_s: float) -> None:
+        def failing(built: ClosedBatch, now_s: float) -> None:
             if self.disk_error:
                 raise self.disk_error
             write(backlog, built, now_s)
@@ -84,7 +84,7 @@ class ForwarderMachine(RuleBasedStateMachine):
     def offer(self, partition: int, many: int) -> None:
         for _ in range(many):
             number = self.numbers[partition]
-            built = Built(encode_batch([FRAME] * FRAMES, 0, 1, self.boot, number), partition, FRAMES)
+            built = ClosedBatch(encode_batch([FRAME] * FRAMES, 0, 1, self.boot, number), partition, FRAMES)
             self.counts.received += FRAMES
             refused = self.sink.offer(built)
             if refused:

@@ -13,9 +13,9 @@ from klais.config.load import Settings
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.core.wire.partition import partition_of
-from klais.http.answers import Answers
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
+from klais.http.response_cache import ResponseCache
 from klais.kafka.topics import Topics
 from klais.telemetry.schema import Restoring
 from klais.worker.controller import ControllerStatistics
@@ -153,7 +153,7 @@ def make_views(lanes: dict, control=None, **overrides) -> Views:
         readiness=Readiness,
         started_s=time.monotonic(),
         controller=ControllerStatistics,
-        answers=Answers(fresh_s=0.0),
+        answers=ResponseCache(fresh_s=0.0),
     )
 
 

@@ -7,7 +7,7 @@ from klais.cli.output import Row
 from klais.cli.views import WorkerViews
 from klais.errors import WorkerUnavailable
 
-AGAIN_S = 1.0
+RETRY_S = 1.0
 DEVICES_S = 2.0
 Question = dict[str, str | int | None]
 
@@ -66,7 +66,7 @@ class Feed:
                 self._failed("stream", "the worker ended its stream")
             except WorkerUnavailable as error:
                 self._failed("stream", str(error))
-            self._stopped.wait(AGAIN_S)
+            self._stopped.wait(RETRY_S)
 
     def _failed(self, what: str, problem: str) -> None:
         with self._lock:

@@ -127,7 +127,7 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     """
     from klais.cli.xdp import show
     from klais.xdp import loader
-    from klais.xdp.auth import know_signed
+    from klais.xdp.auth import admit_signed
     from klais.xdp.limits import Limits
     from klais.xdp.sources import SourceLimit
 
@@ -152,7 +152,7 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     done = loader.load(request)
     if settings.auth != "off":
         with open_maps(settings, request.pin_dir) as maps:
-            know_signed(maps.fd("auth"))
+            admit_signed(maps.fd("auth"))
     show.echo(show.loaded(done), asdict(done), as_json)
 
 

@@ -29,7 +29,7 @@ class CpuBudget:
         self.ns_per_value = 1000.0
         self.stretch = 1.0
         self.spent_ns = 0.0
-        self.scored = self.skipped = self.opened = self.homeless = 0  # values, of all lanes since the start
+        self.scored = self.skipped = self.opened = self.without_channel = 0  # values, of all lanes since the start
         self._second_ns, self._skipped = self._at_ns, 0
 
     def values(self) -> float:
@@ -41,15 +41,17 @@ class CpuBudget:
             self._adapt(now_ns)
         return max(0.0, self._left_ns / self.ns_per_value)
 
-    def spend(self, took_ns: int, frames: int, values: int, skipped: int, opened: int = 0, homeless: int = 0) -> None:
+    def spend(
+        self, took_ns: int, frames: int, values: int, skipped: int, opened: int = 0, without_channel: int = 0
+    ) -> None:
         """Charge a step that took ``took_ns`` for its frames. It scored ``values``, of which ``opened`` immediately and
-        ``homeless`` without a channel, and skipped ``skipped``."""
+        ``without_channel`` without a channel, and skipped ``skipped``."""
         scoring_ns = max(0.0, took_ns - GATE_NS * frames)
         self._left_ns -= scoring_ns
         self.spent_ns += scoring_ns
         self._skipped += skipped
         self.scored, self.skipped = self.scored + values, self.skipped + skipped
-        self.opened, self.homeless = self.opened + opened, self.homeless + homeless
+        self.opened, self.without_channel = self.opened + opened, self.without_channel + without_channel
         if values >= 100:
             self.ns_per_value += 0.1 * (max(50.0, scoring_ns / values) - self.ns_per_value)
 

@@ -83,8 +83,8 @@ class TwoTier:
         began_ns = budget.clock_ns()
         written = sift.sift(self.store, self._fleet, at.columns, at.count, limits, self._scratch, counts, flags)
         took_ns = budget.clock_ns() - began_ns
-        scored, skipped, opened, homeless, _ = counts.tolist()
-        budget.spend(took_ns, len(at.row), scored, skipped, opened, homeless)
+        scored, skipped, opened, without_channel, _ = counts.tolist()
+        budget.spend(took_ns, len(at.row), scored, skipped, opened, without_channel)
         self.counts += counts
         if not counts[sift.RAISED]:
             return Found()

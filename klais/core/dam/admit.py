@@ -18,7 +18,7 @@ from klais.core.dam.bucket import refill as refill_definition
 from klais.core.devices.index import FREE, ROWS, USED, find, insert
 from klais.core.devices.layout import Rows
 from klais.core.devices.sequence import DUPLICATE as SEEN_BEFORE
-from klais.core.devices.sequence import IN_ORDER, IS_DUPLICATE, NO_DUPLICATE, UNKNOWN, goes_back, observe
+from klais.core.devices.sequence import IN_ORDER, IS_DUPLICATE, NO_DUPLICATE, UNKNOWN, judge_without_restarts, observe
 from klais.core.devices.sequence import REPLAYED as SENT_BEFORE
 from klais.core.devices.signed import observe_signed
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
@@ -202,7 +202,7 @@ def take_number(
             return SENT_BEFORE
         known = IS_DUPLICATE if verdict == _DUPLICATE else NO_DUPLICATE
     elif limits[STRICT] != 0.0:
-        back = goes_back(rows, r, sequence, frame_hash, elapsed_s)
+        back = judge_without_restarts(rows, r, sequence, frame_hash, elapsed_s)
         if back == SENT_BEFORE:
             return SENT_BEFORE
         known = IS_DUPLICATE if back == SEEN_BEFORE else NO_DUPLICATE

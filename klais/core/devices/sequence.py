@@ -180,7 +180,7 @@ def take_other(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, kno
 
 
 @kernel(int64(ROWS, int64, uint32, uint32, float64), borrows=True)
-def goes_back(rows: Rows, r: int, sequence: int, frame_hash: int, elapsed_s: float) -> int:
+def judge_without_restarts(rows: Rows, r: int, sequence: int, frame_hash: int, elapsed_s: float) -> int:
     """The outcome for a device that never restarts: DUPLICATE (a number in a window again, with the same bytes),
     REPLAYED (with other bytes, or a number far behind); else IN_ORDER. Read-only; eras are ignored."""
     main = np.int64(rows["main"][r])

@@ -143,7 +143,7 @@ class TypeFacts:
     candidate: str
 
 
-class Kept(NamedTuple):
+class KeptSamples(NamedTuple):
     """Samples of up to SLOTS devices, SAMPLE [SLOTS, KEPT], the number of samples of each, int64 [SLOTS], and the lower
     halves of the paths of their fields, uint32 [SLOTS, k] (0 = none)."""
 
@@ -152,7 +152,7 @@ class Kept(NamedTuple):
     paths: npt.NDArray[np.uint32]
 
 
-def device_samples(kept: Kept, minimum: int) -> list[tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]]:
+def device_samples(kept: KeptSamples, minimum: int) -> list[tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]]:
     """Samples, oldest first, and paths of each device that has at least ``minimum`` samples."""
     out = []
     for at in np.flatnonzero(kept.counts >= minimum).tolist():

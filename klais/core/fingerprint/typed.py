@@ -18,7 +18,7 @@ from klais.core.fingerprint.record import (
     SLOTS,
     UNKNOWN,
     DeviceTypes,
-    Kept,
+    KeptSamples,
     TypeFacts,
 )
 
@@ -65,7 +65,7 @@ class Typed:
         self._room = np.zeros(2)
         self._first_row = 0
         self._fresh()
-        self._older: deque[Kept] = deque(maxlen=WINDOWS)
+        self._older: deque[KeptSamples] = deque(maxlen=WINDOWS)
 
     def _fresh(self) -> None:
         self._keep = np.zeros((SLOTS, KEPT), SAMPLE), np.zeros(SLOTS, np.int64), np.zeros(SLOTS, np.uint32)
@@ -166,9 +166,9 @@ class Typed:
         kinds, counts = np.unique(self.prints["type"][: self._used], return_counts=True)
         return {self._name(k): n for k, n in zip(kinds.tolist(), counts.tolist(), strict=True) if k}
 
-    def samples(self, used: int) -> list[Kept]:
+    def samples(self, used: int) -> list[KeptSamples]:
         """Samples for training; if more than SLOTS rows are ``used``, other rows are sampled from now on."""
-        now = Kept(self._keep[0].copy(), self._keep[1].copy(), self._paths_here())
+        now = KeptSamples(self._keep[0].copy(), self._keep[1].copy(), self._paths_here())
         out = [*self._older, now]
         if used > SLOTS:
             self._older.append(now)

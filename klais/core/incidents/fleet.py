@@ -15,8 +15,8 @@ from klais.core.incidents.summary import FlagSeen
 WARM_S = 120.0  # s of traffic before the first judgement
 MEAN_S, SHORT_S = 300.0, 5.0  # time constants of the usual and of the present rate
 PAUSE, SURGE = 0.2, 5.0  # times the usual rate
-BACK = 2.0  # the deviation is over within this factor
-LASTS_S = 10.0  # for this long
+RECOVERED_FACTOR = 2.0  # the deviation is over within this factor
+RECOVERED_FOR_S = 10.0  # for this long
 ADOPT_S = 1800.0  # after this time the new rate becomes the usual one
 MIN_PER_S = 1.0  # below this rate a fleet is not judged
 MAX_STEP_S = 5.0
@@ -73,7 +73,7 @@ class FleetWatch:
             return None
         if edges != self._edges:
             self._edges, self._short, self._far_s, self._near_s = edges, None, 0.0, 0.0
-            self._seen_s = min(self._seen_s, WARM_S - LASTS_S) if not is_open else self._seen_s
+            self._seen_s = min(self._seen_s, WARM_S - RECOVERED_FOR_S) if not is_open else self._seen_s
         self._short = rate if self._short is None else self._short + _share(step_s, SHORT_S) * (rate - self._short)
         if self._usual is None:
             self._usual = rate
@@ -89,15 +89,15 @@ class FleetWatch:
     def _judge(self, step_s: float, is_open: bool) -> Reading:
         short, usual = self._short or 0.0, self._usual or 0.0
         far = short < PAUSE * usual or short > SURGE * usual
-        near = usual / BACK <= short <= usual * BACK
+        near = usual / RECOVERED_FACTOR <= short <= usual * RECOVERED_FACTOR
         self._far_s = self._far_s + step_s if far else 0.0
         self._near_s = self._near_s + step_s if near else 0.0
-        over = is_open and self._near_s >= LASTS_S
+        over = is_open and self._near_s >= RECOVERED_FOR_S
         if is_open:
             self._open_s += step_s
             if self._open_s >= ADOPT_S:
                 self._usual, over = short, True
-        return Reading(short, usual, self._far_s >= LASTS_S, over)
+        return Reading(short, usual, self._far_s >= RECOVERED_FOR_S, over)
 
 
 def _share(step_s: float, constant_s: float) -> float:

@@ -136,14 +136,14 @@ class Grouping:
 
     def _join(self) -> None:
         """Add waiting flags to the open incidents that they belong to."""
-        fits = self._homes()
+        fits = self._incident_finder()
         for place in sorted(self._pending):
             home = fits(place, self._pending[place])
             if home is not None:
                 home.add(self._take(place))
                 self._change(home)
 
-    def _homes(self) -> Callable[[Place, Summary], Incident | None]:
+    def _incident_finder(self) -> Callable[[Place, Summary], Incident | None]:
         """A function that finds the incident of a waiting entry; uses the present incidents, so order has no effect."""
         by_device: dict[str, Incident] = {}
         by_key: dict[Key, list[tuple[int, Incident]]] = {}

@@ -73,7 +73,7 @@ NEEDS_RAW = (Kind.RAW, Kind.CORRUPT, Kind.POISON)  # a replay reads the raw reco
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class RefusedRecord:
     """A record that Kafka keeps refusing: the ``nth`` of a step's records for ``output``, excluded from it.
 
     ``key`` and ``value``: the content of its dead letter as base64 (``value`` may be cut, ``size`` is the full size).
@@ -107,7 +107,7 @@ class Resumed:
     queue_lost: int = 0
     doubled: int = 0
     why: str = ""
-    aside: tuple[Aside, ...] = ()
+    aside: tuple[RefusedRecord, ...] = ()
     unread: int = 0
     floor: int = -1
     floor_epoch: int = -1
@@ -275,7 +275,7 @@ def _read_resumed(step: int, text: bytes) -> Resumed:
     """The content of a RESUMED record after its header."""
     try:
         fields = shallow_json.loads(text)
-        aside = tuple(Aside(**one) for one in fields.get("aside", ()))
+        aside = tuple(RefusedRecord(**one) for one in fields.get("aside", ()))
         found = Resumed(**(fields | {"aside": aside}))
         frames = (found.output_lost, found.queue_lost, found.doubled, found.unread)
         places = (found.floor, found.floor_epoch)

@@ -177,7 +177,7 @@ class LaneState:
             spread = [(marks[i + 1][0] - marks[i - 1][0]) / (newest - marks[i][0]) for i in range(1, len(marks) - 1)]
             del marks[1 + spread.index(min(spread))]
 
-    def untake(self, raw_offset: int) -> None:
+    def rewind_to(self, raw_offset: int) -> None:
         """Go back to ``raw_offset``, because from there on the topic has other records than the lane has taken."""
         self.landmarks = [mark for mark in self.landmarks if mark[0] < raw_offset]
         if self.newest_taken is not None and self.newest_taken[0] >= raw_offset:

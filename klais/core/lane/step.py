@@ -147,7 +147,7 @@ def resume_step(state: LaneState, record: StepRecord) -> Step:
         state.tally[place] += np.uint64(frames)
     count_dead(state, len(found.aside), len(found.aside))
     step = finish(state, Step(record))
-    state.untake(state.next_raw)
+    state.rewind_to(state.next_raw)
     return step
 
 

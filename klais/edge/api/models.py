@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from klais.http.body import Body
 
 MIN_RATE, MAX_RATE = 1, 1_000_000
-HANGS_S = 30.0  # a loop that has not turned for this long hangs; same as WatchdogSec of the systemd unit
+LOOP_HUNG_S = 30.0  # a loop that has not turned for this long hangs; same as WatchdogSec of the systemd unit
 
 Count = Annotated[int, Field(ge=0)]
 

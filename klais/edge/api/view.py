@@ -16,7 +16,7 @@ from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
-from klais.edge.api.models import HANGS_S
+from klais.edge.api.models import LOOP_HUNG_S
 from klais.edge.api.rate import RateSetter
 from klais.edge.sinks.spool.forecast import FillForecast
 from klais.edge.sinks.store_and_forward import Forwarder, ForwarderStatistics
@@ -174,7 +174,7 @@ class EdgeView:
     def live(self) -> dict[str, Any]:
         """Body of ``/livez``: whether the loop that reads the socket turns. Does not depend on Kafka."""
         age_s = time.monotonic() - self._spine.turned_s
-        return {"live": self._stopping() or age_s < HANGS_S, "loop_age_s": round(age_s, 3)}
+        return {"live": self._stopping() or age_s < LOOP_HUNG_S, "loop_age_s": round(age_s, 3)}
 
     def ready(self) -> dict[str, Any]:
         """Body of ``/readyz``: whether there is room for frames that arrive now, in Kafka, the spool or memory."""

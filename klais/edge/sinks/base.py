@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 
 Headers = list[tuple[str, bytes]]
 
@@ -15,7 +15,7 @@ class Sink(Protocol):
     def linger_ns(self) -> int:
         """Minimum time that batches collect frames."""
 
-    def offer(self, built: Built) -> Reason:
+    def offer(self, built: ClosedBatch) -> Reason:
         """Accept a batch (``Reason.PASSED``), or return the reason: the caller then counts its frames as dropped."""
 
     def poll(self) -> None:

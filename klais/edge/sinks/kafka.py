@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from klais.config.load import Settings
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.base import Headers
 from klais.edge.sinks.spool.records import Entry
@@ -129,7 +129,7 @@ class KafkaPublisher:
         """Bytes that may still be handed over until ``share`` of the limit is in flight."""
         return int(share * self._max_inflight_bytes) - self._counts.inflight_bytes
 
-    def offer(self, built: Built, entry: Entry | None = None) -> bool:
+    def offer(self, built: ClosedBatch, entry: Entry | None = None) -> bool:
         """Pass a batch to librdkafka; False if too many bytes are in flight, or :attr:`failing`.
 
         ``entry``: its place in the spool. Such a batch counts as spooled until it is acknowledged, not as in flight.
@@ -261,7 +261,7 @@ class KafkaPublisher:
             self.poll(min(0.05, left_s))
         return len(self._producer) == 0
 
-    def take_back(self) -> list[Built]:
+    def take_back(self) -> list[ClosedBatch]:
         """Take back all unacknowledged batches, and continue with a new producer.
 
         A first try may still arrive: lanes recognise a repeated batch by (edge, boot, number). If a later batch of its
@@ -286,6 +286,6 @@ class KafkaPublisher:
             if order < self._acked.get(partition, 0):
                 self._give_up(frames, entry)
             elif entry is None:
-                out.append(Built(value, partition, frames))
+                out.append(ClosedBatch(value, partition, frames))
         self._acked.clear()
         return out

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from klais import fault
 from klais.config.load import Settings
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.base import Headers
 from klais.edge.sinks.breaker import Breaker, State
@@ -102,7 +102,7 @@ class Forwarder:
         """Minimum time that batches collect frames: longer while they are stored."""
         return 0 if self.breaker.closed and self.backlog.drained else STORE_LINGER_NS
 
-    def offer(self, built: Built) -> Reason:
+    def offer(self, built: ClosedBatch) -> Reason:
         """Accept a batch for Kafka or the backlog; returns ``Reason.PASSED``, or the reason of the refusal."""
         now_s = self._clock()
         if self.breaker.closed and not self.backlog.holds(built.partition):

@@ -18,7 +18,7 @@ import orjson
 
 from klais import __version__
 from klais.config.load import Settings, environ_of
-from klais.edge.api.models import HANGS_S
+from klais.edge.api.models import LOOP_HUNG_S
 from klais.edge.api.server import api_of
 from klais.edge.listener import udp_sockets
 from klais.edge.signals import Signals
@@ -311,7 +311,7 @@ class Fleet:
         """
         age_s = time.monotonic() - self._turned_s
         hang = [member.edge_id for member in self.members if member.live and not member.live["live"]]
-        return {"live": self._stops > 0 or (age_s < HANGS_S and not hang), "loop_age_s": round(age_s, 3)}
+        return {"live": self._stops > 0 or (age_s < LOOP_HUNG_S and not hang), "loop_age_s": round(age_s, 3)}
 
     def ready(self) -> dict[str, Any]:
         """Body of ``/readyz``: every process keeps frames, because each sender belongs to one of them."""

@@ -15,7 +15,7 @@ def conservation_body(check: Conservation) -> dict[str, Any]:
     return asdict(check) | {"missing": check.missing, "holds": check.holds}
 
 
-def _astray(lanes: dict[int, Any]) -> tuple[int, int]:
+def _unsent_and_missing(lanes: dict[int, Any]) -> tuple[int, int]:
     """Unsent frames and lost records, as counted by the lanes' sessions."""
     each = [lane.statistics() for lane in lanes.values() if lane.session is not None and lane.live.is_set()]
     return sum(of_lane.unsent for of_lane in each), sum(of_lane.missing for of_lane in each)
@@ -98,7 +98,7 @@ def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
             "queue_depth": depth,
             "verdicts": verdicts(tally),
             "dropped": dropped_by_reason(tally),
-            "conservation": conservation_body(conservation(tally, depth, *_astray(lanes))),
+            "conservation": conservation_body(conservation(tally, depth, *_unsent_and_missing(lanes))),
         },
         "lanes": each,
     }

@@ -9,11 +9,11 @@ import numpy as np
 
 from klais.core.devices.layout import ROW, Rows
 from klais.core.lane.state import LaneState
-from klais.http.answers import Gate
 from klais.http.errors import HttpError
 from klais.http.query import read_query
+from klais.http.response_cache import Gate
 from klais.telemetry.snapshots import STATES
-from klais.worker.rows import ASCENDING, BLOCKED, Ask, Cursor, DeviceLimits, Found, Part, find_page, states_of
+from klais.worker.rows import ASCENDING, BLOCKED, Cursor, DeviceLimits, Found, PageRequest, Part, find_page, states_of
 from klais.worker.web.device import newest_flag, summaries
 from klais.worker.web.peers import Peers
 from klais.worker.web.queries import (
@@ -38,7 +38,7 @@ class Request:
     page: int
     size: int
     everywhere: bool
-    ask: Ask
+    ask: PageRequest
     describe: Describe
 
 
@@ -75,7 +75,7 @@ def read_devices_query(given: Mapping[str, str], forwarded: bool) -> Request:
     everywhere = _is_everywhere(query, forwarded)
     order = query.order or ("asc" if query.sort in ASCENDING else "desc")
     position = STATES.index(query.state) if query.state is not None else None
-    ask = Ask(
+    ask = PageRequest(
         query.sort,
         order == "desc",
         *_places(query),
@@ -94,7 +94,7 @@ def read_anomalies_query(given: Mapping[str, str], forwarded: bool) -> Request:
     """Read the parameters of ``/anomalies/``, see :class:`klais.worker.web.queries.ListQuery`; errors as above."""
     query = read_query(given, ForwardedListQuery if forwarded else ListQuery)
     everywhere = _is_everywhere(query, forwarded)
-    ask = Ask("flagged_at", True, *_places(query), _part_of_id(query), flagged_ever=True, after=_after(query))
+    ask = PageRequest("flagged_at", True, *_places(query), _part_of_id(query), flagged_ever=True, after=_after(query))
     params = {name: given[name] for name in ("q", "after") if name in given}
     return Request("/anomalies/", params, query.page, query.size, everywhere, ask, _anomalies)
 
@@ -195,7 +195,7 @@ async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple
     body["workers_missing"] = missing
 
 
-def _part_of(other: dict[str, Any], body: dict[str, Any], sums: tuple[str, ...], ask: Ask) -> dict[str, Any]:
+def _part_of(other: dict[str, Any], body: dict[str, Any], sums: tuple[str, ...], ask: PageRequest) -> dict[str, Any]:
     """Add another worker's sums to ``body``, and return its items."""
     for item in other["items"]:
         _in_order(read_cursor(item["place"]), ask)
@@ -204,7 +204,7 @@ def _part_of(other: dict[str, Any], body: dict[str, Any], sums: tuple[str, ...],
     return out | {"total": body["total"] + int(other["total"]), "partitions": partitions, "items": other["items"]}
 
 
-def _in_order(place: Cursor, ask: Ask) -> tuple[float | int, ...]:
+def _in_order(place: Cursor, ask: PageRequest) -> tuple[float | int, ...]:
     """A key that sorts the items of all workers in the order in which each worker sorts its own."""
     if ask.sort == "device_id":
         return tuple(-word if ask.descending else word for word in place.words)

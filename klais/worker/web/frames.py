@@ -11,11 +11,11 @@ from aiohttp import web
 from pydantic import AfterValidator, Field
 
 from klais.core.wire.partition import partition_of
-from klais.http.answers import Answers
 from klais.http.errors import json_response, to_json
 from klais.http.guard import Guard
 from klais.http.openapi import errors
 from klais.http.query import Query, Whole, parameters, read_query
+from klais.http.response_cache import ResponseCache
 from klais.http.session import COOKIE, sign
 from klais.http.tap import known_id, need_change, too_many_taps
 from klais.system.clock import now_ms
@@ -68,7 +68,7 @@ class Frames:
     def __init__(self, taps: Taps, guard: Guard, worker_id: str, partitions: int, lanes: Lanes, peers: Peers) -> None:
         self._taps, self._guard, self._worker_id = taps, guard, worker_id
         self._partitions, self._lanes, self._peers = partitions, lanes, peers
-        self._answers = Answers()
+        self._answers = ResponseCache()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer with frames.

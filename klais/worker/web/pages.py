@@ -19,12 +19,12 @@ from klais.core.fingerprint.typed import Typed
 from klais.core.lane.counters import tokens_now
 from klais.core.lane.state import Tally
 from klais.core.wire.partition import partition_of
-from klais.http.answers import Answers, Gate
 from klais.http.device_path import PARAMETER, device_of_path
 from klais.http.errors import HttpError, json_response, reply, to_json
 from klais.http.guard import Guard, wants_html
 from klais.http.openapi import document, errors, schemas
 from klais.http.query import Query, parameters, read_query
+from klais.http.response_cache import Gate, ResponseCache
 from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.stats import clock_warning
 from klais.kafka.topics import Topics
@@ -67,7 +67,7 @@ class Views:
     controller: Callable[[], ControllerStatistics]
     topic_problems: Callable[[], tuple[str, ...]] = tuple
     gate: Gate = field(default_factory=Gate)
-    answers: Answers = field(default_factory=Answers)
+    answers: ResponseCache = field(default_factory=ResponseCache)
 
     def device_limits(self, device_id: bytes = b"") -> DeviceLimits:
         """The inputs of a device's present state; without an id, those of devices without their own limits."""

@@ -153,7 +153,7 @@ def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "told", "after"),
+    ("second", "gained", "after"),
     [
         (1, {"cpu_worker": 0.1}, 2.0),
         (3, {"cpu_worker": 0.16}, 4.0),

@@ -11,7 +11,7 @@ from bench import paper
 from bench.__main__ import main
 from bench.figures import BadResult, ResultFile, read
 from bench.keep import last_object
-from bench.kept import NOT_MEASURED, Kept
+from bench.kept import NOT_MEASURED, KeptSamples
 from bench.paper import PAPER, BadPaper, filled, unmarked
 from bench.paper_pdf import html
 from bench.paper_tables import BENCHES, TABLES
@@ -43,7 +43,7 @@ def worker(us: float) -> dict[str, Any]:
 
 def test_every_figure_of_the_paper_is_that_of_a_result_file() -> None:
     text = PAPER.read_text()
-    assert text == filled(text, Kept([read(path) for path in kept()])), "run make results"
+    assert text == filled(text, KeptSamples([read(path) for path in kept()])), "run make results"
 
 
 def test_no_number_with_a_unit_stands_beside_the_markers() -> None:
@@ -58,13 +58,13 @@ def test_the_sections_that_report_are_there() -> None:
 def test_all_tables_have_a_place_and_all_figures_a_benchmark() -> None:
     text = PAPER.read_text()
     assert sorted(re.findall(r"<!-- table (\S+) -->", text)) == sorted(TABLES)
-    asked = Kept([])
+    asked = KeptSamples([])
     filled(text, asked)
     assert {re.split(r"[.\[]", path)[0] for path in asked.missing} <= BENCHES and len(asked.missing) > 100
 
 
 def test_without_result_files_the_paper_says_so() -> None:
-    text = filled(TEXT, Kept([]))
+    text = filled(TEXT, KeptSamples([]))
     assert f"for each frame <!-- figure worker.cpu_us_per_frame µs -->{NOT_MEASURED}<!-- /figure --> or so." in text
     assert f"| edge, idle | {NOT_MEASURED} |  |" in text and "left" not in text
 
@@ -72,17 +72,17 @@ def test_without_result_files_the_paper_says_so() -> None:
 def test_figures_come_with_their_spread_from_the_newest_file_that_has_the_benchmark() -> None:
     old = file("old", "2026-01-01", worker=worker(3.0), memory={"edge_rss_mb": 80.0})
     new = file("new", "2026-02-01", worker=worker(1.5))
-    text = filled(TEXT, Kept([new, old]))
+    text = filled(TEXT, KeptSamples([new, old]))
     assert "<!-- figure worker.cpu_us_per_frame µs -->1.5 µs (1.25 to 1.75)<!-- /figure -->" in text
     assert "| edge, idle | 80 |  |" in text
-    assert filled(text, Kept([new, old])) == text
-    machines = TABLES["machines"].lines(Kept([new, old]))[2:]
+    assert filled(text, KeptSamples([new, old])) == text
+    machines = TABLES["machines"].lines(KeptSamples([new, old]))[2:]
     assert machines[0] == "| `new` | 2026-02-01 | abc | Some CPU, 2 cores, 4.0 GB, Linux 6.18 | worker |"
     assert machines[1].endswith("| memory |") and len(machines) == 2
 
 
 def test_a_figure_that_its_benchmark_lacks_is_named() -> None:
-    asked = Kept([file("new", "2026-02-01", worker={"frames": 1})])
+    asked = KeptSamples([file("new", "2026-02-01", worker={"frames": 1})])
     filled(TEXT, asked)
     assert "worker.cpu_us_per_frame" in asked.missing
 
@@ -98,7 +98,7 @@ def test_a_figure_that_its_benchmark_lacks_is_named() -> None:
 )
 def test_a_marker_that_names_nothing_or_has_no_end_is_refused(change: tuple[str, str], said: str) -> None:
     with pytest.raises(BadPaper, match=said):
-        filled(TEXT.replace(*change), Kept([]))
+        filled(TEXT.replace(*change), KeptSamples([]))
 
 
 @pytest.mark.parametrize("number", ["12 ms", "0.45 µs", "1,000,000 frames/s", "30 %", "5 to 7 MB", "1.4 times", "12ms"])
@@ -116,14 +116,14 @@ def test_other_numbers_are_not(number: str) -> None:
 
 def test_details_come_from_the_rows_of_a_benchmark() -> None:
     rows = [{"as": "controlled", "devices": 1000, "recovery_s": None, "order_kept": True, "lost": 0}]
-    lines = TABLES["herd"].lines(Kept([file("new", "2026", herd={"rows": rows})]))
+    lines = TABLES["herd"].lines(KeptSamples([file("new", "2026", herd={"rows": rows})]))
     assert lines[2] == "| controlled | 1,000 | none |  |  |  |  |  | 0 | yes |"
-    assert TABLES["herd"].lines(Kept([]))[2].startswith(f"| controlled | {NOT_MEASURED} |")
+    assert TABLES["herd"].lines(KeptSamples([]))[2].startswith(f"| controlled | {NOT_MEASURED} |")
 
 
 @pytest.mark.parametrize(("us", "verdict"), [(1.4, "holds"), (1.5, "**does not hold**")])
 def test_a_claim_is_held_to_its_bound(us: float, verdict: str) -> None:
-    lines = TABLES["claims"].lines(Kept([file("new", "2026", worker=worker(us))]))
+    lines = TABLES["claims"].lines(KeptSamples([file("new", "2026", worker=worker(us))]))
     assert lines[2] == f"| CPU time of the worker, a frame | <= 1.4 µs | {us} | {verdict} |"
     assert lines[3].endswith(f"| {NOT_MEASURED} |  |")
 
@@ -161,4 +161,4 @@ def test_an_output_without_an_object_at_its_end_is_refused(
 def test_the_page_for_print_has_tables_and_no_markers() -> None:
     page = html(PAPER.read_text())
     assert "<table>" in page and "<!--" not in page and "<h2>References</h2>" in page
-    assert f"frame {NOT_MEASURED} or" in html(filled(TEXT, Kept([])))
+    assert f"frame {NOT_MEASURED} or" in html(filled(TEXT, KeptSamples([])))

@@ -12,7 +12,7 @@ from bench.cases.peers.programs.text_sender import TextStream
 from bench.cases.peers.run import Comparison
 from bench.harness import Bench
 from bench.harness.report import TARGETS
-from bench.kept import Kept
+from bench.kept import KeptSamples
 from bench.paper_tables import TABLES
 from klais.sim.stream import FrameStream, StreamOptions
 
@@ -73,7 +73,7 @@ def test_text_frames_are_as_long_and_have_no_byte_that_is_not_text() -> None:
 
 def test_each_peer_and_each_ablation_has_its_row_in_the_paper() -> None:
     for name, count in (("gateways", len(GATEWAYS)), ("stream-workers", len(WORKERS)), ("ablations", len(ABLATIONS))):
-        assert len(TABLES[name].lines(Kept([]))) == 2 + count
+        assert len(TABLES[name].lines(KeptSamples([]))) == 2 + count
 
 
 def test_verdicts_are_about_figures_that_a_run_gives() -> None:

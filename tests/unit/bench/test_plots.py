@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from bench.figures import read
-from bench.kept import Kept
+from bench.kept import KeptSamples
 from bench.plots import FOLDER, PLOTS, drawn, svg, write
 from bench.results import kept
 
 
 def test_committed_plots_are_those_of_the_result_files() -> None:
-    made = drawn(Kept([read(path) for path in kept()]))
+    made = drawn(KeptSamples([read(path) for path in kept()]))
     assert {path.name: path.read_text() for path in FOLDER.glob("*.svg")} == made, "run make results"
 
 
@@ -21,5 +21,5 @@ def test_a_plot_shows_its_figures_and_no_date() -> None:
 
 def test_without_results_there_is_no_plot(tmp_path: Path) -> None:
     (tmp_path / "old.svg").write_text("")
-    assert write(Kept([]), tmp_path) == []
+    assert write(KeptSamples([]), tmp_path) == []
     assert list(tmp_path.iterdir()) == []

@@ -27,10 +27,10 @@ from klais.cli.top.tabs import DEVICES, TABS, drops, pipeline, processes
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.http.access import Access
-from klais.http.answers import Answers
 from klais.http.errors import reply
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
+from klais.http.response_cache import ResponseCache
 from klais.ui.changes import Changes
 from klais.ui.demo import demo_app
 from klais.ui.recording import load_demo
@@ -283,7 +283,7 @@ def test_in_a_terminal(terminal: Callable[..., Terminal]) -> None:
     changes = Changes(ControlFollower(Settings()), lambda: written, 1000.0)
     app = web.Application()
     guard.install(app)
-    install(app, Page(guard=guard, feed=recording, changes=changes, audit=recording.audit, answers=Answers()))
+    install(app, Page(guard=guard, feed=recording, changes=changes, audit=recording.audit, answers=ResponseCache()))
 
     async def devices(_request: web.Request) -> web.StreamResponse:
         return reply(recording.pages["/devices/"])

@@ -13,9 +13,9 @@ from klais.control.decide import (
     Targets,
     decide,
     errors_of,
+    is_change,
     output_of,
     rate_of,
-    worth_writing,
 )
 from klais.control.forecast import TrafficForecast
 from klais.control.pid import Gains
@@ -209,16 +209,16 @@ def test_a_cut_takes_its_part_of_the_rate() -> None:
 
 def test_only_what_changes_something_is_written() -> None:
     state, before = decide(LoopState(), Inputs(fresh=True), TARGETS, GAINS, AUTO, 4, 0.0, DT)
-    assert worth_writing(None, before)
+    assert is_change(None, before)
     written, last = 0, before
     for tick in range(1, 600):
         state, decision = decide(state, Inputs(fresh=True), TARGETS, GAINS, AUTO, 4, tick * DT, DT)
-        if worth_writing(last, decision):
+        if is_change(last, decision):
             written, last = written + 1, decision
     assert last.rate == pytest.approx(TARGETS.rate_max, rel=0.01)
     assert written < 100  # until it is open; then nothing more
     state, decision = decide(state, Inputs(fresh=True), TARGETS, GAINS, OperatorRequest("manual", 3.0), 4, 60.0, DT)
-    assert worth_writing(last, decision)
+    assert is_change(last, decision)
 
 
 def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:

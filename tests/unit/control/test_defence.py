@@ -4,8 +4,8 @@ import orjson
 import pytest
 
 from klais.config.load import Settings
-from klais.control.decide import Inputs, LoopState, OperatorRequest, Targets, decide, worth_writing
-from klais.control.defence import ATTACK_S, RELEASE_S, SURE, Defence, next_defence
+from klais.control.decide import Inputs, LoopState, OperatorRequest, Targets, decide, is_change
+from klais.control.defence import ATTACK_S, MIN_CONFIDENCE, RELEASE_S, Defence, next_defence
 from klais.control.forecast import TrafficForecast
 from klais.control.pid import Gains
 from klais.control.setpoints import ControlFollower
@@ -28,7 +28,7 @@ def test_a_herd_is_not_cut_and_a_burst_is() -> None:
     start = LoopState(output=0.5)
     _, herd = one(start, forecast("thundering_herd"), 0.0)
     _, burst = one(start, forecast("burst"), 0.0)
-    _, unsure = one(start, forecast("thundering_herd", SURE - 0.01), 0.0)
+    _, unsure = one(start, forecast("thundering_herd", MIN_CONFIDENCE - 0.01), 0.0)
     assert (herd.cut.cut, burst.cut.cut, unsure.cut.cut) == (0.0, 0.5, 0.5)
     assert herd.rate >= 5e4, "ready for the upper decile of the forecast"
     assert "devices reconnect" in herd.why()
@@ -60,7 +60,9 @@ def test_the_limit_is_never_above_the_settings_and_never_nothing(busiest: float,
 
 
 def test_who_is_not_sure_changes_nothing() -> None:
-    assert next_defence(Defence(attack_since_s=0.0), forecast("attack", SURE - 0.01), 1000.0, 9.0) == Defence()
+    assert (
+        next_defence(Defence(attack_since_s=0.0), forecast("attack", MIN_CONFIDENCE - 0.01), 1000.0, 9.0) == Defence()
+    )
 
 
 def test_lanes_follow_the_lower_limit_and_only_in_auto() -> None:
@@ -79,5 +81,5 @@ def test_a_new_limit_is_worth_a_record() -> None:
     state = LoopState(output=0.5, defence=Defence(attack_since_s=-10.0))
     after, tight = one(state, forecast("attack", probability=0.0), 0.0)
     _, before = one(LoopState(output=0.5), forecast("normal", probability=0.0), 0.0)
-    assert worth_writing(before, tight) and tight.record()["device_rate"] == 80.0
+    assert is_change(before, tight) and tight.record()["device_rate"] == 80.0
     assert after.defence.limit == 80.0 and "attack" in tight.why()

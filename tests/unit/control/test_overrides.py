@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from klais.config.load import Settings
-from klais.control.overrides import TRIES, Unread, apply, overwritten
+from klais.control.overrides import MAX_TRIES, Unread, apply, overwritten
 from klais.control.setpoints import OVERRIDE, ControlFollower
 from klais.errors import ChangedMeanwhile
 
@@ -156,7 +156,7 @@ def test_a_writer_that_is_always_too_late_gives_up_and_names_the_other(pair: tup
     def ben_again() -> None:
         ben.sets(**{f"f{next(turn)}": 1})
 
-    ann.before_writing = [ben_again] * TRIES
+    ann.before_writing = [ben_again] * MAX_TRIES
     with pytest.raises(ChangedMeanwhile, match="ben changes device/dev-1 at the same time") as raised:
         ann.sets(rate=5.0)
     assert raised.value.author == "ben"
@@ -222,7 +222,7 @@ def test_a_topic_that_is_not_read_ends_the_wait(pair: tuple[Topic, Process, Proc
     topic, controller, _ = pair
     unread = Unread(controller, SCOPE, {"block": True})
     unread.wrote({"block": True}, topic.append(SCOPE, {"block": True}, {}))
-    assert [unread.repair() for _ in range(TRIES)] == [None] * (TRIES - 1) + [{}]
+    assert [unread.repair() for _ in range(MAX_TRIES)] == [None] * (MAX_TRIES - 1) + [{}]
     assert not controller._watches
 
 

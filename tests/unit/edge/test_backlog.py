@@ -11,7 +11,7 @@ import pytest
 from klais.config.load import Settings
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool import disk, folder
 from klais.edge.sinks.spool.backlog import RETRY_S, Backlog, spool_folder
@@ -22,11 +22,11 @@ from klais.edge.sinks.spool.records import Entry
 FRAMES = 5
 
 
-def built(number: int, size: int = 40) -> Built:
-    return Built(encode_batch([b"f" * size] * FRAMES, 0, 1, 9, number), 0, FRAMES)
+def built(number: int, size: int = 40) -> ClosedBatch:
+    return ClosedBatch(encode_batch([b"f" * size] * FRAMES, 0, 1, 9, number), 0, FRAMES)
 
 
-def hand_out(backlog: Backlog) -> list[tuple[Built, Entry]]:
+def hand_out(backlog: Backlog) -> list[tuple[ClosedBatch, Entry]]:
     out = []
     while (found := backlog.next()) is not None:
         assert found[1] is not None

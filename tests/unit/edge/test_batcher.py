@@ -7,7 +7,7 @@ import pytest
 
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import MAX_FRAME_SIZE
-from klais.edge.batcher import Batcher, Built
+from klais.edge.batcher import Batcher, ClosedBatch
 
 
 class Frames:
@@ -28,7 +28,7 @@ class Frames:
                 buf[start : start + len(part)] = np.frombuffer(part, np.uint8)
 
 
-def feed(batcher: Batcher, frames: list[bytes], partition: list[int], now_ns: int, sources=None) -> list[Built]:
+def feed(batcher: Batcher, frames: list[bytes], partition: list[int], now_ns: int, sources=None) -> list[ClosedBatch]:
     """As the spine does: add, closing what is full."""
     source, column, built = Frames(frames), np.array(partition, np.int32), []
     at = batcher.add(source, column, 0, now_ns, sources)

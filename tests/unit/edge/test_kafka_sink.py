@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from klais.config.load import Settings
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.records import Entry
@@ -89,7 +89,7 @@ def make(
 
 def test_a_delivery_moves_frames_from_in_flight_to_published() -> None:
     publisher, counts, producer = make()
-    assert publisher.offer(Built(b"x" * 100, 2, 7))
+    assert publisher.offer(ClosedBatch(b"x" * 100, 2, 7))
     assert (counts.inflight, counts.inflight_bytes, counts.published) == (7, 100, 0)
     assert producer.held[0][:3] == ("klais_raw", 2, b"x" * 100)
     producer.report()
@@ -98,32 +98,32 @@ def test_a_delivery_moves_frames_from_in_flight_to_published() -> None:
 
 def test_the_bound_on_bytes_refuses_what_exceeds_it() -> None:
     publisher, counts, producer = make(publish_max_inflight_bytes=MIB)
-    taken = [publisher.offer(Built(b"x" * 300_000, 0, 1)) for _ in range(4)]
+    taken = [publisher.offer(ClosedBatch(b"x" * 300_000, 0, 1)) for _ in range(4)]
     assert taken == [True, True, True, False]
     assert publisher.dead_letter(b"y" * 200_000, None, [], 0) is False
     producer.report()
-    assert publisher.offer(Built(b"x" * 300_000, 0, 1))
+    assert publisher.offer(ClosedBatch(b"x" * 300_000, 0, 1))
     assert counts.inflight_bytes == 300_000
 
 
 def test_a_full_client_queue_is_tried_again_then_refused() -> None:
     publisher, counts, producer = make()
     producer.full = 1
-    assert publisher.offer(Built(b"x", 0, 1))
+    assert publisher.offer(ClosedBatch(b"x", 0, 1))
     assert producer.polls == 1
     producer.full = 2
-    assert not publisher.offer(Built(b"x", 0, 1))
+    assert not publisher.offer(ClosedBatch(b"x", 0, 1))
     assert counts.inflight == 1
 
 
 def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_disturbed() -> None:
     refused: list[Any] = []
     publisher, counts, producer = make(refused=refused)
-    publisher.offer(Built(bytes(MAX_RECORD_BYTES + 1), 0, 5))
+    publisher.offer(ClosedBatch(bytes(MAX_RECORD_BYTES + 1), 0, 5))
     producer.report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 5
     assert (counts.inflight, counts.published, counts.batches_failed, refused) == (0, 0, 1, [None])
-    assert not publisher.failing and publisher.offer(Built(b"x", 0, 1))
+    assert not publisher.failing and publisher.offer(ClosedBatch(b"x", 0, 1))
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_distu
 def test_batches_that_only_a_changed_topic_refuses_are_taken_back(code: int) -> None:
     """Somebody lowered ``max.message.bytes`` of klais_raw: the topic can be mended, lost frames cannot."""
     publisher, counts, producer = make()
-    built = [Built(bytes([n]) * 5000, 0, 5) for n in range(2)]
+    built = [ClosedBatch(bytes([n]) * 5000, 0, 5) for n in range(2)]
     for one in built:
         publisher.offer(one)
     producer.report(KafkaError(code))
-    assert publisher.failing and not publisher.offer(Built(b"x", 0, 1))
+    assert publisher.failing and not publisher.offer(ClosedBatch(b"x", 0, 1))
     assert publisher.take_back() == built
     assert (int(counts.by_reason[Reason.DELIVERY_FAILED]), counts.batches_failed) == (0, 0)
 
@@ -145,7 +145,7 @@ def test_batches_that_only_a_changed_topic_refuses_are_taken_back(code: int) -> 
 def test_a_fatal_error_stops_the_offers_until_all_is_taken_back_in_order(where: str) -> None:
     publisher, counts, first = make()
     fatal = KafkaError(KafkaError._FATAL, "fenced", fatal=True)
-    batches = [Built(b"a", 0, 3), Built(b"b", 1, 4), Built(b"c", 0, 2)]
+    batches = [ClosedBatch(b"a", 0, 3), ClosedBatch(b"b", 1, 4), ClosedBatch(b"c", 0, 2)]
     for built in batches:
         assert publisher.offer(built)
     if where == "delivery":
@@ -157,23 +157,23 @@ def test_a_fatal_error_stops_the_offers_until_all_is_taken_back_in_order(where: 
         publisher.poll()
     else:
         first.raises = KafkaException(fatal)
-        assert not publisher.offer(Built(b"x", 0, 9))
-    assert publisher.failing and not publisher.offer(Built(b"y", 0, 2))
+        assert not publisher.offer(ClosedBatch(b"x", 0, 9))
+    assert publisher.failing and not publisher.offer(ClosedBatch(b"y", 0, 2))
     assert publisher.take_back() == batches
     assert len(FakeProducer.made) == 2
     assert counts.by_reason.sum() == counts.inflight == counts.inflight_bytes == 0
-    assert publisher.offer(Built(b"x", 0, 2))
+    assert publisher.offer(ClosedBatch(b"x", 0, 2))
     assert len(FakeProducer.made[1].held) == 1
 
 
 def test_a_batch_overtaken_by_an_acknowledged_one_is_not_sent_again() -> None:
     publisher, counts, producer = make()
     for name in (b"a", b"b", b"c"):
-        publisher.offer(Built(name, 0, 3))
-    publisher.offer(Built(b"other partition", 1, 1))
+        publisher.offer(ClosedBatch(name, 0, 3))
+    publisher.offer(ClosedBatch(b"other partition", 1, 1))
     producer.report_first(KafkaError(KafkaError._MSG_TIMED_OUT))
     producer.report_first()  # a lane would take the first for a repeat now
-    assert publisher.take_back() == [Built(b"c", 0, 3), Built(b"other partition", 1, 1)]
+    assert publisher.take_back() == [ClosedBatch(b"c", 0, 3), ClosedBatch(b"other partition", 1, 1)]
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 3 and counts.published == 3
 
 
@@ -181,10 +181,10 @@ def test_batches_from_the_spool_count_as_spooled_until_acknowledged() -> None:
     done: list[Any] = []
     publisher, counts, producer = make(delivered=done)
     entry = Entry(b"x", 0, 7, 100)
-    publisher.offer(Built(b"x", 0, 7), entry)
+    publisher.offer(ClosedBatch(b"x", 0, 7), entry)
     assert (counts.inflight, counts.inflight_bytes) == (0, 1)
     assert publisher.take_back() == [] and not done
-    publisher.offer(Built(b"x", 0, 7), entry)
+    publisher.offer(ClosedBatch(b"x", 0, 7), entry)
     FakeProducer.made[1].report()
     assert done == [entry] and counts.published == 7 and counts.inflight_bytes == 0
     assert not producer.held
@@ -194,7 +194,7 @@ def test_what_the_client_never_gives_back_is_counted(monkeypatch: pytest.MonkeyP
     publisher, counts, producer = make()
     monkeypatch.setattr(producer, "purge", lambda: None)
     monkeypatch.setattr("klais.edge.sinks.kafka.PURGE_S", 0.01)
-    publisher.offer(Built(b"x", 0, 3))
+    publisher.offer(ClosedBatch(b"x", 0, 3))
     assert publisher.take_back() == []
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 3
     assert counts.inflight == counts.inflight_bytes == 0

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from klais.config.load import Settings
-from klais.edge.api.models import HANGS_S
+from klais.edge.api.models import LOOP_HUNG_S
 from klais.edge.api.view import EdgeView
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
@@ -53,16 +53,16 @@ def test_a_loop_that_turns_is_live_and_one_that_hangs_is_not() -> None:
     try:
         wait_for(lambda: source.calls_made == 2, 10, "the loop to hang in its source")
         assert view.live()["live"] is True
-        spine.turned_s = time.monotonic() - HANGS_S - 1  # as if it hung for so long
+        spine.turned_s = time.monotonic() - LOOP_HUNG_S - 1  # as if it hung for so long
         body = view.live()
-        assert body["live"] is False and body["loop_age_s"] > HANGS_S
+        assert body["live"] is False and body["loop_age_s"] > LOOP_HUNG_S
         source.go.set()
         assert wait_for(lambda: view.live()["live"], 10, "the loop to turn again")
     finally:
         source.go.set()
         spine.stop()
         thread.join()
-    spine.turned_s -= HANGS_S + 1
+    spine.turned_s -= LOOP_HUNG_S + 1
     assert view.live()["live"] is False
     stopping.set()  # the loop has ended, the edge drains within its own bounds
     assert view.live()["live"] is True

@@ -10,7 +10,7 @@ from klais.config.load import Settings
 from klais.core.wire.batch import FrameBatch, decode_batch, encode_batch
 from klais.core.wire.constants import Reason, encode_frame
 from klais.core.wire.partition import partition_of
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.backlog import Backlog, spool_folder
 from klais.edge.sinks.spool.segment import HEADER_SIZE, identity_of
@@ -38,7 +38,7 @@ def fill(folder: Path, partitions: int, rounds: int = 30, **more: object) -> lis
             sources = np.full((len(some), 18), number, np.uint8)
             at_ns = T0_NS + number * 3 * SECOND_NS
             value = encode_batch(some, at_ns, 7, 99, number, offsets, sources)
-            assert backlog.append(Built(value, partition, len(some)), 0.0) is Reason.PASSED
+            assert backlog.append(ClosedBatch(value, partition, len(some)), 0.0) is Reason.PASSED
             out += [(frame, at_ns + k, sources[k].tobytes()) for k, frame in enumerate(some)]
     backlog.close()
     return out
@@ -155,7 +155,7 @@ def test_a_spool_without_room_says_so_and_goes_on_when_it_has_room(tmp_path: Pat
     small = settings(tmp_path, 2, spool_max_bytes=size + size // 2)
     backlog = Backlog(small, Counts())
     own = encode_batch([encode_frame("d1", 1000, b"{}")], T0_NS, 7, 100, 0)
-    assert backlog.append(Built(own, 0, 1), 0.0) is Reason.PASSED
+    assert backlog.append(ClosedBatch(own, 0, 1), 0.0) is Reason.PASSED
     backlog.redistribute(0.0)
     assert "KLAIS_SPOOL_MAX_BYTES" in backlog.problems()[0]
     assert len(taken(backlog)) == 1
@@ -179,7 +179,7 @@ def test_epochs_of_signed_frames_move_with_them(tmp_path: Path) -> None:
     some = [encode_frame(name, 1, b"{}") for name in ids]
     epochs = np.arange(len(some), dtype=np.uint32)
     value = encode_batch(some, T0_NS, 7, 99, 0, np.zeros(len(some), np.uint32), epochs=epochs)
-    assert backlog.append(Built(value, 1, len(some)), 0.0) is Reason.PASSED
+    assert backlog.append(ClosedBatch(value, 1, len(some)), 0.0) is Reason.PASSED
     backlog.close()
     backlog = Backlog(settings(tmp_path, 4), Counts())
     redistribute(backlog)

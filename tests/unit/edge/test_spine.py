@@ -10,7 +10,7 @@ import pytest
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import MAX_FRAME_SIZE, Reason, encode_frame
 from klais.core.wire.partition import partition_of
-from klais.edge.batcher import Batcher, Built
+from klais.edge.batcher import Batcher, ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.linger import LingerController
 from klais.edge.shedding import LoadShedder
@@ -61,10 +61,10 @@ class MemorySink:
 
     def __init__(self, counts: Counts, room: int = 10**9) -> None:
         self.counts, self.room, self.linger_ns = counts, room, 0
-        self.taken: list[Built] = []
+        self.taken: list[ClosedBatch] = []
         self.letters: list[tuple[bytes, bytes | None, dict[str, bytes], int]] = []
 
-    def offer(self, built: Built) -> Reason:
+    def offer(self, built: ClosedBatch) -> Reason:
         if len(self.taken) >= self.room:
             return Reason.BACKPRESSURE
         self.taken.append(built)

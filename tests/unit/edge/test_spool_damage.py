@@ -8,7 +8,7 @@ import pytest
 
 from klais.config.load import Settings
 from klais.core.wire.batch import encode_batch
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.backlog import Backlog, spool_folder
 from klais.edge.sinks.spool.disk import Spool
@@ -69,7 +69,7 @@ def test_health_of_the_edge_says_that_bytes_of_the_spool_are_gone(tmp_path: Path
     settings = Settings(state_dir=tmp_path, spool_max_bytes=1 << 20, batch_max_bytes=65_536, partitions=1)
     backlog = Backlog(settings, Counts())
     for number in range(5):
-        backlog.append(Built(encode_batch([bytes(30_000)], 0, 1, 1, number), 0, 1), 1.0)
+        backlog.append(ClosedBatch(encode_batch([bytes(30_000)], 0, 1, 1, number), 0, 1), 1.0)
     assert backlog.warning == ""
     backlog.close()
     files = sorted(spool_folder(settings).glob("*.spool"))

@@ -10,7 +10,7 @@ import pytest
 from klais.config.load import Settings
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.backlog import RETRY_S, Backlog, spool_folder
 from klais.edge.sinks.spool.segment import HEADER_SIZE, read_position
@@ -54,8 +54,8 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     return Disk(monkeypatch)
 
 
-def built(number: int) -> Built:
-    return Built(encode_batch([b"f" * 50] * FRAMES, 0, 1, 9, number), 0, FRAMES)
+def built(number: int) -> ClosedBatch:
+    return ClosedBatch(encode_batch([b"f" * 50] * FRAMES, 0, 1, 9, number), 0, FRAMES)
 
 
 def hand_out(backlog: Backlog) -> list[bytes]:

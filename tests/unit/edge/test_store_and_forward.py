@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError
 from klais.config.load import Settings
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.breaker import State
 from klais.edge.sinks.kafka import KafkaPublisher
@@ -45,7 +45,7 @@ class Rig:
         self.disk_fails = False
         write = backlog._write
 
-        def failing(built: Built, now_s: float) -> None:
+        def failing(built: ClosedBatch, now_s: float) -> None:
             if self.disk_fails:
                 raise OSError(30, os.strerror(30))
             write(built, now_s)
@@ -55,7 +55,7 @@ class Rig:
     def offer(self, partition: int = 0, frames: int = 1, size: int = 100) -> Reason:
         value = encode_batch([bytes(size)] * frames, 0, 1, 1, self.number[partition])
         self.counts.received += frames
-        refused = self.sink.offer(Built(value, partition, frames))
+        refused = self.sink.offer(ClosedBatch(value, partition, frames))
         if refused:
             self.counts.drop(refused, frames)
         else:

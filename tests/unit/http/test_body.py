@@ -11,7 +11,7 @@ from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.http.body import Body, parse_body
 from klais.http.errors import HttpError
-from klais.ui.changes import Block, Blocks, Changes, DeviceLimits, Mute, Override, Reason, Who
+from klais.ui.changes import Block, Blocks, Changes, DeviceLimits, Mute, Override, Reason, Requester
 from klais.ui.routes import Login
 from klais.worker.web.devices import read_devices_query
 
@@ -97,5 +97,5 @@ async def test_blocks_that_fail_half_way_say_who_is_blocked() -> None:
     changes = Changes(ControlFollower(Settings()), lambda: writer, 1000.0)
     asked = Blocks(**WHY, device_ids=["a", "b", "c", "d"])
     with pytest.raises(HttpError, match="2 of 4 devices are blocked") as found:
-        await changes.block_all(asked, Who())
+        await changes.block_all(asked, Requester())
     assert found.value.status == 503 and found.value.details["blocked"] == ["a", "b"]

@@ -64,7 +64,7 @@ def test_the_wait_ends_when_the_holder_does(path: Path, held: subprocess.Popen[s
 
 
 def test_a_long_wait_is_told_once(path: Path, held: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_lock, "SPEAK_AFTER_S", 0.0)
+    monkeypatch.setattr(file_lock, "REPORT_AFTER_S", 0.0)
     told: list[str] = []
     with pytest.raises(LockHeld):
         lock_file(path, "it", 0.2, told.append)

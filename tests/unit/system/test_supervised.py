@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from klais.system.supervised import FIRST_PAUSE_S, GIVE_UP, STEADY_S, Service, ServiceFailed
+from klais.system.supervised import FIRST_PAUSE_S, MAX_FAILURES, STEADY_S, Service, ServiceFailed
 
 
 class FakeChild:
@@ -64,27 +64,27 @@ def test_a_child_that_dies_is_started_again_after_its_pause_and_said_so(world: W
 
 def test_pauses_double(world: World) -> None:
     pauses = []
-    for _ in range(GIVE_UP - 1):
+    for _ in range(MAX_FAILURES - 1):
         said = world.fail()
         assert said is not None
         pauses.append(float(said.split("again in ")[1].split(" s")[0]))
         world.wait(pauses[-1])
-    assert pauses == [FIRST_PAUSE_S * 2**n for n in range(GIVE_UP - 1)]
+    assert pauses == [FIRST_PAUSE_S * 2**n for n in range(MAX_FAILURES - 1)]
 
 
 def test_too_many_failures_in_a_row_end_it_with_the_end_of_the_log(world: World) -> None:
     world.service.log.write_text("".join(f"line {n}\n" for n in range(100)))
     with pytest.raises(ServiceFailed) as failed:
-        for _ in range(GIVE_UP):
+        for _ in range(MAX_FAILURES):
             world.fail()
             world.wait(100)
     text = str(failed.value)
-    assert f"{GIVE_UP} times in a row" in text and "line 99" in text and "line 84" not in text
-    assert len(world.children) == GIVE_UP
+    assert f"{MAX_FAILURES} times in a row" in text and "line 99" in text and "line 84" not in text
+    assert len(world.children) == MAX_FAILURES
 
 
 def test_a_steady_life_between_makes_failures_forgotten(world: World) -> None:
-    for _ in range(3 * GIVE_UP):
+    for _ in range(3 * MAX_FAILURES):
         said = world.fail()
         assert said is not None and f"in {FIRST_PAUSE_S:g} s" in said
         world.wait(FIRST_PAUSE_S)

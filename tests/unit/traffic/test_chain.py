@@ -18,7 +18,7 @@ from klais.control.forecast import (
     TrendPredictor,
 )
 from klais.models.store import ModelStore
-from klais.traffic.chain import Fall, ForecastChain, load_chain, predictor_of
+from klais.traffic.chain import Fallback, ForecastChain, load_chain, predictor_of
 from klais.traffic.predictor import LearnedPredictor
 from tests.support.process import PATIENCE
 from tests.support.traffic_model import some_trees, write_some
@@ -39,19 +39,21 @@ def damage(root: Path, version: str, name: str) -> None:
 
 def test_onnx_is_used_where_all_is_well(tmp_path: Path) -> None:
     write_some(tmp_path, "m1")
-    steps, falls = load_chain(store_of(tmp_path))
-    assert [name for name, _ in steps] == ["onnx", "rules"] and falls == []
+    steps, fallbacks = load_chain(store_of(tmp_path))
+    assert [name for name, _ in steps] == ["onnx", "rules"] and fallbacks == []
 
 
 def test_a_damaged_onnx_file_leaves_scikit_learn_and_damaged_trees_leave_the_rules(tmp_path: Path) -> None:
     write_some(tmp_path, "m1")
     damage(tmp_path, "m1", "model.onnx")
-    steps, falls = load_chain(store_of(tmp_path))
+    steps, fallbacks = load_chain(store_of(tmp_path))
     assert [name for name, _ in steps] == ["scikit-learn", "rules"]
-    assert [(fall.model, fall.optional) for fall in falls] == [("m1 (onnx)", False)] and "damaged" in falls[0].why
+    assert [(fall.model, fall.optional) for fall in fallbacks] == [("m1 (onnx)", False)] and "damaged" in fallbacks[
+        0
+    ].why
     damage(tmp_path, "m1", "trees.npz")
-    steps, falls = load_chain(store_of(tmp_path))
-    assert [name for name, _ in steps] == ["rules"] and "damaged" in falls[0].why
+    steps, fallbacks = load_chain(store_of(tmp_path))
+    assert [name for name, _ in steps] == ["rules"] and "damaged" in fallbacks[0].why
 
 
 def test_a_file_of_another_model_is_noticed_by_its_answers(tmp_path: Path) -> None:
@@ -62,14 +64,14 @@ def test_a_file_of_another_model_is_noticed_by_its_answers(tmp_path: Path) -> No
 
     files = {"trees.npz": some_trees(1).dump(), "model.onnx": onnx_bytes(some_trees(2))}
     write_model(tmp_path / "traffic" / "m1", files, {"kind": "traffic", "version": "m1", "features": list(NAMES)})
-    steps, falls = load_chain(store_of(tmp_path))
-    assert [name for name, _ in steps] == ["scikit-learn", "rules"] and "other outputs" in falls[0].why
+    steps, fallbacks = load_chain(store_of(tmp_path))
+    assert [name for name, _ in steps] == ["scikit-learn", "rules"] and "other outputs" in fallbacks[0].why
 
 
 def test_a_model_for_other_features_is_refused(tmp_path: Path) -> None:
     write_some(tmp_path, "m1", features=["rate"])
-    steps, falls = load_chain(store_of(tmp_path))
-    assert [name for name, _ in steps] == ["rules"] and "other features" in falls[0].why
+    steps, fallbacks = load_chain(store_of(tmp_path))
+    assert [name for name, _ in steps] == ["rules"] and "other features" in fallbacks[0].why
 
 
 def test_without_the_extra_scikit_learn_evaluates_and_nothing_is_broken(
@@ -77,9 +79,9 @@ def test_without_the_extra_scikit_learn_evaluates_and_nothing_is_broken(
 ) -> None:
     write_some(tmp_path, "m1")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    steps, falls = load_chain(store_of(tmp_path))
+    steps, fallbacks = load_chain(store_of(tmp_path))
     assert [name for name, _ in steps] == ["scikit-learn", "rules"]
-    assert [fall.optional for fall in falls] == [True] and "not installed" in falls[0].why
+    assert [fall.optional for fall in fallbacks] == [True] and "not installed" in fallbacks[0].why
 
 
 def test_another_model_is_taken_while_it_runs(tmp_path: Path) -> None:
@@ -110,16 +112,18 @@ def test_a_model_that_fails_while_it_runs_is_left_out_and_counted(tmp_path: Path
     observed = []
 
     def load(store: ModelStore) -> tuple[list, list]:
-        steps, falls = load_chain(store)
-        return [("onnx", LearnedPredictor(Failing(), "m1")), *steps], falls
+        steps, fallbacks = load_chain(store)
+        return [("onnx", LearnedPredictor(Failing(), "m1")), *steps], fallbacks
 
     chain = ForecastChain(store_of(tmp_path), lambda model, seconds: observed.append(model), load)
     chain.refresh()
     assert chain.predict(WINDOW).model == "m1 (onnx)"
-    assert [fall.model for fall in chain.falls()] == ["m1 (failing)"] and "out of memory" in chain.falls()[0].why
-    assert chain.falls_total == 1 and observed == ["onnx"]
+    assert [fall.model for fall in chain.fallbacks()] == ["m1 (failing)"] and "out of memory" in chain.fallbacks()[
+        0
+    ].why
+    assert chain.fallbacks_total == 1 and observed == ["onnx"]
     chain.predict(WINDOW)
-    assert chain.falls_total == 1
+    assert chain.fallbacks_total == 1
 
 
 def test_onnx_and_scikit_learn_agree(tmp_path: Path) -> None:
@@ -160,7 +164,7 @@ def test_a_model_is_loaded_when_a_window_is_worth_it_and_not_before(tmp_path: Pa
     asked: list[ModelStore] = []
     loaded = threading.Event()
 
-    def load(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fall]]:
+    def load(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fallback]]:
         asked.append(store)
         loaded.set()
         return load_chain(store)

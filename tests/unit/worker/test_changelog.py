@@ -10,7 +10,7 @@ from klais.core.lane.state import LaneState
 from klais.errors import OtherVersion
 from klais.kafka.reader import RawRecord
 from klais.worker import changelog
-from klais.worker.changelog import Own, load_marker, load_partition, marker_key
+from klais.worker.changelog import OwnRecords, load_marker, load_partition, marker_key
 from klais.worker.recovery import read_journal
 from tests.support.lane import limits
 
@@ -132,11 +132,11 @@ async def test_rows_and_marker_that_somebody_copied_from_another_system_are_skip
         (5, *row(b"b", 2)), (5, key, ours),
         (-1, *row(b"a", 800)), (-1, *row(b"z", 900)), (7, key, theirs), (7, b"b", None), (5, *row(b"c", 3)),
     )  # fmt: skip
-    rows, marker = await load_partition(log, "t", 0, Own(5))
+    rows, marker = await load_partition(log, "t", 0, OwnRecords(5))
     assert {row_key(one): int(one["stamp"]) for one in rows} == {b"a": 1, b"b": 2, b"c": 3} and marker == ours
     (said,) = [record for record in caplog.records if record.message == "copied_records_skipped"]
     assert vars(said)["fields"]["records"] == 4
-    for own in (None, Own(9)):  # nothing shows which of them are its own
+    for own in (None, OwnRecords(9)):  # nothing shows which of them are its own
         rows, marker = await load_partition(log, "t", 0, own)
         assert {row_key(one) for one in rows} == {b"a", b"c", b"z"} and marker == theirs
 
@@ -144,8 +144,8 @@ async def test_rows_and_marker_that_somebody_copied_from_another_system_are_skip
 async def test_a_copied_marker_does_not_replace_one_that_cannot_be_read():
     key = marker_key(0)
     log = Log.written_by((5, key, written_marker(3)), (5, key, b"x"), (7, key, written_marker(900)))
-    _, newest = await load_partition(log, "t", 0, Own(5))
-    marker, why = await load_marker(log, "t", 0, newest, Own(5))
+    _, newest = await load_partition(log, "t", 0, OwnRecords(5))
+    marker, why = await load_marker(log, "t", 0, newest, OwnRecords(5))
     assert newest == b"x" and marker is not None and marker.step == 3 and why
 
 
@@ -159,10 +159,10 @@ async def test_journal_steps_that_somebody_copied_from_another_system_are_skippe
     log = Log.written_by((5, None, encode_owner("x", 1, 0, 33)), *steps(5, 1, 2), *copied, *steps(5, 3, 2))
     marker = read_marker(written_marker(after))
     marker.journal_offset = 3 if after else 0
-    found = await read_journal(log, "t", 0, marker, Own(5))
+    found = await read_journal(log, "t", 0, marker, OwnRecords(5))
     assert [(step.step, step.raw_offset) for step in found.steps] == [(n, n) for n in range(after + 1, 5)]
     assert (found.lineage, found.behind) == (0 if after else 33, 0)
     assert [record.message for record in caplog.records] == ["copied_records_skipped"]
     restored = Log.written_by(*((-1, *record[1:]) for record in ((5, None, encode_owner("x", 1, 0)), *steps(5, 1, 4))))
-    found = await read_journal(restored, "t", 0, marker, Own(5))
+    found = await read_journal(restored, "t", 0, marker, OwnRecords(5))
     assert [step.step for step in found.steps] == list(range(after + 1, 5)), "its own steps, written back"

@@ -14,7 +14,7 @@ from klais.kafka.topic_rules import Mismatch
 from klais.kafka.topics_watch import TopicsWatch
 from klais.telemetry.schema import VERSION, Restoring
 from klais.worker.controller import LEADERLESS_S, Controller, ControllerStatistics
-from klais.worker.invariant import OutputSeen, Seen, judge
+from klais.worker.invariant import OutputSeen, RecoveryInputs, judge
 from klais.worker.readiness import GroupState, readiness
 from klais.worker.session import lost_while_live
 from klais.worker.web.health import NO_LANES_S
@@ -58,7 +58,7 @@ def statistics(**seen):
 
 def recovered(**lost):
     """A lane whose recovery found something that does not hold."""
-    plan = judge(Seen(**(SEEN | {"outputs": {}} | lost)))
+    plan = judge(RecoveryInputs(**(SEEN | {"outputs": {}} | lost)))
     return statistics(alarms=tuple(finding.text for finding in plan.findings))
 
 

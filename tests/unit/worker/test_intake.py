@@ -138,7 +138,7 @@ async def test_records_of_a_log_that_was_replaced_hold_up_no_acknowledgement():
 
 
 async def test_a_busy_lane_holds_the_agent_up_for_a_bounded_time_only(monkeypatch):
-    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(module, "LANE_WAIT_S", 0.01)
     consumer, stream, log = Consumer(), Stream(), Log(0, 300)
     intake = Intake("raw", 0, consumer)
     await intake.open(0)

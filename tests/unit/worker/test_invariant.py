@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klais.kafka.record_batch import Mark
-from klais.worker.invariant import OutputSeen, Seen, Violation, cut_while_live, judge, rewound
+from klais.worker.invariant import OutputSeen, RecoveryInputs, Violation, cut_while_live, judge, rewound
 
 
 def seen(**given_):
@@ -22,7 +22,7 @@ def seen(**given_):
         "landmarks": ((9, True),),
         "outputs": {"telemetry": telemetry},
     }
-    return Seen(**(fields | given_))
+    return RecoveryInputs(**(fields | given_))
 
 
 def violations(plan):

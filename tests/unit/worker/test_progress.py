@@ -8,7 +8,7 @@ from klais.core.lane.journal import encode_owner
 from klais.errors import LaneFailed
 from klais.kafka.reader import RawRecord
 from klais.kafka.topics import Topics
-from klais.worker.changelog import Own, load_partition
+from klais.worker.changelog import OwnRecords, load_partition
 from klais.worker.lane import Lane
 from klais.worker.progress import Progress
 from klais.worker.recovery import read_journal
@@ -38,7 +38,7 @@ async def test_reading_a_changelog_and_a_journal_shows_the_share_that_was_read()
     await load_partition(log, "changelog", 0, None, progress)
     assert (log.seen[0], log.seen[5]) == ("0 % of its devices read", "40 % of its devices read")
     log = Watching(progress, 500, 100, encode_owner("w", 1, 0, 7))
-    await read_journal(log, "journal", 0, None, Own(None), progress)
+    await read_journal(log, "journal", 0, None, OwnRecords(None), progress)
     assert (log.seen[0], log.seen[62]) == ("0 % of the journal read", "61 % of the journal read")
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from klais.core.lane.journal import Aside, Kind, Resumed, StepRecord
+from klais.core.lane.journal import Kind, RefusedRecord, Resumed, StepRecord
 from klais.core.lane.render import dead_letter_records
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import resume, take_raw
@@ -61,7 +61,7 @@ def make(broker, quarantine, set_aside, journal=()):
 
 @pytest.mark.parametrize("max_count", [1, 2, 5, 1000])
 async def test_a_poison_record_alone_is_left_out_and_all_others_go_out_once(max_count):
-    asides: list[Aside] = []
+    asides: list[RefusedRecord] = []
     quarantine, broker = Quarantine(0), Broker(max_count, frozenset({b'{"t":4}'}))
     for life in range(FAILURES):
         some = steps(LaneState(), 4)
@@ -85,7 +85,9 @@ async def test_a_poison_record_alone_is_left_out_and_all_others_go_out_once(max_
 
 async def test_what_the_journal_set_aside_is_left_out_without_a_try():
     done = StepRecord(9, Kind.RESUMED, 0, 0, limits(), 0.0, 0, b"")
-    done.resumed = Resumed(aside=tuple(Aside("telemetry", step, nth, "", "", 0, "") for step, nth in ((1, 0), (1, 1))))
+    done.resumed = Resumed(
+        aside=tuple(RefusedRecord("telemetry", step, nth, "", "", 0, "") for step, nth in ((1, 0), (1, 1)))
+    )
     broker = Broker()
     output, _ = make(broker, Quarantine(0), None, [done])
     await run_out(output, steps(LaneState(), 1))
@@ -94,7 +96,7 @@ async def test_what_the_journal_set_aside_is_left_out_without_a_try():
 
 async def test_the_dead_letter_of_a_refused_record_has_no_other_place():
     state = LaneState()
-    aside = Aside("anomalies", 1, 0, "YQ==", "e30=", 9, "why")
+    aside = RefusedRecord("anomalies", 1, 0, "YQ==", "e30=", 9, "why")
     step = resume(state, Resumed(aside=(aside,)), 0, 0, limits(), T0_NS)
     ((key, value, headers, _),) = dead_letter_records(step)
     assert (key, value, dict(headers)["reason"], dict(headers)["bytes"]) == (b"a", b"{}", b"poison", b"9")

@@ -10,8 +10,8 @@ from klais.core.lane.state import LaneState
 from klais.worker.rows import (
     SORTS,
     STATES,
-    Ask,
     DeviceLimits,
+    PageRequest,
     Part,
     find_page,
     last_seen_ns,
@@ -104,10 +104,10 @@ def test_select_is_a_sort_by_key_and_id_and_a_slice(descending, kind):
 @pytest.mark.parametrize("descending", [False, True])
 def test_pages_by_cursor_are_the_whole_in_the_same_order(sort, descending):
     some = parts()
-    whole = find_page(some, Ask(sort, descending, 0, 1000), LIMITS)
+    whole = find_page(some, PageRequest(sort, descending, 0, 1000), LIMITS)
     got, after = [], None
     while True:
-        found = find_page(some, Ask(sort, descending, 0, 70, after=after), LIMITS)
+        found = find_page(some, PageRequest(sort, descending, 0, 70, after=after), LIMITS)
         assert found.matching == 800
         if not found.page:
             break
@@ -120,9 +120,9 @@ def test_filters_by_drops_and_by_silence():
     some = parts()
     for part in some:
         part.rows["device_rate"][: part.used : 3] = 1
-    found = find_page(some, Ask("dropped", True, 0, 1000, dropped=True), LIMITS)
+    found = find_page(some, PageRequest("dropped", True, 0, 1000, dropped=True), LIMITS)
     assert found.matching == 167 + 100 and all(part.rows["device_rate"][row] for part, row, _ in found.page)
-    found = find_page(some, Ask("last_seen", True, 0, 1000, silent_ns=20 * S), LIMITS)
+    found = find_page(some, PageRequest("last_seen", True, 0, 1000, silent_ns=20 * S), LIMITS)
     assert 0 < found.matching < 800
     assert all(LIMITS.now_ns - last_seen_ns(part)[row] > 20 * S for part, row, _ in found.page)
 
@@ -139,7 +139,7 @@ def test_pages_put_together_are_the_whole_in_order(sort, descending):
     got, begin = [], 0
     some = parts()
     while True:
-        found = find_page(some, Ask(sort, descending, begin, begin + 60), LIMITS)
+        found = find_page(some, PageRequest(sort, descending, begin, begin + 60), LIMITS)
         if not found.page:
             break
         got += [(part.partition, row) for part, row, _ in found.page]
@@ -163,7 +163,7 @@ def test_filters_by_part_of_id_and_state_and_counts_all_states():
             for _, row in everyone
             if b"-1" in row_key(row) and (state is None or naive_state(row, LIMITS) == STATES[state])
         )
-        found = find_page(some, Ask("device_id", False, 0, 500, b"-1", state), LIMITS)
+        found = find_page(some, PageRequest("device_id", False, 0, 500, b"-1", state), LIMITS)
         assert [row_key(part.rows[row]) for part, row, _ in found.page] == expected
         assert found.matching == len(expected)
         assert sum(found.by_state.values()) == 800
@@ -173,14 +173,14 @@ def test_devices_that_were_forgotten_are_on_no_page_and_in_no_count():
     state = lane_state(500, 1)
     forget_some(state)
     part = Part.of(0, state)
-    found = find_page([part], Ask("device_id", False, 0, 1000), LIMITS)
+    found = find_page([part], PageRequest("device_id", False, 0, 1000), LIMITS)
     names = [row_key(part.rows[row]) for _, row, _ in found.page]
     assert names == sorted(b"d-%d" % i for i in range(500) if i % 7)
     assert found.matching == state.devices == sum(found.by_state.values())
 
 
 def test_no_lanes_give_an_empty_page():
-    found = find_page([], Ask("received", True, 0, 10), LIMITS)
+    found = find_page([], PageRequest("received", True, 0, 10), LIMITS)
     assert found.page == [] and found.matching == 0
 
 
@@ -194,7 +194,7 @@ def test_sums_over_many_blocks_are_those_of_the_columns():
     assert sums.top_score == float(rows["flag_score"].max())
     blocked = frozenset({b"e-3", b"e-5000", b"nobody"})
     for limits in (LIMITS, replace(LIMITS, blocked=blocked)):
-        by_state = find_page([part], Ask("received", True, 0, 1), limits).by_state
+        by_state = find_page([part], PageRequest("received", True, 0, 1), limits).by_state
         assert dict(zip(STATES, sum_rows(part, limits).by_state, strict=True)) == by_state
     assert by_state["blocked"] == 2
     assert sum_rows(part, replace(LIMITS, now_ns=NOW + 3600 * S)).top_score == 0.0

@@ -11,8 +11,8 @@ from klais.kafka.fenced import FencedSender, ProducerIdentity
 from klais.kafka.topics import Topics
 from klais.worker.checkpoint import Checkpointer
 from klais.worker.intake import Raw
-from klais.worker.invariant import Plan
-from klais.worker.lane import Lane, spare_the_collector
+from klais.worker.invariant import RecoveryPlan
+from klais.worker.lane import Lane, tune_garbage_collector
 from klais.worker.limits import LaneLimits
 from klais.worker.outputs import Telemetry
 from klais.worker.quarantine import Quarantine
@@ -39,7 +39,7 @@ def make_session() -> LaneSession:
     topics = (TOPICS.journal, TOPICS.telemetry, TOPICS.anomalies, TOPICS.dead_letter)
     topics += (TOPICS.devices_changelog, TOPICS.profiles_changelog)
     senders = Senders(*(FencedSender(None, ProducerIdentity(1, 0), topic, 0) for topic in topics))
-    found = RecoveredState(LaneState(), None, senders, {}, {"telemetry": 0}, [], 0, 7, Plan(0, None, ()), 0)
+    found = RecoveredState(LaneState(), None, senders, {}, {"telemetry": 0}, [], 0, 7, RecoveryPlan(0, None, ()), 0)
     return LaneSession(context, 0, found, Quarantine(0))
 
 
@@ -52,7 +52,7 @@ def test_a_closed_session_is_freed_though_it_was_frozen():
             parts = [Checkpointer(session, None, watch), watch]
             step = session.decide(Raw(session.state.next_raw, batch(frames(("a", 1)))))
             session.send_outputs(step)
-            spare_the_collector()  # as when the lane goes live
+            tune_garbage_collector()  # as when the lane goes live
             states.append(weakref.ref(session.state))
             session.close()
             del session, parts, step, watch
@@ -74,7 +74,7 @@ async def test_a_lane_that_is_dropped_lets_go_of_its_session():
 
 def test_a_defect_that_suppresses_outputs_breaks_the_conservation_check():
     session = make_session()
-    session.went_live()
+    session.begin_live()
     step = session.decide(Raw(0, batch(frames(("a", 1), ("b", 1)))))
     assert session.unsent == 0  # pending
     session.pending.settle(step.record.step)  # "acknowledged", though nothing was sent

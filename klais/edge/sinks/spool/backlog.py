@@ -17,7 +17,7 @@ from pathlib import Path
 from klais import fault
 from klais.config.load import Settings
 from klais.core.wire.constants import Reason
-from klais.edge.batcher import Built
+from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.disk import Spool
 from klais.edge.sinks.spool.records import Entry
@@ -32,7 +32,7 @@ log = logs.get("klais.edge.sinks.spool")
 
 RETRY_S = 1.0  # after the disk failed
 IN_MEMORY = "the edge receives; batches wait in memory, up to KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"
-MEND = "fix that disk or its rights, or name another folder with KLAIS_SPOOL_DIR"
+REMEDY = "fix that disk or its rights, or name another folder with KLAIS_SPOOL_DIR"
 LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need this long to drain
 
 
@@ -51,35 +51,35 @@ class Memory:
     """A queue of batches with totals: ``bytes``, ``frames``, and number of batches ``of`` each partition."""
 
     def __init__(self) -> None:
-        self._queue: deque[Built] = deque()
+        self._queue: deque[ClosedBatch] = deque()
         self.bytes = self.frames = 0
         self.of: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def __iter__(self) -> Iterator[Built]:
+    def __iter__(self) -> Iterator[ClosedBatch]:
         return iter(self._queue)
 
-    def _book(self, built: Built, sign: int) -> Built:
+    def _book(self, built: ClosedBatch, sign: int) -> ClosedBatch:
         self.bytes += sign * len(built.value)
         self.frames += sign * built.count
         self.of[built.partition] += sign
         return built
 
-    def put(self, built: Built) -> None:
+    def put(self, built: ClosedBatch) -> None:
         """Append as the newest."""
         self._queue.append(self._book(built, 1))
 
-    def unread(self, built: Built) -> None:
+    def unread(self, built: ClosedBatch) -> None:
         """Put back as the oldest."""
         self._queue.appendleft(self._book(built, 1))
 
-    def first(self) -> Built:
+    def first(self) -> ClosedBatch:
         """The oldest batch, without removing it."""
         return self._queue[0]
 
-    def pop(self) -> Built:
+    def pop(self) -> ClosedBatch:
         """The oldest."""
         return self._book(self._queue.popleft(), -1)
 
@@ -230,10 +230,10 @@ class Backlog:
 
     def problems(self) -> list[str]:
         """Problems with the disk or its contents, as texts; may be called from any thread."""
-        disk = f"{self.problem}: {MEND}; batches wait in memory until then" if self.problem else ""
+        disk = f"{self.problem}: {REMEDY}; batches wait in memory until then" if self.problem else ""
         return [text for text in (disk, self._others.problem if self._others else "") if text]
 
-    def append(self, built: Built, now_s: float) -> Reason:
+    def append(self, built: ClosedBatch, now_s: float) -> Reason:
         """Accept a batch as the newest; returns ``Reason.PASSED``, or the reason of the refusal.
 
         While batches of this partition that did not come from disk are in flight, call it only if the partition is held
@@ -243,18 +243,18 @@ class Backlog:
         self._count()
         return reason
 
-    def hold(self, built: Built) -> Reason:
+    def hold(self, built: ClosedBatch) -> Reason:
         """Like :meth:`append`, but always in memory."""
         if self._counts.inflight_bytes + self._memory.bytes + len(built.value) > self._max_held_bytes:
             return self._full if self.wanted else Reason.BACKPRESSURE
         return self._keep(built)
 
-    def _keep(self, built: Built) -> Reason:
+    def _keep(self, built: ClosedBatch) -> Reason:
         self._memory.put(built)
         self._count()
         return Reason.PASSED
 
-    def _put(self, built: Built, now_s: float, otherwise: Callable[[Built], Reason]) -> Reason:
+    def _put(self, built: ClosedBatch, now_s: float, otherwise: Callable[[ClosedBatch], Reason]) -> Reason:
         if self.wanted and not self._memory and now_s >= self._retry_s:
             try:
                 self._write(built, now_s)
@@ -266,7 +266,7 @@ class Backlog:
                 self._failed(error, now_s)
         return otherwise(built)
 
-    def _write(self, built: Built, now_s: float) -> None:
+    def _write(self, built: ClosedBatch, now_s: float) -> None:
         if self._spool is None:
             self._open(now_s)
         if self._spool is None:
@@ -292,9 +292,9 @@ class Backlog:
         self._retry_s, self._full = now_s + RETRY_S, Reason.SPOOL_FAILED
         self.problem = f"the spool {spool_folder(self._settings)} cannot be written: {error.strerror or error}"
         if calls := logs.every(5, "edge.spool_failed"):
-            log.error("spool_failed", why=self.problem, calls=calls, now=IN_MEMORY, do=MEND)
+            log.error("spool_failed", why=self.problem, calls=calls, now=IN_MEMORY, do=REMEDY)
 
-    def put_back(self, returned: list[Built], now_s: float) -> None:
+    def put_back(self, returned: list[ClosedBatch], now_s: float) -> None:
         """Put unacknowledged batches after those on disk and before those in memory; count those that have no room."""
         if self._spool:
             self._spool.rewind()
@@ -311,7 +311,7 @@ class Backlog:
             return True
         return self._memory.of[partition] > 0
 
-    def next(self) -> tuple[Built, Entry | None] | None:
+    def next(self) -> tuple[ClosedBatch, Entry | None] | None:
         """Hand out the oldest batch. A batch from disk stays there until :meth:`done` of its entry; one from memory is
         removed.
         """
@@ -323,14 +323,14 @@ class Backlog:
                 return None
             self._count()
             if entry is not None:
-                return Built(entry.value, entry.partition, entry.frames), entry
+                return ClosedBatch(entry.value, entry.partition, entry.frames), entry
         if not self._memory:
             return None
         built = self._memory.pop()
         self._count()
         return built, None
 
-    def give_back(self, built: Built, entry: Entry | None) -> None:
+    def give_back(self, built: ClosedBatch, entry: Entry | None) -> None:
         """Undo the last :meth:`next`."""
         if entry is None:
             self._memory.unread(built)

@@ -23,7 +23,7 @@ from klais.core.wire.batch import FrameBatch, decode_batch
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import check_headers
 from klais.core.wire.partition import partition_column
-from klais.edge.batcher import Batcher, Built
+from klais.edge.batcher import Batcher, ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.disk import Spool
 from klais.edge.sinks.spool.folder import read_tolerant
@@ -48,7 +48,7 @@ MAX_PARTITIONS = 1024  # the maximum of KLAIS_PARTITIONS
 STEP_S = 0.002  # per round of the spine, so that it polls the socket again soon
 NO_TIME = np.iinfo(np.int64).max  # later than any frame
 
-Append = Callable[[Built], None]
+Append = Callable[[ClosedBatch], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class OtherCounts:
             raise
         self._finish(old, work)
 
-    def _append(self, built: Built) -> None:
+    def _append(self, built: ClosedBatch) -> None:
         self._spool.append(built.value, built.partition, built.count)
         self._counts.recovered += built.count
 

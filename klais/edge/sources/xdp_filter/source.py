@@ -27,7 +27,7 @@ log = logs.get("klais.edge.source")
 
 SOCKET_EVERY_NS = 1_000_000  # how often the socket is polled while the rings have frames
 KEEP_EVERY_NS = 1_000_000_000
-UNDER_WAY_S = 0.002  # after this time a packet judged with the old accept mode has reached its destination
+IN_FLIGHT_S = 0.002  # after this time a packet judged with the old accept mode has reached its destination
 
 
 class Rings(Protocol):
@@ -157,7 +157,7 @@ class FilteredSource:
         """Make the filter pass frames up from now on: the rings are read empty, new frames arrive at the socket."""
         if not self._closed:
             self._filter.release(self._rings.accept)
-            time.sleep(UNDER_WAY_S)
+            time.sleep(IN_FLIGHT_S)
 
     def close(self) -> None:
         """Set the mode back to ``pass``, then close; the columns stay readable."""

@@ -7,7 +7,7 @@ import pytest
 
 from klais.core.anomaly.record import FLAG, OF_ABSENT
 from klais.core.dam.overrides import PREFIX, override_table
-from klais.core.lane.journal import HEADER, Aside, Kind, Limits, Resumed, StepRecord, decode_step, encode_step
+from klais.core.lane.journal import HEADER, Kind, Limits, RefusedRecord, Resumed, StepRecord, decode_step, encode_step
 from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
@@ -69,7 +69,10 @@ def test_a_forget_step_keeps_its_ids() -> None:
 
 
 def test_a_resumed_step_keeps_what_is_lost() -> None:
-    asides = (Aside("telemetry", 7, 0, "YQ==", "e30=", 2, "why"), Aside("anomalies", 7, 1, "", "", 0, ""))
+    asides = (
+        RefusedRecord("telemetry", 7, 0, "YQ==", "e30=", 2, "why"),
+        RefusedRecord("anomalies", 7, 1, "", "", 0, ""),
+    )
     for resumed in (Resumed(1, 2, 3, "why"), Resumed(aside=asides)):
         whole = record(Kind.RESUMED, resumed=resumed)
         assert_same(decode_step(encode_step(whole)), whole)

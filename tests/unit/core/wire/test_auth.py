@@ -146,7 +146,7 @@ def test_frames_in_two_pieces(head_size: int) -> None:
 def test_frames_that_are_too_long_are_not_looked_at() -> None:
     fits, long = signed("dev-1", 1, b"{" + b"x" * 98 + b"}"), signed("dev-1", 1, b"{" + b"x" * 99 + b"}")
     judged = Judged([fits, long], KEYS, max_length=122)
-    assert judged.labels() == ["passed", "bad_magic"]  # sort_out makes it too_long
+    assert judged.labels() == ["passed", "bad_magic"]  # mark_malformed makes it too_long
     assert judged.lengths.tolist() == [122, 136]
 
 

@@ -8,8 +8,8 @@ from aiokafka.structs import TopicPartition
 from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed, OffsetGone
 from klais.kafka.reader import CorruptRecords, RawRecord
-from klais.worker import taken as module
-from klais.worker.taken import Taken
+from klais.worker import raw_verifier as module
+from klais.worker.raw_verifier import RawVerifier
 
 
 class Log:
@@ -52,7 +52,7 @@ class Lane:
 
     def __init__(self) -> None:
         self.log, self.unverified, self.next_raw = Log(), deque(), 0
-        self.taken = Taken(self.unverified, self.log, "raw", 3)
+        self.taken = RawVerifier(self.unverified, self.log, "raw", 3)
 
     def take(self) -> None:
         for offset in range(self.next_raw, len(self.log.records)):
@@ -116,7 +116,7 @@ async def test_what_retention_removes_may_go(lane):
 
 async def test_a_log_that_ends_too_early_is_waited_for_and_then_lost(lane, monkeypatch):
     monkeypatch.setattr(module, "RETRY_S", 0.0)
-    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(module, "LEADER_CHANGE_S", 0.0)
     lane.log.cut(2)
     assert not await lane.taken.verify()
     with pytest.raises(LaneFailed, match="raw ends before records that were taken"):

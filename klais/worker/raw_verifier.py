@@ -12,11 +12,11 @@ from klais.errors import LaneFailed, OffsetGone
 from klais.kafka.reader import CorruptRecords, PartitionReader
 
 Place = tuple[int, int]  # raw offset and fingerprint of a record
-PATIENCE_S = 5.0  # a new partition leader may report a lower end offset for a moment
+LEADER_CHANGE_S = 5.0  # a new partition leader may report a lower end offset for a moment
 RETRY_S = 0.2
 
 
-class Taken:
+class RawVerifier:
     """Compares the records that a session took with those at their offsets.
 
     A log is only cut when its leader changes, and each batch names the epoch of the leader that appended it. So if the
@@ -77,7 +77,7 @@ class Taken:
         LaneFailed
             As for :meth:`verify`, or if the topic ends too early for some seconds.
         """
-        until_s = asyncio.get_running_loop().time() + PATIENCE_S
+        until_s = asyncio.get_running_loop().time() + LEADER_CHANGE_S
         while not await self.verify():
             if asyncio.get_running_loop().time() > until_s:
                 raise self._lost("ends before records that were taken")

@@ -13,7 +13,7 @@ MAX_WAITING = 8
 MAX_REST_S = 1.0
 
 
-class Spent:
+class CpuTimer:
     """CPU time (s) of the thread that ran a computation; 0 until it ends."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Gate:
         try:
             async with self._lock:
                 await asyncio.sleep(max(0.0, self._rest_until_s - time.monotonic()))
-                spent = Spent()
+                spent = CpuTimer()
                 try:
                     return await asyncio.to_thread(spent.run, compute)
                 finally:
@@ -64,7 +64,7 @@ class Gate:
             self._waiting -= 1
 
 
-class Answers:
+class ResponseCache:
     """Recent bodies by request. A request for a body that is being computed waits for it."""
 
     def __init__(self, fresh_s: float = 1.0, kept: int = 16) -> None:

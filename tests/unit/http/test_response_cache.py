@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klais.http.answers import Answers, Gate, Spent
 from klais.http.errors import HttpError
+from klais.http.response_cache import Gate, ResponseCache, Spent
 from klais.worker.rows import select
 
 
@@ -63,7 +63,7 @@ async def test_a_failed_computation_opens_the_gate_again() -> None:
 
 
 async def test_whoever_asks_the_same_gets_the_same() -> None:
-    answers, made = Answers(fresh_s=60), []
+    answers, made = ResponseCache(fresh_s=60), []
 
     async def make() -> bytes:
         made.append(1)
@@ -76,7 +76,7 @@ async def test_whoever_asks_the_same_gets_the_same() -> None:
 
 
 async def test_an_answer_goes_stale_and_an_error_is_not_kept() -> None:
-    answers, made = Answers(fresh_s=0), []
+    answers, made = ResponseCache(fresh_s=0), []
 
     async def make() -> bytes:
         made.append(1)
@@ -87,7 +87,7 @@ async def test_an_answer_goes_stale_and_an_error_is_not_kept() -> None:
     assert await answers.get("a", make) == b"1"
     with pytest.raises(HttpError):
         await answers.get("a", make)
-    kept = Answers(fresh_s=60)
+    kept = ResponseCache(fresh_s=60)
     made[:] = [1]
     with pytest.raises(HttpError):
         await kept.get("a", make)
@@ -95,7 +95,7 @@ async def test_an_answer_goes_stale_and_an_error_is_not_kept() -> None:
 
 
 async def test_few_answers_are_kept_and_who_leaves_takes_nothing_away() -> None:
-    answers, release = Answers(fresh_s=60, kept=4), asyncio.Event()
+    answers, release = ResponseCache(fresh_s=60, kept=4), asyncio.Event()
 
     async def make() -> bytes:
         await release.wait()
