@@ -209,7 +209,7 @@ class Applier:
             self._maps.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(POLL_S):
+        while not self._stop.wait(POLL_S if self.available else OPEN_S):
             self.poll(time.monotonic())
 
     def poll(self, now_s: float) -> None:
