@@ -3,7 +3,7 @@
     python -m bench [NAME ...] [--json] [--output FILE]   run; without a name all, to bench/results/latest.json
     python -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance
     python -m bench results                               bench/RESULTS.md and the paper from bench/results/*.json
-    python -m bench keep NAME OUTPUT FILE.json            store the --json output of a command below in a result file
+    python -m bench keep NAME OUTPUT FILE.json            store the --json output of one of them in a result file
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
     python -m bench peers [--install]                     other gateways and stream processors in the same run
     python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
@@ -12,8 +12,9 @@
     python -m bench llm [DIR]                             the language model: classes, explanations
 
 With ``--json`` the last line of standard output is one JSON object: the figures of the named benchmark, or one entry
-for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use instead of an embedded broker. The exit code is 0 even if a
-target is missed (the output shows it), and 1 if a benchmark could not measure its figures.
+for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use instead of an embedded broker. The run ends with the verdict on
+each must. A benchmark that this machine cannot run is skipped, and the output says what it needs. The exit code is 0
+even if a target is missed or a benchmark is skipped, and 1 if one could not measure its figures.
 """
 
 import importlib

@@ -8,8 +8,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 # Keys that are not figures: in the entry of one benchmark, and in the file of one run.
-_AROUND = {"bench", "spread", "held_to", "rows", "notes", "series", "took_s", "others_cores"}
-_AROUND |= {"machine", "versions", "commit", "taken_at", "failed", "benches"}
+ABOUT = ("machine", "versions", "commit", "taken_at", "failed", "skipped")
+_AROUND = {"bench", "spread", "held_to", "rows", "notes", "series", "took_s", "others_cores", "benches", *ABOUT}
 
 
 class BadResult(Exception):
@@ -76,5 +76,5 @@ def read(path: Path) -> ResultFile:
     if not isinstance(whole, dict) or not ("benches" in whole or "bench" in whole):
         raise BadResult(f"{path}: no benchmark in it; write it with python -m bench --output FILE")
     benches = whole["benches"] if "benches" in whole else {whole["bench"]: whole}
-    about = {name: whole[name] for name in ("machine", "versions", "commit", "taken_at", "failed") if name in whole}
+    about = {name: whole[name] for name in ABOUT if name in whole}
     return ResultFile(path.stem, about, benches)

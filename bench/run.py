@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.figures import RESULTS
-from bench.harness import REPO, Bench, BenchFailed
+from bench.harness import REPO, Bench, BenchFailed, BenchUnavailable
 from bench.harness.report import Result, machine
+from bench.verdicts import verdicts
 from klais.cli.version import versions
+from klais.errors import KafkaUnavailable, SetupMissing, SourceUnavailable, XdpUnavailable
 
 NAMES = (
     "worker",
@@ -48,38 +51,85 @@ def main(arguments: list[str], description: str = "") -> int:
     about: dict[str, Any] = {"machine": machine(), "versions": versions(), "commit": _commit()}
     print("  ".join(f"{k}={v}" for k, v in about["machine"].items()))
     print("  ".join(f"{k}={v}" for k, v in about["versions"].items() if v), flush=True)
-    results, failed = _run(names)
+    run = _run(names)
     about["taken_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    figures = {result.name: result.public() for result in results}
+    figures = {result.name: result.public() for result in run.results}
+    about |= {"skipped": run.skipped} if run.skipped else {}
+    print("\n".join(verdicts(names, run.results, run.skipped, run.failed)), flush=True)
     if output := options.output or (None if options.names else LATEST):
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({**about, "failed": failed, "benches": figures}, indent=1) + "\n")
+        output.write_text(json.dumps({**about, "failed": run.failed, "benches": figures}, indent=1) + "\n")
         print(f"written to {output}")
     if options.json:
         alone = figures.get(names[0]) if len(names) == 1 else None
-        print(json.dumps(about | (alone or {"benches": figures, "failed": failed})))
-    return 1 if failed else 0
+        print(json.dumps(about | (alone or {"benches": figures, "failed": run.failed})))
+    return 1 if run.failed else 0
 
 
-def _run(names: list[str]) -> tuple[list[Result], dict[str, str]]:
-    results: list[Result] = []
-    failed: dict[str, str] = {}
-    broker = not WITHOUT_BROKER.issuperset(names)  # an idle broker would still use CPU
-    with Bench(lambda text: print(f"   {text}", file=sys.stderr, flush=True), broker) as bench:
+@dataclass(slots=True)
+class Run:
+    """Results of the benchmarks that ran, and by name why others did not: ``skipped`` ones cannot run here."""
+
+    results: list[Result] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def one(self, name: str, bench: Bench) -> None:
+        """Run a benchmark; an error does not keep the next ones from running."""
+        began_s, (busy_s, ours_s) = time.monotonic(), bench.busy_s()
+        try:
+            result = importlib.import_module(f"bench.cases.{name}").run(bench)
+        except Exception as error:
+            self.note(name, error)
+            return
+        result.seconds = time.monotonic() - began_s
+        busy_end_s, ours_end_s = bench.busy_s()
+        result.others_cores = max(0.0, (busy_end_s - busy_s - (ours_end_s - ours_s)) / result.seconds)
+        self.results.append(result)
+        print(result.text(), flush=True)
+
+    def note(self, name: str, error: Exception) -> None:
+        """Print and keep why a benchmark has no figures."""
+        if why := unavailable(error):
+            self.skipped[name] = why
+            print(f"== {name} skipped ==\n{why}", flush=True)
+            return
+        self.failed[name] = str(error) if isinstance(error, BenchFailed) else "".join(traceback.format_exception(error))
+        print(f"== {name} FAILED ==\n{self.failed[name]}", flush=True)
+
+
+def unavailable(error: Exception) -> str:
+    """What a benchmark needs that this machine, or this user, does not have; empty if the error has another cause."""
+    if isinstance(error, BenchUnavailable | SetupMissing | SourceUnavailable | XdpUnavailable):
+        return str(error)
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and error.name
+        and not error.name.startswith(("bench", "klais", "agents"))
+    ):
+        return f"the module {error.name} is not installed: run `make setup`"
+    if isinstance(error, FileNotFoundError) and error.filename and "/" not in str(error.filename):
+        return f"the program {error.filename} is not installed: install it"
+    return ""
+
+
+def _run(names: list[str]) -> Run:
+    run, say = Run(), lambda text: print(f"   {text}", file=sys.stderr, flush=True)
+    rest = [name for name in names if name in WITHOUT_BROKER]
+    broker = len(rest) < len(names)  # an idle broker would still use CPU
+    try:
+        with Bench(say, broker) as bench:
+            for name in names:
+                run.one(name, bench)
+            return run
+    except (SetupMissing, KafkaUnavailable) as error:  # only the start of the broker raises it here
         for name in names:
-            began_s, (busy_s, ours_s) = time.monotonic(), bench.busy_s()
-            try:
-                result = importlib.import_module(f"bench.cases.{name}").run(bench)
-            except Exception as error:  # the other benchmarks still run
-                failed[name] = str(error) if isinstance(error, BenchFailed) else traceback.format_exc()
-                print(f"== {name} FAILED ==\n{failed[name]}", flush=True)
-                continue
-            result.seconds = time.monotonic() - began_s
-            busy_end_s, ours_end_s = bench.busy_s()
-            result.others_cores = max(0.0, (busy_end_s - busy_s - (ours_end_s - ours_s)) / result.seconds)
-            results.append(result)
-            print(result.text(), flush=True)
-    return results, failed
+            if name not in rest:
+                run.note(name, error if isinstance(error, SetupMissing) else BenchFailed(f"no broker: {error}"))
+    with Bench(say, broker=False) as bench:
+        for name in rest:
+            run.one(name, bench)
+    return run
 
 
 def _commit() -> str | None:

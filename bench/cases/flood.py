@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.harness import Bench, BenchFailed, Child, edge_counters, wait_for
+from bench.harness import Bench, BenchUnavailable, Child, edge_counters, wait_for
 from bench.harness.packets.netns import Pair, inside, veth_pair
 from bench.harness.packets.netns import run as run_command
 from bench.harness.packets.raw_socket import Raw, statistic
@@ -53,9 +53,9 @@ RUBBISH_BYTES = 57  # as long as a good frame of the simulator
 def run(outer: Bench) -> Result:
     """Run the benchmark; of ``outer`` it uses the reporter only: its broker is in a separate namespace."""
     if load().kafka_bootstrap is not None:
-        raise BenchFailed("this one runs its own broker in a namespace: unset KLAIS_KAFKA_BOOTSTRAP")
+        raise BenchUnavailable("it runs its own broker in a network namespace: unset KLAIS_KAFKA_BOOTSTRAP")
     if os.geteuid() != 0:
-        raise BenchFailed("namespaces and XDP need root")
+        raise BenchUnavailable("network namespaces and XDP need root: run it with sudo")
     result = Result("flood")
     found: dict[str, list[dict[str, float]]] = {"with": [], "without": []}
     with veth_pair(CPUS) as pair, inside(pair.edge), Bench(outer.say) as bench:

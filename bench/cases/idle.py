@@ -21,7 +21,7 @@ from klais.config.load import Settings
 from klais.kafka.topics import Topics
 from klais.sim.manifest import read_manifest
 
-RATES = (0, 100, 2_000, 20_000)
+RATES = (0, 100, 1_000, 2_000, 20_000)
 DEVICES = (50, 1_000)  # the second one at the middle rates only
 TARGETS_MS = (5, 10, 25, 50, 100, 250)
 CURVE_RATE = 2_000
@@ -148,10 +148,24 @@ def run(
         with klais(bench, latency_ms=float(target_ms)) as system:
             found = measure(bench, system, CURVE_RATE, devices[0], times)
             note(result, "klais", found, rate=CURVE_RATE, target=f"{target_ms}ms")
+    ratios(result, devices[0])
     result.notes.append("cores: CPU time of broker, edge and worker a second, without a reader; _RATE_DEVICES")
     result.notes.append("landed_share: of the frames sent while a consumer read, those that it got in time")
+    result.notes.append("of_plain_RATE: cores over the plain way's; p99_of_target: the worst p99 over the target")
     result.notes.append("the plain way does less: no journal, rates, scores, exactly once")
     return result
+
+
+def ratios(result: Result, devices: int) -> None:
+    """Add what the verdicts are about: cores over those of the plain way, and the worst p99 over the target."""
+    figures = result.figures
+    for rate in (row["rate"] for row in list(result.rows) if row["way"] == "plain" and row["rate"]):
+        figures[f"of_plain_{rate}"] = rounded(
+            figures[f"cores_klais_{rate}_{devices}"] / figures[f"cores_plain_{rate}_{devices}"]
+        )
+    at_default = [row for row in result.rows if row["way"] == "klais" and row.get("devices") == devices]
+    if p99 := [row["p99_ms"] for row in at_default if row.get("p99_ms") is not None]:
+        figures["p99_of_target"] = rounded(max(p99) / figures["target_ms"])
 
 
 def warm_up(bench: Bench, system: System, times: Times) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases.edge import STEADY_RATE, measure
-from bench.harness import Bench, BenchFailed
+from bench.harness import Bench, BenchUnavailable
 from bench.harness.packets.netns import Pair, inside, veth_pair
 from bench.harness.report import Result
 from klais.config.load import load
@@ -30,9 +30,9 @@ UDP = "udp"
 def run(outer: Bench) -> Result:
     """Run the benchmark; of ``outer`` it uses the reporter only: its broker is in a separate namespace."""
     if load().kafka_bootstrap is not None:
-        raise BenchFailed("this one runs its own broker in a namespace: unset KLAIS_KAFKA_BOOTSTRAP")
+        raise BenchUnavailable("it runs its own broker in a network namespace: unset KLAIS_KAFKA_BOOTSTRAP")
     if os.geteuid() != 0:
-        raise BenchFailed("namespaces and XDP need root")
+        raise BenchUnavailable("network namespaces and XDP need root: run it with sudo")
     result = Result("sources")
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SOURCES}
     with veth_pair() as pair, inside(pair.edge), Bench(outer.say) as bench:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 
-from bench.harness import Bench, BenchFailed
+from bench.harness import Bench, BenchUnavailable
 from bench.harness.packets.row import NO_LIMITS, WIDE, Row, frame, sent
 from bench.harness.packets.rows import all_rows
 from bench.harness.report import Result
@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[bytes, Limits]] = {
 def run(bench: Bench) -> Result:
     """Run the benchmark that the module describes."""
     if os.geteuid() != 0:
-        raise BenchFailed("bpf(2) needs root")
+        raise BenchUnavailable("bpf(2) needs root: run it with sudo")
     result = Result("xdp")
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     try:

@@ -3,7 +3,7 @@
 from bench.harness.bench import DEVICES, OPEN_DAM, Bench
 from bench.harness.child import REPO, Child, children_cpu_s, environment
 from bench.harness.observe import Ends, count_records, edge_counters, get_json, wait_ready, watch
-from bench.harness.waiting import BenchFailed, wait_for
+from bench.harness.waiting import BenchFailed, BenchUnavailable, wait_for
 
 __all__ = [
     "DEVICES",
@@ -11,6 +11,7 @@ __all__ = [
     "REPO",
     "Bench",
     "BenchFailed",
+    "BenchUnavailable",
     "Child",
     "Ends",
     "children_cpu_s",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.harness import BenchFailed
+from bench.harness import BenchUnavailable
 
 MOUNT = Path("/sys/fs/cgroup")
 PERIOD_US = 10_000  # short: a process that has used its share waits a few ms, not the usual 100
@@ -21,7 +21,7 @@ def cpu_limited(share: float, period_us: int = PERIOD_US) -> Iterator[Path]:
 
     Raises
     ------
-    BenchFailed
+    BenchUnavailable
         If the group cannot be created: not root, or the controller is missing.
     """
     unified = (MOUNT / "cgroup.controllers").exists()
@@ -40,8 +40,8 @@ def cpu_limited(share: float, period_us: int = PERIOD_US) -> Iterator[Path]:
     except OSError as error:
         if group.is_dir():
             group.rmdir()
-        raise BenchFailed(
-            f"no control group with a share of CPU can be made in {base}: {error}; root is needed"
+        raise BenchUnavailable(
+            f"no control group with a share of CPU can be made in {base}: {error}. Run it as root, outside a container"
         ) from error
     try:
         yield group

@@ -85,9 +85,16 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "peers": (
         Target("gateway_and_broker_of_rsyslog_20k", "x", "<=", 1.0),
         Target("gateway_and_broker_of_rsyslog_60k", "x", "<=", 1.0),
+        Target("broker_of_rsyslog_60k", "x", "<=", 1.0),
         Target("worker_times_cheaper_than_quixstreams", "x", ">=", 25),
     ),
-    "idle": (Target("cores_klais_0_50", "cores", "<=", 0.08),),
+    "idle": (
+        Target("cores_klais_0_50", "cores", "<=", 0.08),
+        Target("cores_klais_2000_50", "cores", "<=", 0.4),
+        Target("of_plain_100", "x", "<=", 0.333),
+        Target("of_plain_1000", "x", "<=", 0.2),
+        Target("p99_of_target", "x", "<=", 1.0),
+    ),
     "page": (
         Target("more_cores", "cores", "<=", 0.01),
         Target("cpu_per_frame_ratio", "x", "<=", 1.08),

@@ -12,6 +12,10 @@ class BenchFailed(Exception):
     """A figure could not be measured; the text has the reason."""
 
 
+class BenchUnavailable(BenchFailed):
+    """This machine, or this user, cannot run the benchmark; the text says what to do."""
+
+
 def wait_for(condition: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.05) -> T:
     """Wait for the first truthy value of ``condition()``.
 

@@ -78,6 +78,8 @@ def server_properties(settings: Settings, files: BrokerFiles, controller_port: i
         "log.cleaner.dedupe.buffer.size": 32 << 20,
         "log.cleaner.threads": 1,
         "log.cleaner.backoff.ms": 5000,
+        # No other controller waits for records of this node: it need not write an empty one twice a second.
+        "metadata.max.idle.interval.ms": 0,
     }
     return "".join(f"{name}={value}\n" for name, value in values.items())
 
@@ -100,6 +102,7 @@ def jvm_flags(settings: Settings, files: BrokerFiles) -> list[str]:
     """
     return [
         "-XX:+UseSerialGC",
+        "-XX:-UsePerfData",  # counters for jstat: a thread of the JVM would wake up 20 times a second for them
         *JIT_FLAGS[settings.kafka_jit],
         f"-Xmx{settings.kafka_heap_mb}m",
         f"-Xms{settings.kafka_heap_mb}m",

@@ -2,6 +2,7 @@
 
 import getpass
 import socket
+import threading
 import time
 from typing import Any
 
@@ -200,7 +201,8 @@ def watch(as_json: bool, last: int, for_s: float | None) -> None:
     """Print each new decision: the rate and its inputs."""
     from klais.control.overrides import following
 
-    with following(load()) as follower:
+    changed = threading.Event()
+    with following(load()) as follower, follower.changes(changed.set):
         shown = max(0, len(follower.decisions) - last)
         until_s = time.monotonic() + (for_s if for_s is not None else float("inf"))
         seen = list(follower.decisions)[shown:]
@@ -214,8 +216,8 @@ def watch(as_json: bool, last: int, for_s: float | None) -> None:
                         say(line(record))
                 if time.monotonic() >= until_s:
                     return
-                follower.changed.wait(min(0.5, max(0.01, until_s - time.monotonic())))
-                follower.changed.clear()
+                changed.wait(min(0.5, max(0.01, until_s - time.monotonic())))
+                changed.clear()
                 kept = list(follower.decisions)
                 at = next((n for n in range(len(kept) - 1, -1, -1) if kept[n] is newest), -1)
                 seen, newest = kept[at + 1 :], kept[-1] if kept else None

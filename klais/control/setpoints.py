@@ -86,8 +86,6 @@ class ControlFollower(TopicFollower):
     ----------
     version : int
         Increases with every record that changed something.
-    changed : threading.Event
-        Set when the version increases; the waiting thread clears it.
     decisions : deque
         The newest ``global`` records, oldest first.
     """
@@ -95,7 +93,6 @@ class ControlFollower(TopicFollower):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, Topics.of(settings).control, from_start=True)
         self.version = 0
-        self.changed = threading.Event()
         self.decisions: deque[dict[str, Any]] = deque(maxlen=DECISIONS)
         self._auto = settings.auto_control
         self._change = threading.Lock()
@@ -105,6 +102,23 @@ class ControlFollower(TopicFollower):
         self._to_forget: dict[bytes, int] = {}
         self._seen: _Seen | None = None
         self._watches: list[tuple[str, Watch]] = []
+        self._on_change: tuple[Callable[[], object], ...] = ()
+
+    @contextmanager
+    def changes(self, call: Callable[[], object]) -> Iterator[None]:
+        """Within the block, call ``call`` after each increase of ``version``, in the thread that increased it."""
+        with self._change:
+            self._on_change += (call,)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._on_change = tuple(one for one in self._on_change if one is not call)
+
+    def _changed(self) -> None:
+        self.version += 1
+        for call in self._on_change:
+            call()
 
     def reset(self) -> None:
         """Drop all records (see :class:`TopicFollower`)."""
@@ -112,8 +126,7 @@ class ControlFollower(TopicFollower):
             for kept in (self._records, self._blocked, self._device_limits, self._to_forget):
                 kept.clear()
             self._seen = None
-            self.version += 1
-        self.changed.set()
+            self._changed()
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Apply one record.
@@ -177,8 +190,7 @@ class ControlFollower(TopicFollower):
         self._seen = None
         if key.startswith((INCIDENT, INCIDENTS)):
             return  # it sets no limit
-        self.version += 1
-        self.changed.set()
+        self._changed()
 
     def _note_device(self, device_id: bytes, record: dict[str, Any], appended_ms: int | None) -> None:
         for kept in (self._blocked, self._device_limits, self._to_forget):

@@ -209,8 +209,12 @@ class Applier:
             self._maps.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(POLL_S):
+        while not self._stop.wait(self._wait_s(time.monotonic())):
             self.poll(time.monotonic())
+
+    def _wait_s(self, now_s: float) -> float:
+        """Time until the next poll: without maps, until the next attempt to open them."""
+        return POLL_S if self._maps is not None else max(POLL_S, self._next_open_s - now_s)
 
     def poll(self, now_s: float) -> None:
         """Open the maps if they exist now, and write changes."""

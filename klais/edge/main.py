@@ -262,7 +262,8 @@ class Edge:
         self.api.start()  # last: a client that gets an answer knows that the edge receives
         log.info("api_started", bind=self.settings.api_bind, port=self.api.port)
         self._take_early()
-        self.spine.run()
+        with self.control.changes(self.stats.wake):
+            self.spine.run()
         self._notifier.stopping("drains")
         lost = self.spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
         self.stats.stop()

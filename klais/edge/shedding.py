@@ -106,7 +106,7 @@ class HostLimit:
         self._next_s = 0.0
 
     def on_tick(self, now_s: float) -> None:
-        """Apply the limit in force, ten times a second (``now_s`` monotonic)."""
+        """Apply the limit in force, ten times a second while frames arrive (``now_s`` monotonic)."""
         if now_s < self._next_s:
             return
         self._next_s = now_s + POLL_S

@@ -31,7 +31,7 @@ from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.base import Frames, Source
 from klais.edge.tap import EdgeTaps
 
-IDLE_NS = 100_000_000  # a stop is noticed within this time if no frame arrives
+IDLE_NS = 500_000_000  # without frames the loop turns this often; a frame and a signal end the wait immediately
 ACK_NS = 2_000_000  # acknowledgements are processed this often if nothing else happens
 
 OnTick = Callable[[float], None]
@@ -51,7 +51,7 @@ class Spine:
     frame_max_bytes : int
         Longer frames are malformed (TOO_LONG).
     on_tick : callable
-        Called in each round, at least ten times a second, with the monotonic time (s): watchdog, limits, reload.
+        Called in each round, at least twice a second, with the monotonic time (s): watchdog, limits, reload.
     observe_batch_s : callable
         Called with the age of each batch (s) when it is handed to the sink.
     auth : Authenticator, optional

@@ -227,7 +227,7 @@ def prune(store: Any, keep: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Entry point of the training process."""
-    from klais.models.store import KEEP, ModelStore
+    from klais.models.store import MAX_OWN_VERSIONS, ModelStore
     from klais.traffic.training import lower_priority
 
     parser = argparse.ArgumentParser(description="Train the types of devices.")
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str]) -> int:
         before, _ = types_of(store)
         made = train(snapshot, lambda version: store.new_folder(KIND, version), print, before or NO_TYPES)
         store.activate(KIND, made.version)
-        prune(store, KEEP)
+        prune(store, MAX_OWN_VERSIONS)
     except (KlaisError, OSError, MemoryError) as error:
         print(f"types not trained: {error or type(error).__name__}", file=sys.stderr)
         return 1

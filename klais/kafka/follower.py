@@ -32,7 +32,7 @@ log = logs.get("klais.kafka.follower")
 
 FETCH_WAIT_MS = 1000
 END_S = 2.0  # for the query of the topic's end at the start
-POLL_S = 0.1
+POLL_S = 0.2  # confluent-kafka looks for signals as often in any case; a stop waits at most this long
 RETRY_S = 1.0
 CHECK_S = 3.0
 STALE_S = 15.0

@@ -5,8 +5,9 @@ log, fetch beyond the last offset needed, and hide control records.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -227,6 +228,20 @@ class PartitionReader:
         """End offset of a partition; raises like :meth:`offsets`."""
         request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)])])
         return int((await self._ask(TopicPartition(topic, partition), request))[3])
+
+    async def ends(self, topics: Sequence[str], partition: int) -> list[int]:
+        """End offsets of the same partition of several topics, in one request if they have the same leader; raises like
+        :meth:`offsets`.
+        """
+        leaders = {await self._leader(TopicPartition(topic, partition)) for topic in topics}
+        request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)]) for topic in topics])
+        if len(leaders) == 1 and (leader := leaders.pop()) not in (None, -1):
+            with contextlib.suppress(kafka_errors.KafkaError):
+                response = await self._started().send(leader, request)
+                found = {topic: answers[0] for topic, answers in response.topics}
+                if all(topic in found and found[topic][1] == 0 for topic in topics):
+                    return [int(found[topic][3]) for topic in topics]
+        return [await self.end(topic, partition) for topic in topics]  # retries, and names the topic that has no end
 
     async def _fetch(self, where: TopicPartition, position: int, max_bytes: int = FETCH_BYTES) -> list[Any]:
         """The whole batches of one answer that extend beyond ``position``, in order, with their CRC checked."""

@@ -47,7 +47,7 @@ class StatsPublisher:
     snapshot : callable
         Returns ``(counters, gauges)``, of one moment; called in this thread. A failure is logged, not raised.
     version : callable, optional
-        A number that increases when limits change, which makes an extra record due.
+        A number that increases when limits change, which makes an extra record due; call :meth:`wake` then.
     host, instance : str, optional
         See the schema.
     """
@@ -67,16 +67,23 @@ class StatsPublisher:
         self._rates: dict[str, float] = {}
         self._started_s = time.monotonic()
         self._before: tuple[float, Numbers] | None = None
-        self._stop = threading.Event()
+        self._due = Due(version)
+        self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="stats", daemon=True)
 
     def start(self) -> None:
         """Begin to publish."""
+        self._due = Due(self._version)
         self._thread.start()
+
+    def wake(self) -> None:
+        """Check now whether an extra record is due; from any thread."""
+        self._wake.set()
 
     def stop(self) -> None:
         """Publish once more and stop."""
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(2.0)
         self._publish()
@@ -107,8 +114,12 @@ class StatsPublisher:
         }
 
     def _run(self) -> None:
-        due = Due(self._version)
+        due = self._due
         while not self._stop.wait(EXTRA_S):
+            self._wake.wait(due.wait_s(time.monotonic()))
+            self._wake.clear()
+            if self._stop.is_set():
+                return
             if what := due.now(time.monotonic()):
                 self._publish(extra=what == "extra")
 
@@ -121,11 +132,15 @@ class StatsPublisher:
 
 
 class Due:
-    """Schedule of the records: every second, and when the limits changed; checked every 0.1 s."""
+    """Schedule of the records: every second, and when the limits changed."""
 
     def __init__(self, version: Callable[[], int]) -> None:
         self._version, self._seen = version, version()
         self._next_s = time.monotonic() + PERIOD_S
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until the next regular record, 0 = it is due."""
+        return max(0.0, self._next_s - now_s)
 
     def now(self, now_s: float) -> Literal["", "regular", "extra"]:
         """The kind of record that is due now."""

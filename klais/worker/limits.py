@@ -1,6 +1,8 @@
 """The limits in force for each lane, from the settings and ``klais_control``, divided among the lanes."""
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +98,10 @@ class LaneLimits:
     def version(self) -> int:
         """Increases when limits change."""
         return self._control.version if self._control else 0
+
+    def changes(self, call: Callable[[], object]) -> AbstractContextManager[None]:
+        """Within the block, call ``call`` after each increase of the version, in the thread that increased it."""
+        return self._control.changes(call) if self._control else nullcontext()
 
     def share(self, partition: int) -> float:
         """The lane's share of the global rate: the newest published one, or an even share before that."""

@@ -53,17 +53,17 @@ class RawVerifier:
             some = [*([self._known] if self._known else []), *self._unverified]
             if not some:
                 return True
-            start, end = await self._reader.offsets(*self._where)
-            if end <= some[-1][0]:
-                return False
-            leader = await self._same(some[-1], start)
-            if self._known is not None and len(some) > 1:
-                await self._same(self._known, start)
-            if leader != self._leader or leader < 0:
-                try:
+            try:
+                leader = await self._same(some[-1])
+                if self._known is not None and len(some) > 1:
+                    await self._same(self._known)
+                if leader != self._leader or leader < 0:
+                    start, end = await self._reader.offsets(*self._where)
+                    if end <= some[-1][0]:
+                        return False
                     await self._compare(some, start)
-                except OffsetGone:  # retention: the next check starts after it
-                    return False
+            except OffsetGone:  # it ends too early, or retention removed the first one: the next check starts after it
+                return False
             for _ in range(count):
                 self._unverified.popleft()
             self._known, self._leader = some[-1], leader
@@ -83,20 +83,35 @@ class RawVerifier:
                 raise self._lost("ends before records that were taken")
             await asyncio.sleep(RETRY_S)
 
-    async def _same(self, place: Place, start: int) -> int:
-        """Compare one record; epoch of the leader that appended it, -1 if it was removed by retention or is damaged."""
+    async def _same(self, place: Place) -> int:
+        """Compare one record; epoch of the leader that appended it, -1 if it was removed by retention or is damaged.
+
+        It asks for the offsets of the log only if there is no record: a check of a live lane is one request a record.
+
+        Raises
+        ------
+        LaneFailed
+            If another record, or none, is at its offset.
+        OffsetGone
+            If the log ends before it.
+        """
         offset, wanted = place
-        if offset < start or offset in self._unreadable:
+        if offset in self._unreadable:
             return -1
-        try:
-            record, leader = await self._reader.record_and_leader(*self._where, offset)
-        except CorruptRecords:
-            self._unreadable.add(offset)
-            return -1
-        if record is None:
-            start, _ = await self._reader.offsets(*self._where)
+        record, leader = None, -1
+        for _ in range(2):  # again, because the log may have grown between the two requests
+            try:
+                record, leader = await self._reader.record_and_leader(*self._where, offset)
+            except CorruptRecords:
+                self._unreadable.add(offset)
+                return -1
+            if record is not None:
+                break
+            start, end = await self._reader.offsets(*self._where)
             if offset < start:
                 return -1
+            if end <= offset:
+                raise OffsetGone(f"{self._where[0]} ends at {end}, before offset {offset}", start, end)
         if record is None or fingerprint(record.value or b"") != wanted:
             raise self._lost(f"has another record at offset {offset} than the one that was taken")
         return leader
@@ -110,7 +125,7 @@ class RawVerifier:
             if wanted.pop(record.offset, None) not in (None, fingerprint(record.value or b"")):
                 raise self._lost(f"has another record at offset {record.offset} than the one that was taken")
         for place in wanted.items():  # the read skipped them, as it skips damaged batches
-            await self._same(place, start)
+            await self._same(place)
 
     def _lost(self, why: str) -> LaneFailed:
         topic, partition = self._where

@@ -14,6 +14,7 @@ Nothing here runs per frame. The report samples tallies once a second, and sums 
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -284,7 +285,8 @@ class Report:
 
     async def run(self, producer: ControlProducer) -> None:
         """Publish a record each second and when limits change, until cancelled; errors are logged, not raised."""
-        with LoopWatch() as watch:
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+        with LoopWatch() as watch, self._limits.changes(lambda: loop.call_soon_threadsafe(changed.set)):
 
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
                 statistics = self.statistics()
@@ -301,6 +303,9 @@ class Report:
             due = Due(self._limits.version)
             while True:
                 await asyncio.sleep(EXTRA_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), due.wait_s(time.monotonic()))
+                changed.clear()
                 now_s = time.monotonic()
                 what = due.now(now_s)
                 if not what:

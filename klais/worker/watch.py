@@ -18,7 +18,7 @@ from klais.worker.session import LaneSession
 log = get("klais.worker.watch")
 
 WATCH_S = 1.0
-QUIET_WATCH_S = 5.0  # interval of checks of an idle lane: each check sends three requests to the broker
+QUIET_WATCH_S = 5.0  # interval of checks of an idle lane: each check sends a request to the broker
 MOVED_CHECKS = 3  # consecutive checks without a delivery; a group consumer may need two seconds for its first fetch
 NEW_LEADER_CHECKS = 3  # a new partition leader may report lower end offsets for a moment
 
@@ -78,9 +78,8 @@ class Watch:
         # Read before the end offset is requested, so that known records cannot be ahead of it.
         next_raw, telemetry, acknowledged = session.state.next_raw, session.telemetry.offset, session.telemetry.records
         waits = not self._intake.idle
-        raw_end = await self._reader.end(topics.raw, partition)
-        output_end = await self._reader.end(topics.telemetry, partition)
-        self.dead_letters_end = await self._reader.end(topics.dead_letter, partition)
+        asked = (topics.raw, topics.telemetry, topics.dead_letter)
+        raw_end, output_end, self.dead_letters_end = await self._reader.ends(asked, partition)
         self._seen = next_raw, raw_end, output_end
         why = cut_while_live(next_raw, raw_end, telemetry, output_end)
         self._short = self._short + 1 if why is not None else 0

@@ -27,12 +27,16 @@ def settings(kafka):
     return Settings(kafka_bootstrap=kafka)
 
 
-@pytest.fixture
-def topic(kafka):
+def create(kafka):
     name = f"read-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": kafka})
     admin.create_topics([NewTopic(name, 2, 1)])[name].result(20 * PATIENCE)
     return name
+
+
+@pytest.fixture
+def topic(kafka):
+    return create(kafka)
 
 
 @pytest.fixture
@@ -85,6 +89,24 @@ async def test_an_empty_partition(log):
     assert await log.reader.offsets(log.topic, 0) == (0, 0)
     assert await log.read(0) == {} and await log.read(0, 100) == {}
     assert await log.last() is None
+
+
+async def test_the_ends_of_several_topics_take_one_request(log, kafka, monkeypatch):
+    await log.fence()
+    await log.write((b"a", None), (b"b", None))
+    other = create(kafka)
+    wanted = [(await log.reader.offsets(name, 0))[1] for name in (other, log.topic)]
+    send, requests = log.reader._client.send, []
+
+    async def count(node, request):
+        requests.append(request)
+        return await send(node, request)
+
+    monkeypatch.setattr(log.reader._client, "send", count)
+    assert await log.reader.ends([other, log.topic], 0) == wanted and wanted[0] == 0 < wanted[1]
+    assert len(requests) == 1
+    with pytest.raises(TopicMismatch, match=f"no {other}-missing/0"):
+        await log.reader.ends([log.topic, f"{other}-missing"], 0)
 
 
 async def test_only_control_records(log):

@@ -108,9 +108,10 @@ class Comparison:
         figures = self.result.figures
         for rate in self.rates:
             at = f"{rate // 1000}k"
-            ours, theirs = (figures.get(f"both_us_{at}_{name}") for name in ("klais", "rsyslog"))
-            if ours and theirs:
-                figures[f"gateway_and_broker_of_rsyslog_{at}"] = rounded(ours / theirs)
+            for figure, part in (("gateway_and_broker", "both"), ("broker", "broker")):
+                ours, theirs = (figures.get(f"{part}_us_{at}_{name}") for name in ("klais", "rsyslog"))
+                if ours and theirs:
+                    figures[f"{figure}_of_rsyslog_{at}"] = rounded(ours / theirs)
         ours, theirs = (figures.get(f"worker_us_{name}") for name in ("klais", "quixstreams"))
         if ours and theirs:
             figures["worker_times_cheaper_than_quixstreams"] = rounded(theirs / ours)

@@ -10,7 +10,7 @@ import pytest
 from bench import paper
 from bench.__main__ import main
 from bench.figures import BadResult, ResultFile, read
-from bench.keep import last_object
+from bench.keep import entry
 from bench.kept import NOT_MEASURED, KeptSamples
 from bench.paper import PAPER, BadPaper, filled, unmarked
 from bench.paper_pdf import html
@@ -153,9 +153,59 @@ def test_an_output_without_an_object_at_its_end_is_refused(
     out = tmp_path / "out.txt"
     out.write_text(text)
     with pytest.raises(BadResult, match=r"out\.txt"):
-        last_object(out)
+        entry("nab", out)
     assert main(["keep", "nab", str(out), str(tmp_path / "machine.json")]) == 2
     assert "out.txt" in capsys.readouterr().err and not (tmp_path / "machine.json").exists()
+
+
+RUN = {"machine": {"cores": 9}, "commit": "abc", "taken_at": "2026-01-01T00:00:00Z"}
+IDLE = {"bench": "idle", "cores_klais_0_50": 0.06, "rows": [{"way": "klais"}]}
+
+
+def _printed(path: Path, found: dict[str, Any], indent: int | None = None) -> Path:
+    path.write_text("" if indent else "== idle ==\n")
+    with path.open("a") as out:
+        out.write(json.dumps(found, indent=indent) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "found", [RUN | IDLE, RUN | {"benches": {"idle": IDLE, "worker": {"bench": "worker"}}, "failed": {}}]
+)
+@pytest.mark.parametrize("indent", [None, 1])  # as printed with --json, and as written with --output
+def test_a_result_of_an_ordinary_benchmark_is_kept_beside_the_others(
+    tmp_path: Path, found: dict[str, Any], indent: int | None
+) -> None:
+    out, kept_file = _printed(tmp_path / "out.txt", found, indent), tmp_path / "machine.json"
+    before = {
+        "machine": {"cores": 2},
+        "failed": {"idle": "no broker"},
+        "benches": {"xdp": {"bench": "xdp", "pass_ns": 1}},
+    }
+    kept_file.write_text(json.dumps(before))
+    assert main(["keep", "idle", str(out), str(kept_file)]) == 0
+    whole = json.loads(kept_file.read_text())
+    assert whole["benches"] == before["benches"] | {"idle": IDLE}
+    assert whole["machine"] == {"cores": 2} and whole["failed"] == {}
+    assert main(["keep", "idle", str(out), str(tmp_path / "new.json")]) == 0
+    assert read(tmp_path / "new.json").about | RUN == read(tmp_path / "new.json").about
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (RUN | {"bench": "worker"}, "a result of worker, not of idle"),
+        (RUN | {"benches": {"worker": {}}, "failed": {}}, "no result of idle; it has worker"),
+        (RUN | {"benches": {}, "failed": {"idle": "no broker"}}, "no result of idle; it failed: no broker"),
+        ({"cores_klais_0_50": 0.06}, "a result of no benchmark"),
+    ],
+)
+def test_the_output_of_another_benchmark_is_not_kept(
+    tmp_path: Path, found: dict[str, Any], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = _printed(tmp_path / "out.txt", found)
+    assert main(["keep", "idle", str(out), str(tmp_path / "machine.json")]) == 2
+    assert why in capsys.readouterr().err and not (tmp_path / "machine.json").exists()
 
 
 def test_the_page_for_print_has_tables_and_no_markers() -> None:

@@ -117,6 +117,7 @@ def test_a_record_is_due_each_second_and_at_each_change(monkeypatch: pytest.Monk
     now, version = [0.0], [0]
     monkeypatch.setattr("klais.telemetry.stats.time.monotonic", lambda: now[0])
     due, said = Due(lambda: version[0]), []
+    assert due.wait_s(0.25) == 0.75 and due.wait_s(7.0) == 0.0
     for tick in range(1, 51):
         version[0] += tick in (13, 14, 27)
         said.append(due.now(tick / 10))

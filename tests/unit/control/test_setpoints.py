@@ -8,6 +8,7 @@ import pytest
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.kafka.stats import StatsFollower, clock_warning
+from klais.system.waiting import poll_until
 from klais.telemetry.stats import StatsPublisher, total
 
 
@@ -118,6 +119,29 @@ def test_rates_are_the_growth_of_the_counters() -> None:
     assert second["rates"] == {"received": 150.0, "dropped": 4.5}
     assert second["gauges"] == {"queue_depth": 3}
     assert second["counters"] is counters
+
+
+def test_a_change_of_the_limits_makes_an_extra_record_without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("klais.telemetry.stats.PERIOD_S", 3600.0)  # no regular record is due in this test
+    follower = ControlFollower(Settings())
+    sink: Any = Recorder()
+    publisher = StatsPublisher(sink, "edge", "edge-1", lambda: ({}, {}), version=lambda: follower.version)
+    publisher.start()
+    with follower.changes(publisher.wake):
+        follower.consume("device/d", b'{"block": true}')
+        assert poll_until(lambda: sink.records, 60, 0.01)
+    publisher.stop()
+    assert [record.get("extra") for _, record in sink.records] == [True, None]  # the last one is that of the stop
+
+
+def test_only_records_that_change_a_limit_are_changes() -> None:
+    follower, calls = ControlFollower(Settings()), []
+    with follower.changes(lambda: calls.append(follower.version)):
+        for record in (b'{"block": true}', b'{"block": true}', b'{"unblock": true}'):
+            follower.consume("device/d", record)
+        follower.reset()
+    follower.consume("device/e", b'{"block": true}')
+    assert calls == [1, 2, 3] and follower.version == 4
 
 
 def test_total_of_a_counter() -> None:
