@@ -4,7 +4,6 @@ Nothing here decides about frames. :mod:`klais.worker.replay` brings the state u
 """
 
 import asyncio
-import ctypes
 import secrets
 import time
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from klais.kafka.fenced import FencedSender, fence
 from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
+from klais.system.memory import give_memory_back
 from klais.telemetry.log import get
 from klais.worker.changelog import Own, load_marker, load_partition
 from klais.worker.context import LaneContext
@@ -252,16 +252,6 @@ async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -
     await _write_owner(senders.changelog, OWNER_KEY + b"-%d" % partition, context.worker_id)
     await _write_owner(senders.profiles, OWNER_KEY + b"-%d" % partition, context.worker_id)
     return senders
-
-
-def give_memory_back() -> None:
-    """Return freed heap pages to the system (glibc keeps pages between live objects).
-
-    This frees 300 MB at a million devices.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 async def _write_owner(sender: FencedSender, key: bytes | None, worker_id: str, lineage: int = 0) -> None:

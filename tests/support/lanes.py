@@ -100,24 +100,32 @@ async def until(condition, what: str, timeout_s: float = WAIT_S):
 
 
 @asynccontextmanager
-async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> AsyncIterator[dict[int, Lane]]:
-    """Running lanes, dropped without flushing at the end."""
+async def lane_context(settings: Settings) -> AsyncIterator[LaneContext]:
+    """What the lanes of one worker share, with three producers; a test's lanes must have stopped at the end."""
     topics = Topics.of(settings)
     producers = [await make_producer(settings) for _ in range(3)]
-    context = LaneContext(
-        settings, topics, "test", LaneLimits(settings, None), Consumers(), *producers,
-        on_step=lambda seconds: None, on_sent=lambda seconds: None, new_detector=detector_maker(settings),
-        profile_bytes=profile_allowance(settings),
-    )  # fmt: skip
-    found = {p: Lane(context, p) for p in partitions}
     try:
-        for lane in found.values():
-            lane.start()
-        yield found
+        yield LaneContext(
+            settings, topics, "test", LaneLimits(settings, None), Consumers(), *producers,
+            on_step=lambda seconds: None, on_sent=lambda seconds: None, new_detector=detector_maker(settings),
+            profile_bytes=profile_allowance(settings),
+        )  # fmt: skip
     finally:
-        await asyncio.gather(*(lane.stop() for lane in found.values()))
         for producer in producers:
             await abandon(producer)
+
+
+@asynccontextmanager
+async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> AsyncIterator[dict[int, Lane]]:
+    """Running lanes, dropped without flushing at the end."""
+    async with lane_context(settings) as context:
+        found = {p: Lane(context, p) for p in partitions}
+        try:
+            for lane in found.values():
+                lane.start()
+            yield found
+        finally:
+            await asyncio.gather(*(lane.stop() for lane in found.values()))
 
 
 async def live(lane: Lane) -> None:
