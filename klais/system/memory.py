@@ -6,8 +6,8 @@ import mmap
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-MAPPED_FROM = 4 << 20  # bytes: a lane's columns and its rows at a recovery; what a fetch returns is mostly smaller
-KEPT_AT_TOP = 16 << 20  # bytes of free heap that are kept for the next batch
+MAPPED_FROM = 4 << 20  # bytes; what a fetch returns is mostly smaller
+KEPT_AT_TOP = 2 << 20  # bytes of free heap for the next batch; blocks of MAPPED_FROM do not fit there
 
 
 def limit_heap() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows
 from klais.core.lane.checkpoint import Marker, read_marker
 from klais.core.lane.journal import LAST_STEP, MARKER_KEY
+from klais.core.lane.state import reserve_rows
 from klais.errors import JournalFormatError, OtherVersion
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
@@ -31,7 +32,7 @@ class _Newest:
 
     def __init__(self) -> None:
         self.place: dict[bytes, int] = {}
-        self.rows: Rows = np.zeros(LOAD_ROWS, ROW)
+        self.rows: Rows = reserve_rows(LOAD_ROWS)
         self.used = 0
 
     def put(self, latest: dict[bytes, bytes | None]) -> None:
@@ -44,7 +45,8 @@ class _Newest:
         place.update(zip(new, range(self.used, self.used + len(new)), strict=True))
         self.used += len(new)
         if self.used > len(self.rows):
-            self.rows.resize(self.used + self.used // 2, refcheck=False)
+            before, self.rows = self.rows, reserve_rows(self.used + self.used // 2)
+            self.rows.view(OPAQUE_ROW)[: len(before)] = before.view(OPAQUE_ROW)
         index = np.fromiter((place[key] for key in kept), np.int64, len(kept))
         self.rows.view(OPAQUE_ROW)[index] = np.frombuffer(b"".join(kept.values()), OPAQUE_ROW)
 

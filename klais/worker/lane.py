@@ -186,6 +186,8 @@ class Lane:
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=CANCEL_AGAIN_S)
             await asyncio.gather(self._task, return_exceptions=True)
+            # It keeps its CancelledError, whose traceback keeps every object of the session alive.
+            self._task = None
         await self._reader.stop()
         self.session = self.checkpointer = self.watch = None
 

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -90,11 +90,11 @@ class Edge:
         assert self._producer.flush(30) == 0
 
 
-async def until(condition, what: str, timeout_s: float = WAIT_S):
-    """Wait for the first truthy value of ``condition()``."""
+async def until(condition, what: str | Callable[[], str], timeout_s: float = WAIT_S):
+    """Wait for the first truthy value of ``condition()``; a ``what`` that shows state is called at the end."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what() if callable(what) else what}"
         await asyncio.sleep(0.02)
     return value
 

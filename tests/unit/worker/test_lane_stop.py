@@ -27,7 +27,7 @@ async def test_a_swallowed_cancellation_is_asked_for_again(monkeypatch) -> None:
                 swallowed += 1
         await asyncio.sleep(60)
 
-    lane._task = asyncio.create_task(stubborn())
+    lane._task = task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
     await asyncio.wait_for(lane.stop(), 5)
-    assert swallowed == 2 and lane._task.cancelled()
+    assert swallowed == 2 and task.cancelled()
