@@ -181,12 +181,12 @@ class Lane:
     async def stop(self) -> None:
         """Drop everything immediately, without flushing: the next owner continues from the journal."""
         self.closed = True
-        if self._task is not None:
-            while not self._task.done():
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=CANCEL_AGAIN_S)
-            await asyncio.gather(self._task, return_exceptions=True)
-            # It keeps its CancelledError, whose traceback keeps every object of the session alive.
+        if (task := self._task) is not None:
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+            await asyncio.gather(task, return_exceptions=True)
+            # A task keeps its CancelledError, whose traceback keeps every object of the session alive.
             self._task = None
         await self._reader.stop()
         self.session = self.checkpointer = self.watch = None
