@@ -29,6 +29,7 @@ with large_imports():
     from klais.kafka.clients import faust_broker
     from klais.kafka.topics import MAX_RECORD_BYTES, Topics
     from klais.system.address import http_host
+    from klais.system.memory import limit_heap
     from klais.system.private_files import named_folder, own_folder, restrict_umask
     from klais.telemetry.log import dict_config, setup
     from klais.worker.lanes import Lanes
@@ -43,6 +44,7 @@ METADATA_MAX_AGE_MS = 5_000
 
 def create_app(settings: Settings) -> faust.App:
     """Create the application of one worker. It connects to nothing before the worker runs."""
+    limit_heap()
     setup(settings, "worker")
     fault.arm(settings.fault_point)
     sys.setswitchinterval(SWITCH_INTERVAL_S)

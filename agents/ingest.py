@@ -6,9 +6,10 @@
        |     LoopConsumer          agents/faust_ext/transport.py   one consumer for all partitions, in the worker's loop
        |     CoalescingFetcher     klais/kafka/coalescing_fetcher.py   waits for all partitions of a burst
        v
-    ingest                         agents/ingest.py                this agent finds the lane of the partition
+    ingest                         agents/ingest.py                this agent
        v
-    Intake.put                     klais/worker/intake.py          bounded: never waits for a lane that is not live
+    Lanes.put                      klais/worker/lanes.py           finds the lane of the partition
+       |     Intake.put            klais/worker/intake.py          bounded: never waits for a lane that is not live
        v
     Lane.run                       klais/worker/lane.py            the main loop of a lane
        |     LaneSession.decide    klais/worker/session.py         with the limits in force
@@ -44,8 +45,6 @@ def declare(app: faust.App, raw: TopicT, lanes: Lanes) -> AgentT[Any]:
     async def ingest(stream: Any) -> None:
         """Hand each frame batch to the lane of its partition; the lane's checkpoint acknowledges it."""
         async for event in stream.noack().events():
-            # Without a lane the record is dropped: a lane that starts reads from the end of its journal on.
-            if lane := lanes.by_partition.get(event.message.partition):
-                await lane.intake.put(stream, event)  # never raises: an exception would acknowledge the record
+            await lanes.put(event.message.partition, stream, event)
 
     return ingest

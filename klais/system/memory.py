@@ -1,9 +1,33 @@
-"""Release memory that only the start of a process needed."""
+"""Keep the memory of a process at what it needs: limit the heap, and return what was freed."""
 
 import ctypes
 import gc
 import mmap
 from pathlib import Path
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+MAPPED_FROM = 4 << 20  # bytes; what a fetch returns is mostly smaller
+KEPT_AT_TOP = 2 << 20  # bytes of free heap for the next batch; blocks of MAPPED_FROM do not fit there
+
+
+def limit_heap() -> None:
+    """Map each large block by itself, so that its pages go back to the system when it is freed. Call it at the start.
+
+    By default glibc raises its limit for such blocks, up to 32 MB, with each large block that is freed. From then on
+    the columns of a lane and the buffers of its recovery come from the heap, where small blocks that live longer keep
+    their pages. A heap that was used once also has to be zeroed for a new column, which touches all of its pages.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_FROM)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_AT_TOP)
+
+
+def give_memory_back() -> None:
+    """Return the pages of freed blocks to the system; glibc keeps those between blocks in use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def release_startup_memory() -> None:
@@ -21,5 +45,4 @@ def release_startup_memory() -> None:
         if rights == "r-xp" and path and path[0].startswith("/"):  # not r--p: the loader wrote to some of those
             start, end = (int(part, 16) for part in span.split("-"))
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
+    give_memory_back()

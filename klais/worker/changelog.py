@@ -7,9 +7,11 @@ from functools import partial
 
 import numpy as np
 
+from klais.core.devices.index import find_rows, insert, remove
 from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows
 from klais.core.lane.checkpoint import Marker, read_marker
 from klais.core.lane.journal import LAST_STEP, MARKER_KEY
+from klais.core.lane.state import LaneState
 from klais.errors import JournalFormatError, OtherVersion
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
@@ -27,31 +29,40 @@ def marker_key(partition: int) -> bytes:
 
 
 class _Newest:
-    """The newest rows in one array, ROW [capacity], of which the first ``used`` are valid."""
+    """The newest rows, in a table like that of a lane.
+
+    A dict of keys would do, but its objects are as many as the devices. They share their memory with objects that live
+    longer, so that it stays with the process.
+    """
 
     def __init__(self) -> None:
-        self.place: dict[bytes, int] = {}
-        self.rows: Rows = np.zeros(LOAD_ROWS, ROW)
-        self.used = 0
+        self._table, self._removed = LaneState(), 0
 
     def put(self, latest: dict[bytes, bytes | None]) -> None:
         """Store the newest value of some devices; None = the device was removed."""
-        place = self.place
-        removed = [place.pop(key) for key, value in latest.items() if value is None and key in place]
-        self.rows["id_size"][removed] = 0
-        kept = {key: value for key, value in latest.items() if value is not None}
-        new = [key for key in kept if key not in place]
-        place.update(zip(new, range(self.used, self.used + len(new)), strict=True))
-        self.used += len(new)
-        if self.used > len(self.rows):
-            self.rows.resize(self.used + self.used // 2, refcheck=False)
-        index = np.fromiter((place[key] for key in kept), np.int64, len(kept))
-        self.rows.view(OPAQUE_ROW)[index] = np.frombuffer(b"".join(kept.values()), OPAQUE_ROW)
+        table = self._table
+        for row in (table.find(key) for key, value in latest.items() if value is None):
+            if row >= 0:
+                remove(table.slots, table.index_key, table.rows, row)
+                table.rows["id_size"][row] = 0
+                self._removed += 1
+        values = [value for value in latest.values() if value is not None]
+        if not values:
+            return
+        given = np.frombuffer(b"".join(values), OPAQUE_ROW)
+        ids, sizes = given.view(ROW)["id"].copy(), given.view(ROW)["id_size"].copy()
+        at, room = np.zeros(len(values), np.int32), (np.empty(len(values), np.uint64), np.empty(1))
+        table.make_room(len(values))
+        find_rows(table.slots, table.index_key, table.rows, ids, sizes, at, *room)
+        for new in np.flatnonzero(at < 0).tolist():
+            of_table = table.slots, table.index_key, table.rows, table.free, table.room
+            at[new] = insert(*of_table, ids[new, 0], ids[new, 1], sizes[new])
+        table.rows.view(OPAQUE_ROW)[at] = given
 
     def live(self) -> Rows:
         """Return the rows of all devices that were not removed."""
-        rows = self.rows[: self.used]
-        return rows if len(self.place) == self.used else rows.view(OPAQUE_ROW)[rows["id_size"] > 0].view(ROW)
+        rows = self._table.rows[: self._table.used]
+        return rows if not self._removed else rows.view(OPAQUE_ROW)[rows["id_size"] > 0].view(ROW)
 
 
 def _is_row(key: bytes, value: bytes) -> bool:

@@ -20,6 +20,7 @@ from klais import fault
 from klais.core.lane.state import TALLIES
 from klais.errors import EpochRenewal, LaneFailed, LaneFenced
 from klais.kafka.reader import PartitionReader
+from klais.system.memory import give_memory_back
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
 from klais.worker.checkpoint import Checkpointer
@@ -62,6 +63,7 @@ def tune_garbage_collector(lanes_ended: bool = True) -> None:
         gc.unfreeze()
     gc.collect()
     gc.freeze()
+    give_memory_back()
     gc.set_threshold(20_000, 20, 100)
 
 
@@ -179,11 +181,13 @@ class Lane:
     async def stop(self) -> None:
         """Drop everything immediately, without flushing: the next owner continues from the journal."""
         self.closed = True
-        if self._task is not None:
-            while not self._task.done():
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=CANCEL_AGAIN_S)
-            await asyncio.gather(self._task, return_exceptions=True)
+        if (task := self._task) is not None:
+            while not task.done():
+                task.cancel()
+                await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+            await asyncio.gather(task, return_exceptions=True)
+            # A task keeps its CancelledError, whose traceback keeps every object of the session alive.
+            self._task = None
         await self._reader.stop()
         self.session = self.checkpointer = self.watch = None
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
@@ -13,7 +14,7 @@ log = get("klais.worker.lanes")
 
 
 class Lanes:
-    """Partition -> lane; the ingest agent looks up ``by_partition``."""
+    """Partition -> lane; the ingest agent calls ``put``."""
 
     def __init__(self) -> None:
         self.by_partition: dict[int, Lane] = {}
@@ -25,6 +26,16 @@ class Lanes:
         if self.by_partition:
             self._had_s = time.monotonic()
         return time.monotonic() - self._had_s
+
+    async def put(self, partition: int, stream: Any, event: Any) -> None:
+        """Hand an event of the staging topic to the lane of its partition. Never raises: an exception would acknowledge
+        the record.
+
+        Without a lane the event is dropped: a lane that starts reads from the end of its journal on. The caller must
+        not hold the lane, which would keep its rows in memory until the next event.
+        """
+        if lane := self.by_partition.get(partition):
+            await lane.intake.put(stream, event)
 
     async def start(self, context: LaneContext, partitions: Iterable[int]) -> None:
         """Drop the present lanes and start one for each partition."""

@@ -4,7 +4,6 @@ Nothing here decides about frames. :mod:`klais.worker.replay` brings the state u
 """
 
 import asyncio
-import ctypes
 import secrets
 import time
 from dataclasses import dataclass
@@ -77,7 +76,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
-        trim_heap()
+        give_memory_back()
     if marker is not None and marker.partitions != topics.partitions:
         raise TopicMismatch(
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
@@ -241,16 +240,6 @@ async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -
     await _write_owner(senders.changelog, OWNER_KEY + b"-%d" % partition, context.worker_id)
     await _write_owner(senders.profiles, OWNER_KEY + b"-%d" % partition, context.worker_id)
     return senders
-
-
-def trim_heap() -> None:
-    """Return freed heap pages to the system (glibc keeps pages between live objects).
-
-    This frees 300 MB at a million devices.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 async def _write_owner(sender: FencedSender, key: bytes | None, worker_id: str, lineage: int = 0) -> None:

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -90,34 +90,42 @@ class Edge:
         assert self._producer.flush(30) == 0
 
 
-async def until(condition, what: str, timeout_s: float = WAIT_S):
-    """Wait for the first truthy value of ``condition()``."""
+async def until(condition, what: str | Callable[[], str], timeout_s: float = WAIT_S):
+    """Wait for the first truthy value of ``condition()``; a ``what`` that shows state is called at the end."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what() if callable(what) else what}"
         await asyncio.sleep(0.02)
     return value
 
 
 @asynccontextmanager
-async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> AsyncIterator[dict[int, Lane]]:
-    """Running lanes, dropped without flushing at the end."""
+async def lane_context(settings: Settings) -> AsyncIterator[LaneContext]:
+    """What the lanes of one worker share, with three producers; a test's lanes must have stopped at the end."""
     topics = Topics.of(settings)
     producers = [await make_producer(settings) for _ in range(3)]
-    context = LaneContext(
-        settings, topics, "test", LaneLimits(settings, None), Consumers(), *producers,
-        on_step=lambda seconds: None, on_sent=lambda seconds: None, new_detector=detector_maker(settings),
-        profile_bytes=profile_allowance(settings),
-    )  # fmt: skip
-    found = {p: Lane(context, p) for p in partitions}
     try:
-        for lane in found.values():
-            lane.start()
-        yield found
+        yield LaneContext(
+            settings, topics, "test", LaneLimits(settings, None), Consumers(), *producers,
+            on_step=lambda seconds: None, on_sent=lambda seconds: None, new_detector=detector_maker(settings),
+            profile_bytes=profile_allowance(settings),
+        )  # fmt: skip
     finally:
-        await asyncio.gather(*(lane.stop() for lane in found.values()))
         for producer in producers:
             await abandon(producer)
+
+
+@asynccontextmanager
+async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> AsyncIterator[dict[int, Lane]]:
+    """Running lanes, dropped without flushing at the end."""
+    async with lane_context(settings) as context:
+        found = {p: Lane(context, p) for p in partitions}
+        try:
+            for lane in found.values():
+                lane.start()
+            yield found
+        finally:
+            await asyncio.gather(*(lane.stop() for lane in found.values()))
 
 
 async def live(lane: Lane) -> None:

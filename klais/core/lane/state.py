@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.detector import Detector
+from klais.core.anomaly.detector import Detector, reserve
 from klais.core.dam.admit import DAM_STATE, DEPTH, NEW_DEVICES, TOKENS
 from klais.core.devices.forget import forget_rows
 from klais.core.devices.index import FREE, USED, build_index, find, find_rows
@@ -20,6 +20,7 @@ from klais.core.lane.queue import FrameQueue
 from klais.core.wire.constants import VERDICTS
 from klais.errors import JournalFormatError
 
+_INT32, _UINT64 = np.dtype(np.int32), np.dtype(np.uint64)
 _SMALL_BYTES = 4 << 20
 _MAP_NORESERVE = 0x4000  # linux/mman.h; missing in Python 3.11
 
@@ -112,10 +113,13 @@ class LaneState:
         self._index(capacity)
 
     def _hold(self, rows: Rows) -> None:
-        """Use these rows, with lists of dirty and of free ones of the same length."""
+        """Use these rows, with lists of dirty and of free ones of the same length.
+
+        They are not from the heap: there they could get pages that were used before, which have to be zeroed.
+        """
         self.rows = rows
-        self.dirty: npt.NDArray[np.int32] = np.zeros(len(rows), np.int32)
-        self.free: npt.NDArray[np.int32] = np.zeros(len(rows), np.int32)
+        self.dirty: npt.NDArray[np.int32] = reserve(len(rows), _INT32).view(np.int32)
+        self.free: npt.NDArray[np.int32] = reserve(len(rows), _INT32).view(np.int32)
 
     @property
     def used(self) -> int:
@@ -129,7 +133,7 @@ class LaneState:
 
     def _index(self, devices: int) -> None:
         """A new index with room for ``devices``, which then is at most half full."""
-        self.slots: npt.NDArray[np.uint64] = np.zeros(1 << (2 * devices - 1).bit_length(), np.uint64)
+        self.slots: npt.NDArray[np.uint64] = reserve(1 << (2 * devices - 1).bit_length(), _UINT64).view(np.uint64)
         if not build_index(self.slots, self.index_key, self.rows, self.used):
             raise JournalFormatError("a device has two rows in the table: the changelog is damaged")
 

@@ -1,8 +1,10 @@
 """A lane is dropped even where something below it swallows the cancellation, as a Kafka client does that is
-connecting.
+connecting. Nothing of its session stays, also where something still refers to the lane.
 """
 
 import asyncio
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +14,15 @@ from klais.worker import lane as lanes
 from klais.worker.lane import Lane
 
 
-async def test_a_swallowed_cancellation_is_asked_for_again(monkeypatch) -> None:
-    monkeypatch.setattr(lanes, "CANCEL_AGAIN_S", 0.01)
+def some_lane() -> Lane:
     settings = Settings()
     context: Any = SimpleNamespace(settings=settings, topics=Topics.of(settings), consumer=None)
-    lane, swallowed = Lane(context, 0), 0
+    return Lane(context, 0)
+
+
+async def test_a_swallowed_cancellation_is_asked_for_again(monkeypatch) -> None:
+    monkeypatch.setattr(lanes, "CANCEL_AGAIN_S", 0.01)
+    lane, swallowed = some_lane(), 0
 
     async def stubborn() -> None:
         nonlocal swallowed
@@ -27,7 +33,26 @@ async def test_a_swallowed_cancellation_is_asked_for_again(monkeypatch) -> None:
                 swallowed += 1
         await asyncio.sleep(60)
 
-    lane._task = asyncio.create_task(stubborn())
+    lane._task = task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
     await asyncio.wait_for(lane.stop(), 5)
-    assert swallowed == 2 and lane._task.cancelled()
+    assert swallowed == 2 and task.cancelled()
+
+
+async def test_a_lane_that_has_stopped_keeps_nothing_of_its_session() -> None:
+    class Rows: ...
+
+    lane, seen = some_lane(), []
+
+    async def run() -> None:
+        rows = Rows()
+        seen.append(weakref.ref(rows))
+        await asyncio.sleep(60)
+
+    lane._task = asyncio.create_task(run())
+    await asyncio.sleep(0)
+    assert seen[0]() is not None
+    await lane.stop()
+    await asyncio.sleep(0)  # the loop drops what it ran last
+    gc.collect()
+    assert seen[0]() is None
