@@ -19,7 +19,7 @@ from tests.support.process import PATIENCE
 REPO = Path(__file__).parents[2]
 SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}  # of Debian, by their Python
 SUITE = SUITES.get(sys.version_info[:2])
-PACKAGES = "python3,systemd,man-db"
+PACKAGES = "python3,systemd,procps,man-db"  # what it depends on, and man
 
 if os.environ.get("KLAIS_TEST_WHEEL") == "1":  # minutes of pip, xz and mmdebstrap: `make release-test`
 
