@@ -329,8 +329,8 @@ def reported_blocks(
     dropped: npt.NDArray[np.uint64],
     controlled: set[bytes],
 ) -> tuple[int, tuple[LocalBlock, ...], dict[str, int]]:
-    """The number of blocks in a filter; ``MAX_LOCAL_BLOCKS`` of devices that are not ``controlled``, by id; and as many of
-    those that are, with the most dropped packets."""
+    """The number of blocks in a filter; ``MAX_LOCAL_BLOCKS`` of devices that are not ``controlled``, by id; and as
+    many of those that are, with the most dropped packets."""
     ours = np.isin(ids, np.array(list(controlled), ids.dtype))
     here, there = np.flatnonzero(~ours), np.flatnonzero(ours & (dropped > 0))
     here = here[np.argsort(ids[here])][:MAX_LOCAL_BLOCKS]
