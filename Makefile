@@ -19,8 +19,8 @@ BOUNDS_EXAMPLES := 0.5
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots wheel sbom soak bench \
-	bench-outage results paper lint clean
+.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots wheel deb sbom soak \
+	bench bench-outage results paper lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ screenshots: setup-tests ## the pictures of the live page in docs/images, from r
 
 wheel: .venv/klais-setup.stamp ## a wheel with compiled kernels in dist (ARGS="--level x86-64-v2 --level x86-64-v3")
 	@$(PY) -m deploy.wheel $(ARGS)
+
+deb: .venv/klais-setup.stamp ## a Debian package with wheel, units and man pages in dist (docs/operations.md)
+	@$(PY) -m deploy.deb $(ARGS)
 
 sbom: .venv/klais-setup.stamp ## the bill of materials of the image, CycloneDX, to build/sbom.json
 	@mkdir -p build && $(PY) -m deploy.sbom > build/sbom.json && echo "build/sbom.json"

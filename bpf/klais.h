@@ -14,7 +14,7 @@
 #endif
 
 /* Version of all layouts below. Raise it when a value changes its meaning but not its size. */
-#define KLAIS_VERSION 5
+#define KLAIS_VERSION 6
 
 /* The verdict on a packet. A verdict with KLAIS_WOULD passed only because its rule is in monitor mode. */
 enum klais_verdict {
@@ -245,6 +245,7 @@ struct klais_rule {
 	__u64 block_until_ns;
 	__u64 allow_until_ns;
 	struct klais_limit limit;
+	__u64 dropped; /* packets that the block dropped, since it began */
 };
 
 struct klais_count {
@@ -288,7 +289,7 @@ _Static_assert(sizeof(struct klais_bucket) == 16, "klais_bucket");
 _Static_assert(sizeof(struct klais_set) == 64, "a set is one cache line");
 _Static_assert(sizeof(struct klais_owners) == 64, "owners are one cache line");
 _Static_assert(sizeof(struct klais_spread) == 72, "klais_spread");
-_Static_assert(sizeof(struct klais_rule) == 40, "klais_rule");
+_Static_assert(sizeof(struct klais_rule) == 48, "klais_rule");
 _Static_assert(sizeof(struct klais_count) == 16, "klais_count");
 _Static_assert(sizeof(struct klais_ports) == 8192, "klais_ports");
 _Static_assert(sizeof(struct klais_marks) == 32768, "klais_marks");

@@ -131,14 +131,16 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 	const struct klais_limits *limits = limits_in_force(config, now_ns);
 	const struct klais_limit *limit = &limits->device;
 	struct klais_device device = {id, klais_key(KLAIS_VALUE(spread), id)};
-	const struct klais_rule *rule = klais_is_marked(KLAIS_VALUE(marks), device.key) ? klais_lookup(rules, &id) : 0;
+	struct klais_rule *rule = klais_is_marked(KLAIS_VALUE(marks), device.key) ? klais_lookup(rules, &id) : 0;
 	klais_found found = KLAIS_PASS;
 
 	if (rule) {
 		if (now_ns < rule->allow_until_ns)
 			return 0;
-		if (now_ns < rule->block_until_ns && drops(judgement, KLAIS_BLOCKED, KLAIS_MONITOR_BLOCK))
+		if (now_ns < rule->block_until_ns && drops(judgement, KLAIS_BLOCKED, KLAIS_MONITOR_BLOCK)) {
+			__sync_fetch_and_add(&rule->dropped, 1); /* CPUs share the rule; only blocked packets pay for it */
 			return 1;
+		}
 		if (rule->limit.cap_units)
 			limit = &rule->limit;
 	}

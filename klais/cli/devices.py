@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from klais.cli import control
+from klais.cli.blocked import blocked
 from klais.cli.control import DEVICE_ID, scope_of_device, write_override
 from klais.cli.groups import SuggestingGroup
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import URL, WorkerViews
+from klais.core.wire.constants import is_device_id
 from klais.errors import WorkerUnavailable
 from klais.system.durations import DURATION
 from klais.text import quote
@@ -33,12 +35,12 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def devices() -> None:
     """Show devices, and block, limit or forget single ones.
 
-    `list`, `show` and `why` query a worker, which queries the others. `block`, `unblock`, `limit` and `forget` write to
-    klais_control, and every worker and edge follows within a second.
+    `list`, `blocked`, `show` and `why` query a worker, which queries the others. `block`, `unblock`, `limit` and
+    `forget` write to klais_control, and every worker and edge follows within a second.
 
     \b
     Examples:
-      klais devices list --state blocked
+      klais devices blocked
       klais devices why dev-7
       klais devices block dev-7 --for 1h --reason "floods"
       klais devices limit dev-8 --rate 5 --burst 20
@@ -70,6 +72,9 @@ def list_(
       klais devices list -n 0 -o csv > devices.csv
       klais devices list -n 0 -o jsonl | jq -r 'select(.score > 5).device_id'
     """
+    if match is not None and not is_device_id(match.encode()):
+        text = "part of a device_id has 1 to 16 bytes in UTF-8 and no NUL"
+        raise click.UsageError(f"--match: {text}: {match!r} does not")
     params: dict[str, str | int | None] = {
         "sort": sort,
         "order": None if ascending is None else "asc" if ascending else "desc",
@@ -95,7 +100,9 @@ def list_(
     if form == "json":
         say_json(whole)
     elif form == "table":
-        say(f"{listed:,} of {whole.get('total', 0):,} devices", err=True)
+        filtered = any((state, match, dropped, silent_s is not None))
+        none = "no device matches all of these options" if filtered else "no device has sent a valid frame yet"
+        say(f"{listed:,} of {whole.get('total', 0):,} devices" if listed or after else none, err=True)
     if missing:
         names = ", ".join(sorted(missing))
         raise WorkerUnavailable(f"the list lacks the devices of workers that do not respond: {names}; try again")
@@ -154,6 +161,7 @@ def _pairs(values: dict[str, Any], without: str) -> str:
     return " ".join(f"{key}={quote(value)}" for key, value in values.items() if key != without)
 
 
+devices.add_command(blocked)
 devices.add_command(control.block)
 devices.add_command(control.unblock)
 devices.add_command(control.device, "limit")

@@ -40,7 +40,9 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
         except UnicodeEncodeError as error:
             if error.reason != "surrogates not allowed":
                 raise
-            say_text(f"klais: text must be UTF-8: {error.object!r:.80}", err=True)
+            shown = os.fsencode(error.object)[:80] if isinstance(error.object, str) else error.object
+            text = f"{shown!r} is not UTF-8 text, and device ids and all other text must be UTF-8"
+            say_text(f"klais: {text}", err=True)
             raise SystemExit(EXIT_CONFIG) from None
         except PermissionError as error:
             if error.filename is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from klais.system.durations import DURATION
+from klais.system.durations import SOME_DURATION
 
 MAX_PER_S = 1e9
 
@@ -26,5 +26,5 @@ FRAMES_PER_S = Finite(0, MAX_PER_S, min_open=True)
 SEED = click.IntRange(0, 2**63 - 1)
 PARTITION = click.IntRange(0, 1023)
 ENDS = click.option(
-    "--for", "for_s", type=DURATION, default=None, help="Expires after this time: 30s, 10m, 2h.  [default: never]"
+    "--for", "for_s", type=SOME_DURATION, default=None, help="Expires after this time: 30s, 10m, 2h.  [default: never]"
 )

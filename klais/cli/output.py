@@ -82,7 +82,9 @@ class TableWriter:
         batch = list(rows)
         cells = [[text_of(row.get(column.key)) for column in self._columns] for row in batch]
         titles = [column.title for column in self._columns]
-        right = [all(isinstance(row.get(c.key), int | float | None) for row in batch) for c in self._columns]
+        titled = {column.key: column.title for column in self._columns}
+        shown = batch or [titled]
+        right = [all(isinstance(row.get(c.key), int | float | None) for row in shown) for c in self._columns]
         if self._widths is None:
             self._widths = [
                 max(column.width, *(len(line[k]) for line in [titles, *cells]))

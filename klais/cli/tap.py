@@ -14,7 +14,15 @@ from klais.cli.views import URL, WorkerViews, complete_device_id
 from klais.errors import WorkerUnavailable
 from klais.system.durations import DURATION
 from klais.system.moments import clock_of
-from klais.telemetry.tap_choices import EDGE_REASONS, EDGE_VERDICTS, LANE_REASONS, LANE_VERDICTS, MAX_SAMPLE
+from klais.telemetry.tap_choices import (
+    EDGE_REASONS,
+    EDGE_VERDICTS,
+    LANE_REASONS,
+    LANE_VERDICTS,
+    MAX_SAMPLE,
+    contradiction,
+)  # fmt: skip
+from klais.text import escape
 
 _ALL_REASONS = tuple(dict.fromkeys(LANE_REASONS + EDGE_REASONS))
 KEYS = ("time", "ts", "partition", "device_id", "seq", "verdict", "reason", "flagged", "bytes", "edge", "source",
@@ -119,6 +127,9 @@ def _check(stage: str, wanted: dict[str, str | None]) -> None:
         given = wanted.get(name)
         if given is not None and given not in words:
             raise click.UsageError(f"--stage {stage} has no {name} {given}; there are {', '.join(words)}")
+    names = ("verdict", "reason", "device_id", "prefix")
+    if text := contradiction(*(wanted.get(name) or "" for name in names)):
+        raise click.UsageError(escape(text))
 
 
 def _servers(stage: str, url: str | None) -> list[WorkerViews]:

@@ -33,8 +33,22 @@ _LONG_TEXT = re.compile("\"\"\"|'''")
 
 
 def find() -> Path | None:
-    """The default file: ``./klais.toml``, else ``/etc/klais/klais.toml``."""
-    return next((path for path in SEARCHED if os.path.lexists(path)), None)
+    """The default file: ``./klais.toml``, else ``/etc/klais/klais.toml``.
+
+    One in a folder that this user cannot search counts as found, so that reading it fails: without it the settings
+    would silently be other ones than those of the service.
+    """
+    return next((path for path in SEARCHED if _may_be_there(path)), None)
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], str]:

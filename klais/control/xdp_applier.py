@@ -27,10 +27,13 @@ POLL_S = 0.1
 OPEN_S = 5.0  # between two checks for pinned maps
 COUNTS_S = 1.0  # between two reads of the filter's counters
 BLOCKS_S = 5.0  # between two reads of its blocks
-MAX_LOCAL_BLOCKS = 20  # reported blocks of a host's own: the record goes to Kafka once a second
+# Reported blocks of a host's own, and as many of klais_control: the record goes to Kafka once a second.
+MAX_LOCAL_BLOCKS = 20
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
 HEARTBEATS_PER_TIMEOUT = 4  # heartbeats within the time after which the filter considers them stale
+
+LocalBlock = tuple[str, float | None, int]
 
 
 class Maps(Protocol):
@@ -63,8 +66,8 @@ class Maps(Protocol):
     def set_points_age(self) -> tuple[float | None, bool]:
         """Seconds since the set-points were confirmed (None = never), and whether they are in force."""
 
-    def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]:
-        """Ids of all blocked devices, and seconds until each block ends."""
+    def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], npt.NDArray[np.uint64]]:
+        """Ids of all blocked devices, seconds until each block ends, and the packets that it dropped."""
 
     def close(self) -> None:
         """Close the maps."""
@@ -99,9 +102,11 @@ class FilterFigures:
         Source of the limits in force: ``controller``, ``operator``, or ``load`` (those given at load).
     blocked : int
         Devices that the filter blocks.
-    local_blocks : tuple of (str, float or None)
-        Some of those that ``klais_control`` does not block: ``klais xdp block`` was run on this host. Device id, and
-        seconds until the end of the block, None = until it is removed.
+    local_blocks : tuple of (str, float or None, int)
+        Some of those that ``klais_control`` does not block: ``klais xdp block`` was run on this host. Device id,
+        seconds until the end of the block (None = until it is removed), and the packets that it dropped.
+    block_drops : mapping of str to int
+        The devices blocked by ``klais_control`` with the most dropped packets: device id -> packets.
     """
 
     packets: Mapping[str, int] = field(default_factory=dict)
@@ -110,7 +115,8 @@ class FilterFigures:
     set_points_age_s: float | None = None
     limits_by: str = ""
     blocked: int = 0
-    local_blocks: tuple[tuple[str, float | None], ...] = ()
+    local_blocks: tuple[LocalBlock, ...] = ()
+    block_drops: Mapping[str, int] = field(default_factory=dict)
 
     def gauges(self) -> dict[str, Any]:
         """The gauge ``xdp`` of ``klais_stats``; empty without a filter."""
@@ -118,7 +124,10 @@ class FilterFigures:
             return {}
         found: dict[str, Any] = {"packets": dict(self.packets), "limits_by": self.limits_by, "blocked": self.blocked}
         if self.local_blocks:
-            found["local_blocks"] = [{"device_id": name, "left_s": left_s} for name, left_s in self.local_blocks]
+            names = ("device_id", "left_s", "dropped")
+            found["local_blocks"] = [dict(zip(names, block, strict=True)) for block in self.local_blocks]
+        if self.block_drops:
+            found["block_drops"] = dict(self.block_drops)
         if self.rates is not None:
             found["rates"] = {verdict: round(per_s, 1) for verdict, per_s in self.rates.items() if per_s}
         if self.set_points_age_s is not None:
@@ -188,7 +197,7 @@ class Applier:
         self._maps: Maps | None = None
         self._done = _Applied()
         self._next_open_s = self._next_beat_s = self._next_counts_s = self._next_blocks_s = 0.0
-        self._blocks: tuple[int, tuple[tuple[str, float | None], ...]] = (0, ())
+        self._blocks: tuple[int, tuple[LocalBlock, ...], dict[str, int]] = (0, (), {})
         self._reported = False
         self.available, self.applied = False, 0
         self.figures = FilterFigures()
@@ -254,7 +263,7 @@ class Applier:
     def _read(self, maps: Maps, now_s: float) -> FilterFigures:
         if now_s >= self._next_blocks_s:
             self._next_blocks_s = now_s + BLOCKS_S
-            self._blocks = local_blocks(*maps.block_rows(), self._done.blocked)
+            self._blocks = reported_blocks(*maps.block_rows(), self._done.blocked)
         counts = maps.counts()
         packets = {name: at[0] for name, at in counts.items()}
         age_s, in_force = maps.set_points_age()
@@ -318,13 +327,25 @@ class Applier:
         return int(bool(lifted or new))
 
 
-def local_blocks(
-    ids: npt.NDArray[np.bytes_], left_s: npt.NDArray[np.float64], controlled: set[bytes]
-) -> tuple[int, tuple[tuple[str, float | None], ...]]:
-    """The number of blocks in a filter, and ``MAX_LOCAL_BLOCKS`` of those that are not ``controlled``, by id."""
-    here = np.flatnonzero(~np.isin(ids, np.array(list(controlled), ids.dtype)))
+def reported_blocks(
+    ids: npt.NDArray[np.bytes_],
+    left_s: npt.NDArray[np.float64],
+    dropped: npt.NDArray[np.uint64],
+    controlled: set[bytes],
+) -> tuple[int, tuple[LocalBlock, ...], dict[str, int]]:
+    """The number of blocks in a filter; ``MAX_LOCAL_BLOCKS`` of devices that are not ``controlled``, by id; and as
+    many of those that are, with the most dropped packets."""
+    ours = np.isin(ids, np.array(list(controlled), ids.dtype))
+    here, there = np.flatnonzero(~ours), np.flatnonzero(ours & (dropped > 0))
     here = here[np.argsort(ids[here])][:MAX_LOCAL_BLOCKS]
-    shown = zip(ids[here].tolist(), left_s[here].tolist(), strict=True)
-    return len(ids), tuple(
-        (name.decode(errors="backslashreplace"), None if left == np.inf else round(left, 1)) for name, left in shown
+    there = there[np.argsort(dropped[there])[::-1]][:MAX_LOCAL_BLOCKS]
+    shown = zip(ids[here].tolist(), left_s[here].tolist(), dropped[here].tolist(), strict=True)
+    return (
+        len(ids),
+        tuple((_shown(name), None if left == np.inf else round(left, 1), count) for name, left, count in shown),
+        dict(zip(map(_shown, ids[there].tolist()), dropped[there].tolist(), strict=True)),
     )
+
+
+def _shown(device_id: bytes) -> str:
+    return device_id.decode(errors="backslashreplace")

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 from aiohttp import web
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from klais.core.wire.constants import ID_RULE, is_device_id
 from klais.http.errors import HttpError
@@ -16,7 +16,7 @@ from klais.http.session import COOKIE
 from klais.http.stream import Hub
 from klais.telemetry.log import get
 from klais.telemetry.sample import MAX_TAPS, OpenTaps, Selection
-from klais.telemetry.tap_choices import MAX_SAMPLE
+from klais.telemetry.tap_choices import MAX_SAMPLE, contradiction
 
 log = get("klais.http.tap")
 
@@ -52,6 +52,13 @@ class TapQuery(Query):
     sample: Whole = Field(default=20, ge=1, le=MAX_SAMPLE, description="At most so many frames a second.")
     verdict: str | None = None
     reason: str | None = None
+
+    @model_validator(mode="after")
+    def _some_frame_matches(self) -> "TapQuery":
+        given = self.verdict or "", self.reason or "", self.device_id or "", self.prefix or ""
+        if text := contradiction(*given):
+            raise ValueError(text)
+        return self
 
     def selected(self) -> Selection:
         """The parameters as the tap's selection."""

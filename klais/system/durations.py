@@ -59,18 +59,25 @@ def format_duration(seconds: float) -> str:
 
 
 class Duration(click.ParamType):
-    """A click option type that returns seconds."""
+    """A click option type that returns seconds; ``some``: at least a millisecond."""
 
     name = "duration"
+
+    def __init__(self, some: bool = False) -> None:
+        self._some = some
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds, or a usage error that shows the notation."""
         if isinstance(value, int | float):
             return float(value)
         try:
-            return parse_duration(value)
+            seconds = parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if self._some and seconds < 0.001:
+            self.fail(f"{value!r} ends at once: give from 1ms to 366d", param, ctx)
+        return seconds
 
 
 DURATION = Duration()
+SOME_DURATION = Duration(some=True)

@@ -61,6 +61,20 @@ def clock_of(ms: int) -> str:
         return str(ms)
 
 
+def iso_of(ms: int) -> str:
+    """ISO 8601 in UTC with milliseconds, as pages show times; the number itself if it is not a valid time.
+
+    Examples
+    --------
+    >>> iso_of(1_500)
+    '1970-01-01T00:00:01.500Z'
+    """
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:23] + "Z"
+    except (ValueError, OverflowError, OSError):
+        return str(ms)
+
+
 class _MomentType(click.ParamType):
     """A click option type that returns a :class:`Moment`."""
 

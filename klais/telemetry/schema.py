@@ -48,6 +48,7 @@ class LocalBlock(BaseModel):
     model_config = ConfigDict(extra="allow")
     device_id: str
     left_s: float | None = _of("until it ends, s; null: until it is removed")
+    dropped: int | None = _of("packets that it dropped since it began")
 
 
 class Filter(BaseModel):
@@ -62,6 +63,9 @@ class Filter(BaseModel):
     limits_by: str | None = _of("source of its limits: load (those given at load), controller or operator")
     blocked: int | None = _of("devices that it blocks")
     local_blocks: list[LocalBlock] | None = _of("some of those that klais_control does not block; absent if none")
+    block_drops: dict[str, int] | None = _of(
+        "packets dropped since the block began, by device; of those that klais_control blocks, the 20 with the most"
+    )
 
 
 class Restoring(BaseModel):

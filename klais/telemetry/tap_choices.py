@@ -20,3 +20,20 @@ EDGE_REASONS = tuple(
         *(Reason.UNSIGNED, Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.GLOBAL_RATE),
     )
 )
+
+
+def contradiction(verdict: str, reason: str, device_id: str, prefix: str) -> str:
+    """Why no frame can match these selections together ("" = any); empty if some can.
+
+    Examples
+    --------
+    >>> contradiction("passed", "duplicate", "", "")
+    'a frame with verdict passed has no reason: give reason with another verdict, or without one'
+    >>> contradiction("", "", "dev-1", "meter-")
+    'device dev-1 does not begin with meter-: give one of the two'
+    """
+    if reason and verdict in ("passed", "queued", "released"):
+        return f"a frame with verdict {verdict} has no reason: give reason with another verdict, or without one"
+    if device_id and not device_id.startswith(prefix):
+        return f"device {device_id} does not begin with {prefix}: give one of the two"
+    return ""

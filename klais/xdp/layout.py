@@ -7,7 +7,7 @@ import numpy as np
 
 from klais.core.wire.constants import ID_SIZE
 
-VERSION = 5
+VERSION = 6
 SLOTS = 4
 WAYS = 2
 PLACES = 2
@@ -163,7 +163,7 @@ SET = np.dtype([("ways", WAY, (WAYS,)), ("passed", "<u4", (WAYS,)), ("prefetch",
 OWNER = np.dtype([("id", "u1", (16,)), ("dropped", "<u8")])
 OWNERS = np.dtype([("ways", OWNER, (WAYS,)), ("prefetch", "<u8"), ("spare", "<u8")])
 SPREAD = np.dtype([("multipliers", "<u8", (PLACES, 4)), ("shift", "<u8")])
-RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT)])
+RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT), ("dropped", "<u8")])
 COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 PORTS = np.dtype([("bits", "<u8", (1024,))])
 MARKS = np.dtype([("bits", "<u8", (MARK_WORDS,))])

@@ -240,8 +240,9 @@ class XdpMaps:
         """Devices that are blocked now."""
         return [rule for rule in self.rules() if rule.blocked_for_s is not None]
 
-    def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]:
-        """The same as columns: ids (S16 [n]), and seconds until each block ends (inf = until it is removed)."""
+    def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], npt.NDArray[np.uint64]]:
+        """The same as columns: ids (S16 [n]), seconds until each block ends (inf = until it is removed), and the
+        packets that it dropped."""
         return self._rules.blocks()
 
     def allowed(self) -> list[Rule]:

@@ -28,13 +28,18 @@ class RulesFull(KlaisError):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The rule in force for one device now. ``None`` = nothing; ``inf`` seconds = until it is removed."""
+    """The rule in force for one device now. ``None`` = nothing; ``inf`` seconds = until it is removed.
+
+    ``dropped`` counts the packets that its block dropped since it began; 0 without a block. It can miss those of the
+    microseconds in which the rule is rewritten: a renewed block, a new limit.
+    """
 
     device_id: str
     blocked_for_s: float | None
     allowed_for_s: float | None
     rate_per_s: float | None
     burst: float | None
+    dropped: int = 0
 
 
 class Rules:
@@ -74,6 +79,8 @@ class Rules:
         with self._lock():
             rule = np.zeros((), RULE)
             there = bpf.lookup(self._fd, ids, rule) and bool(in_force(rule, now_ns))
+            if rule["block_until_ns"] <= now_ns:
+                rule["dropped"] = 0  # of a block that ended: the next one counts from 0
             for name, value in parts.items():
                 rule[name] = value
             if in_force(rule, now_ns):
@@ -109,14 +116,16 @@ class Rules:
         rows = (_public(raw_id, rule, now_ns) for raw_id, rule in self._rows(now_ns))
         return sorted(rows, key=lambda rule: rule.device_id)
 
-    def blocks(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64]]:
-        """Blocked devices as columns: ids (S16 [n]), and seconds until each block ends (inf = until it is removed)."""
-        now_ns, ids, left_s = time.monotonic_ns(), [np.zeros(0, "S16")], [np.zeros(0)]
+    def blocks(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], npt.NDArray[np.uint64]]:
+        """Blocked devices as columns: ids (S16 [n]), seconds until each block ends (inf = until it is removed), and
+        the packets that it dropped."""
+        now_ns, ids, left_s, dropped = time.monotonic_ns(), [np.zeros(0, "S16")], [np.zeros(0)], [np.zeros(0, "u8")]
         for keys, values in bpf.batches(self._fd, _ID, RULE, 4096):
             until, kept = values["block_until_ns"], values["block_until_ns"] > now_ns
             ids.append(keys[kept].view("S16").ravel())
             left_s.append(np.where(until == FOREVER, np.inf, (until - np.uint64(now_ns)) / 1e9)[kept])
-        return np.concatenate(ids), np.concatenate(left_s)
+            dropped.append(values["dropped"][kept])
+        return np.concatenate(ids), np.concatenate(left_s), np.concatenate(dropped)
 
     def _rows(self, now_ns: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
         for ids, values in bpf.batches(self._fd, _ID, RULE, 4096):
@@ -190,6 +199,7 @@ def _public(raw_id: npt.NDArray[np.uint8], rule: npt.NDArray[np.void], now_ns: i
         return math.inf if at_ns == FOREVER else (at_ns - now_ns) / 1e9
 
     limited = bool(rule["limit"]["cap_units"])
+    blocked = int(rule["block_until_ns"]) > now_ns
     rate, burst = from_units(rule["limit"], DEVICE_COST)
     return Rule(
         device_id=readable(raw_id.tobytes()),
@@ -197,4 +207,5 @@ def _public(raw_id: npt.NDArray[np.uint8], rule: npt.NDArray[np.void], now_ns: i
         allowed_for_s=left_s(int(rule["allow_until_ns"])),
         rate_per_s=rate if limited else None,
         burst=burst if limited else None,
+        dropped=int(rule["dropped"]) if blocked else 0,
     )

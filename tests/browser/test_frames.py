@@ -127,8 +127,9 @@ def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, rec
         scopes = [{"scope": "device/dev-1"} | block, {"scope": "device/dev-3", "unblock": True} | block]
         scopes.append({"scope": "device/dev-2", "block": True, "until_ms": 1})
         event["control"]["overrides"] = [*scopes, {"scope": "device/slow", "rate": 2.0, "author": "ben"}]
-        local = [{"device_id": HOSTILE_ID, "left_s": 120.0}]
-        event["edges"][0]["gauges"]["xdp"] |= {"blocked": 2, "local_blocks": local}
+        local = [{"device_id": HOSTILE_ID, "left_s": 120.0, "dropped": 5678}]
+        drops = {"block_drops": {"dev-1": 1234}}
+        event["edges"][0]["gauges"]["xdp"] |= {"blocked": 2, "local_blocks": local} | drops
         event["edges"][0]["gauges"]["xdp"]["packets"] |= {"blocked": 77, "would_blocked": 8}
         shown.page.evaluate("location.hash = '/edges'")
         shown.page.evaluate("event => import('/ui/store.js').then(({store}) => store.receive(event))", event)
@@ -136,6 +137,7 @@ def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, rec
         table.locator("tr", has_text="dev-1").get_by_text("4,321", exact=True).wait_for()
         both = [row.inner_text() for row in table.locator("tbody tr").all()]
         assert len(both) == 2 and "workers and 1 kernel filter" in both[0] and "ada" in both[0]
+        assert "1,234" in both[0] and "5,678" in both[1]
         assert HOSTILE_ID in both[1] and "only the kernel filter of vm" in both[1] and "in 2 min" in both[1]
         shown.page.get_by_text("blocks 2 devices and has dropped 77 packets").wait_for()
         shown.page.get_by_text("let 8 pass").wait_for()

@@ -62,7 +62,7 @@ def test_as_many_rules_as_there_is_room_for() -> None:
         rules = maps.rules()
         assert len(rules) == RULES and sum(rule.rate_per_s is not None for rule in rules) == RULES - 1
         maps.block("device-5")
-        ids, left_s = maps.block_rows()
+        ids, left_s, _ = maps.block_rows()
         blocked = dict(zip(ids.tolist(), left_s.tolist(), strict=True))
         assert blocked.pop(b"device-5") == np.inf
         assert set(blocked) == {b"takes its place"} and 0 < blocked[b"takes its place"] <= 60

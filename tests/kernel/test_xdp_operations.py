@@ -117,6 +117,38 @@ def test_a_block_ends_by_itself_in_the_kernel() -> None:
             assert maps.sweep() == 1 and maps.sweep() == 0
 
 
+def test_each_block_counts_the_packets_that_it_drops() -> None:
+    with rig() as found, found.raw() as raw, found.maps() as maps:
+
+        def send(device_id: str, count: int) -> None:
+            for number in range(count):
+                raw.send(raw.udp(encode_frame(device_id, number, b"{}")))
+
+        def dropped() -> dict[str, int]:
+            return {rule.device_id: rule.dropped for rule in maps.blocked()}
+
+        for device_id in ("loud", "quiet", "watched"):
+            maps.block(device_id, 3600)
+        send("loud", 5)
+        send("quiet", 1)
+        send("free", 2)
+        assert dropped() == {"loud": 5, "quiet": 1, "watched": 0}
+        maps.block("loud", 7200)  # renewed, as an edge does every few seconds, and with a rate besides
+        maps.set_device("loud", 5, 10)
+        send("loud", 2)
+        assert dropped()["loud"] == 7
+        ids, _, counts = maps.block_rows()
+        assert dict(zip(ids.tolist(), counts.tolist(), strict=True)) == {b"loud": 7, b"quiet": 1, b"watched": 0}
+        maps.unblock("loud")
+        assert next(rule for rule in maps.rules() if rule.device_id == "loud").dropped == 0
+        maps.block("loud", 3600)
+        assert dropped()["loud"] == 0, "another block"
+        maps.set_monitor("block", True)
+        send("watched", 3)
+        assert dropped()["watched"] == 0, "they passed"
+        assert found.counts()["blocked"] == 8 and found.counts()["would_blocked"] == 3
+
+
 def test_allow_and_own_rates_end_too() -> None:
     with rig(Limits(1e8, 1e9, 0.001, 1)) as found, found.raw() as raw, found.maps() as maps:
         packet = raw.udp(encode_frame("vip", 1, b"{}"))

@@ -231,6 +231,8 @@ def rule_line(rule: "Rule") -> str:
             parts.append(
                 f"{name}, until removed" if math.isinf(left_s) else f"{name} for another {format_duration(left_s)}"
             )
+    if rule.blocked_for_s is not None:
+        parts.append(f"{rule.dropped:,} packets dropped")
     if rule.rate_per_s is not None:
         parts.append(_rate(rule.rate_per_s, rule.burst))
     return f"{escape(rule.device_id):18}{'; '.join(parts)}"

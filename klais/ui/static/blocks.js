@@ -23,6 +23,12 @@ export function filters(event) {
 
 const where = (kernels) => (kernels ? `workers and ${counted(kernels, "kernel filter", "kernel filters")}` : "workers");
 
+// Each filter reports the devices whose blocks dropped the most packets.
+function droppedBy(kernels, id) {
+  const counts = kernels.map((filter) => filter.block_drops?.[id]).filter(Number.isFinite);
+  return counts.length ? counts.reduce((sum, each) => sum + each, 0) : undefined;
+}
+
 // Those of klais_control first: they hold everywhere. Then those that only one host's filter knows.
 function blocks(event, dropped) {
   const kernels = filters(event);
@@ -37,6 +43,7 @@ function blocks(event, dropped) {
       reason: row.reason ?? "",
       ends: until(row.until_ms, event.at_ms),
       dropped: dropped.get(idOf(row)),
+      inKernel: droppedBy(kernels, idOf(row)),
     }));
   const local = kernels.flatMap((filter) =>
     list(filter.local_blocks).map((block) => ({
@@ -46,6 +53,7 @@ function blocks(event, dropped) {
       by: "klais xdp block",
       reason: "",
       ends: block.left_s === null || block.left_s === undefined ? until() : `in ${duration(block.left_s)}`,
+      inKernel: block.dropped,
     })),
   );
   return [...controlled, ...local];
@@ -57,6 +65,7 @@ const ofBlocks = [
   { label: "by", cell: (row) => printable(row.by) },
   { label: "reason", kind: "text", cell: (row) => printable(row.reason || "–") },
   { label: "ends", cell: (row) => row.ends },
+  { label: "kernel dropped", number: true, cell: (row) => count(row.inKernel) },
   { label: "lane dropped", number: true, cell: (row) => count(row.dropped) },
 ];
 
@@ -69,7 +78,6 @@ const ofLimits = [
   { label: "ends", cell: (row) => row.ends },
 ];
 
-// The filter counts packets by verdict: a count for each block would cost time for each packet.
 const Kernels = ({ kernels }) =>
   kernels.length > 0 &&
   html`<p>${kernels.map((filter) => {
@@ -78,7 +86,7 @@ const Kernels = ({ kernels }) =>
     const gone = counted(filter.packets.blocked, "packet", "packets");
     return html`The kernel filter of ${hostName(filter.key)} ${now}has dropped ${gone} of blocked devices since it was
       ${" "}loaded${only > 0 && `, and let ${count(only)} pass, because the rule is only monitored`}. `;
-  })}<small>A filter counts for all blocks together; what it drops reaches no lane.</small></p>`;
+  })}<small>A filter counts since a block began; what it drops reaches no lane.</small></p>`;
 
 export function Blocks({ event, paused }) {
   const some = event.control.overrides.some((row) => row.block);

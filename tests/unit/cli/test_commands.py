@@ -94,8 +94,8 @@ def test_expected_errors_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("control", "block", "\udcff\udcfe"), "must be UTF-8"),
-        (("devices", "why", "\udcff\udcfe"), "must be UTF-8"),
+        (("control", "block", "\udcff\udcfe"), "is not UTF-8 text"),
+        (("devices", "why", "\udcff\udcfe"), "is not UTF-8 text"),
         (("ui", "demo", "--bind", "nonsense"), "host:port"),
         (("ui", "demo", "--bind", "\udcff"), "host:port"),
         (("ui", "demo", "--bind", "nowhere.invalid:6067"), "no such host name"),

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
 
+from klais.cli import blocked
 from klais.cli import views as cli_views
 from klais.cli.devices import KEYS, SHOWN, SORTS, STATES
 from klais.cli.lag import LagRows
@@ -299,3 +300,61 @@ def test_what_waits_for_the_next_commit_is_no_trend() -> None:
 def test_csv_has_every_counter_of_a_device() -> None:
     """JSON lines print what the worker sends; a counter that is new there must not be missing from CSV."""
     assert set(COUNTERS) <= set(KEYS) and len(KEYS) == len(set(KEYS))
+
+
+def test_blocks_are_listed_with_author_reason_times_and_both_counts() -> None:
+    def record(device_id: str, **more: Any) -> dict[str, Any]:
+        return {"scope": f"device/{device_id}", "block": True, "author": "ada", "reason": "floods", "at": 0} | more
+
+    local = [{"device_id": "dev-9", "left_s": 5.0, "dropped": 3}]
+    filtered = {"block_drops": {"dev-1": 7}, "local_blocks": local}
+    edges = [{"id": name, "host": "box", "gauges": {"xdp": filtered}} for name in ("edge-0", "edge-1")]
+    event = {"at_ms": 10_000, "edges": [*edges, {"id": "edge-2", "gauges": {}}]}
+    others = [record("past", until_ms=9_000), record("free", unblock=True), {"scope": "global", "block": True}]
+    limited = {"scope": "device/slow", "rate": 5.0}
+    found = blocked.rows_of(
+        [record("dev-2", until_ms=11_000), record("dev-1"), *others, limited],
+        event, [{"device_id": "dev-1", "blocked": 4}],
+    )  # fmt: skip
+    began = "1970-01-01T00:00:00.000Z"
+    assert [tuple(row.values()) for row in found] == [
+        ("dev-1", began, None, "ada", "floods", "everywhere", 4, 7),
+        ("dev-2", began, "1970-01-01T00:00:11.000Z", "ada", "floods", "everywhere", None, 0),
+        ("dev-9", None, "1970-01-01T00:00:15.000Z", "klais xdp block", "", "the filter of box", None, 3),
+    ]
+    assert blocked.rows_of([record("dev-1")], {}, [])[0]["kernel_dropped"] is None, "no filter counts"
+
+
+def test_blocks_of_a_recorded_worker(run: Run, recorded: str) -> None:
+    head, row = run("devices", "blocked", "--url", recorded).stdout.splitlines()
+    assert head.split() == [name.upper() for name in blocked.KEYS]
+    assert row.startswith("chatty-000007") and "ada@ops  floods after a firmware update  everywhere" in row
+    (found,) = json.loads(run("devices", "blocked", "--url", recorded, "-o", "json").stdout)["blocked"]
+    assert (found["device_id"], found["by"]) == ("chatty-000007", "ada@ops")
+
+
+def test_an_empty_list_says_why_and_a_match_that_no_id_has_is_refused(run: Run, worker: str) -> None:
+    found = run("devices", "list", "--url", worker, "--silent", "1h", "--state", "normal")
+    assert found.exit_code == 0 and found.stderr == "no device matches all of these options\n"
+    assert found.stdout.startswith("DEVICE_ID")
+    for match in ("", "x" * 17, "a\0"):
+        refused = run("devices", "list", "--url", worker, "--match", match)
+        assert refused.exit_code == 2 and "--match: part of a device_id has 1 to 16 bytes" in refused.stderr
+
+
+@pytest.mark.parametrize("words", [("block", "d"), ("limit", "d", "--rate", "5")])
+def test_what_ends_at_once_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    found = run("devices", *words, "--for", "0s")
+    assert found.exit_code == 2 and "'0s' ends at once: give from 1ms to 366d" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--verdict", "passed", "--reason", "duplicate"), "a frame with verdict passed has no reason"),
+        (("--device", "dev-1", "--prefix", "meter-"), "device dev-1 does not begin with meter-"),
+    ],
+)
+def test_a_tap_that_can_show_nothing_is_refused(run: Run, words: tuple[str, ...], says: str) -> None:
+    found = run("tap", *words)
+    assert found.exit_code == 2 and says in found.stderr

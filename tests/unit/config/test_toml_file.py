@@ -255,3 +255,28 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_mistake(tmp_path:
     file.write_bytes(b"\xef\xbb\xbfKLAIS_KAFKA_PORT=9094\r\n")
     file.chmod(0o600)
     assert load({"KLAIS_ENV_FILE": str(file)}).kafka_port == 9094
+
+
+def test_a_file_in_a_folder_that_this_user_may_not_search_is_an_error_not_an_absent_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As /etc/klais of the Debian package, for users outside the group klais."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "klais.toml").write_text("")
+    monkeypatch.chdir(closed)
+    monkeypatch.setattr(toml_file, "SEARCHED", (Path("klais.toml"),))
+    user = os.geteuid()
+    closed.chmod(0)
+    if user == 0:
+        os.seteuid(65_534)
+    try:
+        assert toml_file.find() == Path("klais.toml")
+        with pytest.raises(ConfigError, match=r"klais\.toml: cannot be read: Permission denied\. Use `--config FILE`"):
+            toml_file.read_toml(Path("klais.toml"))
+    finally:
+        os.seteuid(user)
+        closed.chmod(0o700)
+    assert toml_file.find() == Path("klais.toml")
+    (closed / "klais.toml").unlink()
+    assert toml_file.find() is None

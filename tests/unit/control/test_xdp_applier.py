@@ -23,6 +23,7 @@ class Noted:
     def __init__(self) -> None:
         self.calls: list[tuple] = []
         self.blocks: dict[bytes, float] = {}
+        self.dropped: dict[bytes, int] = {}
 
     def __getattr__(self, name: str):
         return lambda *args: self.calls.append((name, *args))
@@ -33,8 +34,9 @@ class Noted:
     def set_points_age(self) -> tuple[float | None, bool]:
         return (0.5, True) if any(call[0] == "set_limits" for call in self.calls) else (None, False)
 
-    def block_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.array(list(self.blocks), "S16"), np.array(list(self.blocks.values()), np.float64)
+    def block_rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        dropped = np.array([self.dropped.get(name, 0) for name in self.blocks], np.uint64)
+        return np.array(list(self.blocks), "S16"), np.array(list(self.blocks.values()), np.float64), dropped
 
     def take(self) -> list[tuple]:
         calls, self.calls = self.calls, []
@@ -180,11 +182,13 @@ def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(ho
 def test_blocks_that_only_this_host_knows_are_reported(host: Host) -> None:
     host.put("device/a", block=True)
     host.maps.blocks = {b"a": 30.0, "\u00e4".encode(): np.inf, b"\xff": 12.34}
+    host.maps.dropped = {b"a": 7, "\u00e4".encode(): 5}
     host.look(100.0)
     found = host.applier.figures.gauges()["xdp"]
-    local = [{"device_id": "\u00e4", "left_s": None}, {"device_id": "\\xff", "left_s": 12.3}]
+    local = [{"device_id": "\u00e4", "left_s": None, "dropped": 5}]
+    local.append({"device_id": "\\xff", "left_s": 12.3, "dropped": 0})
     assert (found["blocked"], found["local_blocks"]) == (3, local)
-    assert Filter.model_validate(found).blocked == 3
+    assert found["block_drops"] == {"a": 7} and Filter.model_validate(found).blocked == 3
     host.maps.blocks = {b"d%05d" % n: 1.0 for n in range(65_536)}
     host.look(100.0 + BLOCKS_S)
     found = host.applier.figures.gauges()["xdp"]

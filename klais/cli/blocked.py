@@ -1,0 +1,95 @@
+"""``klais devices blocked``: every block, by whom, why, since when and until when, and what it dropped."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from klais.cli.output import FORM, Column, Row, writer
+from klais.cli.printing import say, say_json
+from klais.cli.views import URL, WorkerViews
+from klais.system.moments import iso_of
+
+KEYS = ("device_id", "since", "until", "by", "reason", "acts_in", "lane_dropped", "kernel_dropped")
+SHOWN = (Column("device_id", width=16), *map(Column, KEYS[1:]))
+_DEVICE = "device/"
+
+
+@click.command()
+@FORM
+@URL
+def blocked(form: str, url: str | None) -> None:
+    """List the blocked devices: since when, until when, by whom, why, and what was dropped.
+
+    LANE_DROPPED counts the frames of the device that its lane dropped as blocked, in this block and earlier ones.
+    KERNEL_DROPPED counts the packets that XDP filters dropped since the block began; what they drop reaches no lane.
+    Blocks of `klais xdp block` act on one host only, which is named.
+
+    \b
+    Examples:
+      klais devices blocked
+      klais devices blocked -o jsonl | jq -r .device_id
+    """
+    views = WorkerViews.of(url)
+    control = views.get("/control/")
+    event = next(views.events(), {})
+    items = [row for page in views.devices(None, state="blocked", sort="blocked") for row in page["items"]]
+    rows = rows_of(control["overrides"], event, items)
+    if form == "json":
+        say_json({"blocked": rows})
+    elif rows or form != "table":
+        writer(form, SHOWN, KEYS).write(rows)
+    else:
+        say("no device is blocked")
+
+
+def rows_of(overrides: Iterable[Row], event: dict[str, Any], items: Iterable[Row]) -> list[Row]:
+    """The blocks of ``klais_control``, by device, then those of single filters.
+
+    Parameters
+    ----------
+    overrides : iterable of dict
+        Of ``/control/``: the records in force.
+    event : dict
+        Of the page's stream: its edges report their filters. Empty if the worker sent none.
+    items : iterable of dict
+        Of ``/devices/?state=blocked``.
+    """
+    filters = _filters(event)
+    in_lanes = {item["device_id"]: item["blocked"] for item in items}
+    in_kernels: Counter[str] = Counter()
+    for filtered in filters.values():
+        in_kernels.update(filtered.get("block_drops") or {})
+    at_ms = event.get("at_ms", 0)
+    rows = []
+    for record in overrides:
+        device_id, until_ms = record["scope"].removeprefix(_DEVICE), record.get("until_ms")
+        ended = until_ms is not None and until_ms <= at_ms
+        if record["scope"].startswith(_DEVICE) and record.get("block") and not record.get("unblock") and not ended:
+            counts = in_lanes.get(device_id), in_kernels[device_id] if filters else None
+            end = None if until_ms is None else iso_of(until_ms)
+            why = record.get("author"), record.get("reason")
+            rows.append(_row(device_id, _since(record), end, *why, "everywhere", *counts))
+    rows.sort(key=lambda row: str(row["device_id"]))
+    for host, filtered in sorted(filters.items()):
+        for block in filtered.get("local_blocks") or ():
+            left_s = block.get("left_s")
+            end = None if left_s is None else iso_of(at_ms + int(left_s * 1000))
+            where = f"the filter of {host}"
+            rows.append(_row(block["device_id"], None, end, "klais xdp block", "", where, None, block.get("dropped")))
+    return rows
+
+
+def _filters(event: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The filter of each host: every edge of the host reports the same."""
+    edges = event.get("edges") or ()
+    return {edge.get("host") or edge["id"]: xdp for edge in edges if (xdp := edge.get("gauges", {}).get("xdp"))}
+
+
+def _since(record: Row) -> str | None:
+    return iso_of(int(record["at"])) if isinstance(record.get("at"), int | float) else None
+
+
+def _row(*values: Any) -> Row:
+    return dict(zip(KEYS, values, strict=True))
