@@ -1,7 +1,7 @@
 """``python -m bench keep NAME OUTPUT FILE.json``: store the ``--json`` output of a benchmark in a result file.
 
-For benchmarks with separate commands (nab, flags, fleet, fingerprint, traffic, llm, peers), which need data or programs
-that are not in the repository, or hours. FILE is a file written by ``python -m bench --output``, or a new one.
+For benchmarks with separate commands (nab, flags, fleet, fingerprint, traffic, loop, llm, peers), which need data or
+programs that are not in the repository, or hours. FILE is a file written by ``python -m bench --output``, or a new one.
 """
 
 import argparse
