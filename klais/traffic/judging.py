@@ -28,6 +28,7 @@ MERGE_S, FOLLOWS_S = 60, 10
 DAY_S = 86_400
 RATE = 1600.0  # frames/s on average to which a recording is scaled
 INTERVAL_S = 30.0  # normal interval of the devices of a herd
+LEVEL_NOISE = 0.03  # deviation of the log of their rate from second to second
 SERVICE_SHARE = 0.25  # of the peak of arrivals: rate of a dam, to compute when its queue peaks
 
 Floats = npt.NDArray[np.float64]
@@ -102,7 +103,8 @@ def herd_lead(
     """One Beta(3,4) herd over the steady traffic of a fleet of as many devices."""
     rng = np.random.default_rng([seed, devices, buffered, away_s, int(spread_s)])
     onset, length = WINDOW_S + 40, WINDOW_S + 40 + int(2.0 * spread_s) + 40
-    rate = rng.poisson(np.full(length, devices / INTERVAL_S) * np.exp(rng.normal(0, 0.03, length))).astype(np.float64)
+    level = np.full(length, devices / INTERVAL_S) * np.exp(rng.normal(0, LEVEL_NOISE, length))
+    rate = rng.poisson(level).astype(np.float64)
     pool = np.full(length, float(devices))
     rate[onset - away_s : onset] *= 0.3
     pool[onset - away_s : onset] *= 0.3
