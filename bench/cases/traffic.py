@@ -26,7 +26,7 @@ from klais.traffic.backends import Backend, OnnxBackend, SklearnBackend
 from klais.traffic.bases import Base, load_folder, shipped
 from klais.traffic.chain import trees_of
 from klais.traffic.features import features_of
-from klais.traffic.judging import DAY_S, brier, false_alarms, herd_lead, lead_figures, watch
+from klais.traffic.judging import DAY_S, brier, false_alarms, herd_lead, largest_false, lead_figures, watch
 from klais.traffic.predictor import KIND, LearnedPredictor
 from klais.traffic.training import judge, samples
 
@@ -34,7 +34,7 @@ SEED = 2
 HERD_SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
 BUFFERED = (2, 5, 10)
 BEST_REPEATS = 2  # herds of each kind for the best possible lead
-WARM_UP, CALLS = 100, 1000
+ROUNDS, CALLS = 20, 50  # rounds of calls of one kind, and their length
 TARGETS = {
     "macro_f1": (">=", 0.94),
     "onnx_to_sklearn_p99": ("<=", 0.2),
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("traces", nargs="?", type=Path, help="folder of traces; without it the one in the package")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     parser.add_argument("--episodes", type=int, default=300, help="stretches of 190 s to judge classes by")
-    parser.add_argument("--hours", type=float, default=24.0, help="of each trace to look for false alarms in")
+    parser.add_argument("--hours", type=float, default=168.0, help="of each trace to look for false alarms in")
     given = parser.parse_args(arguments)
     model = next(m for m in ModelStore.of(load()).models(KIND) if m.active)
     trees = trees_of(model)
@@ -92,9 +92,15 @@ def _days(bases: Sequence[Base], backend: Backend, max_s: int) -> dict[str, Any]
             float(came.mean() * (1 - came.mean())),
         ]
         false, days, errors = false + wrong, days + seen.days, errors + np.array(scores) * seen.days
-        named = {"alarms": alarms, "false": wrong, "days": round(seen.days, 3), "bursts": round(float(came.mean()), 4)}
+        named: dict[str, Any] = {
+            "alarms": alarms,
+            "false": wrong,
+            "days": round(seen.days, 3),
+            "bursts": round(float(came.mean()), 4),
+        }
         named |= dict(zip(("brier", "brier_trend", "brier_climatology"), np.round(scores, 5).tolist(), strict=True))
         attack_share = round(float((seen.kinds >= 3).mean()), 5)
+        named["largest_false"] = largest_false(seen)
         out["by_trace"][base.name] = named | {"herd_or_attack_share": attack_share}
         _say(base.name, named)
     model, trend, climatology = (errors / days).tolist()
@@ -127,14 +133,14 @@ def _herds(backend: Backend) -> dict[str, Any]:
 
 
 def _costs(onnx: Backend, sklearn: Backend, version: str) -> dict[str, Any]:
-    """Time of one answer (us, p50 and p99) of both, measured alternately on one core, after a warm-up.
+    """Time of one answer (us, p50 and p99) of both, in turns on one core, after a warm-up.
 
     A call in which the kernel gave the core to another program does not count (``interrupted`` is their share): on a
     busy machine these are more than one in a hundred, and p99 would be a time slice of the kernel. ``cpu``: CPU time of
     this thread.
     """
     rng = np.random.default_rng(SEED)
-    windows = np.abs(rng.normal(1000.0, 200.0, (64, 60, len(FEATURES))))
+    windows = list(np.abs(rng.normal(1000.0, 200.0, (64, 60, len(FEATURES)))))
     inputs = [features_of(window) for window in windows]
     whole = LearnedPredictor(onnx, version)
     took: dict[str, list[tuple[int, int]]] = {"onnx": [], "sklearn": [], "whole_forecast": []}
@@ -152,16 +158,21 @@ def _costs(onnx: Backend, sklearn: Backend, version: str) -> dict[str, Any]:
         else:
             interrupted += 1
 
+    ways: tuple[tuple[str, Callable[[Any], Any], Sequence[Any]], ...] = (
+        ("onnx", onnx.run, inputs),
+        ("whole_forecast", whole.predict, windows),
+        ("sklearn", sklearn.run, inputs),
+    )
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
-        for at in range(WARM_UP + CALLS):
-            if at == WARM_UP:
+        for at in range(ROUNDS + 1):
+            if at == 1:  # the first round is the warm-up
                 calls = interrupted = 0
                 took = {name: [] for name in took}
-            timed("onnx", onnx.run, inputs[at % 64])
-            timed("whole_forecast", whole.predict, windows[at % 64])
-            timed("sklearn", sklearn.run, inputs[at % 64])
+            for name, call, given in ways:
+                for number in range(CALLS):
+                    timed(name, call, given[number % 64])
     finally:
         os.sched_setaffinity(0, cores)
     out: dict[str, Any] = {"interrupted": round(interrupted / calls, 4)}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.control.forecast import WINDOW_S, TrendPredictor
+from klais.control.forecast import SMALL_RATE, WINDOW_S, TrendPredictor
 from klais.sim.herd import SPREAD_S
 from klais.traffic.bases import Base
 from klais.traffic.features import features
@@ -38,12 +38,13 @@ Run = Callable[[npt.NDArray[np.float32]], Floats]  # features -> outputs
 @dataclass(frozen=True, slots=True)
 class Days:
     """Part of a recording: ``predicted`` and ``trend`` probabilities of a burst, float64 [t]; ``came`` whether one did,
-    bool [t]; and its length in ``days``."""
+    bool [t]; ``ratio`` of the coming 5 s to the median, float64 [t]; and its length in ``days``."""
 
     predicted: Floats
     trend: Floats
     came: npt.NDArray[np.bool_]
     kinds: npt.NDArray[np.int64]
+    ratio: Floats
     days: float
 
 
@@ -58,25 +59,51 @@ def watch(base: Base, run: Run, seed: int, max_s: int = DAY_S, trend_every: int 
     rate = rng.poisson(counts * RATE / max(float(counts.mean()), 1e-6)).astype(np.float64)
     rows = Fleet(20_000, 1e9, 0.0, [Group(rate, np.full(seconds, 20_000.0))]).rows(rng)
     windows = windows_of(rows)
-    parts = [interpret(run(features(windows[at : at + CHUNK])))[:2] for at in range(0, len(windows), CHUNK)]
+    inputs = (features(windows[at : at + CHUNK]) for at in range(0, len(windows), CHUNK))
+    parts = [interpret(run(x), x)[:2] for x in inputs]
     predicted, kinds = np.concatenate([p[1] for p in parts]), np.concatenate([p[0].argmax(axis=1) for p in parts])
+    starts = range(0, len(windows), CHUNK)
+    medians = np.concatenate([np.median(windows[at : at + CHUNK, :, 0], axis=1) for at in starts])
     trend = np.full(len(predicted), np.nan)
     if trend_every:
         predict = TrendPredictor().predict
         at_s = range(0, len(predicted), trend_every)
         trend[::trend_every] = [predict(windows[at]).probability for at in at_s]
-    return Days(predicted, trend, truth(rate)[0][WINDOW_S - 1 :], kinds, seconds / DAY_S)
+    came, ahead = truth(rate)
+    ratio = ahead[WINDOW_S - 1 :] / np.maximum(medians, SMALL_RATE)
+    return Days(predicted, trend, came[WINDOW_S - 1 :], kinds, ratio, seconds / DAY_S)
+
+
+def alarms_of(predicted: Floats, came: npt.NDArray[np.bool_]) -> list[tuple[int, int, bool]]:
+    """First and last second of each alarm, and whether a burst came."""
+    above = np.flatnonzero(predicted > ALARM)
+    if not len(above):
+        return []
+    apart = np.diff(above) > MERGE_S
+    starts, ends = above[np.concatenate(([True], apart))], above[np.concatenate((apart, [True]))]
+    spans = zip(starts.tolist(), ends.tolist(), strict=True)
+    return [(start, end, bool(came[max(0, start - 1) : end + FOLLOWS_S].any())) for start, end in spans]
 
 
 def false_alarms(predicted: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """The number of alarms, and of false ones."""
-    above = np.flatnonzero(predicted > ALARM)
-    if not len(above):
-        return 0, 0
-    starts = above[np.concatenate(([True], np.diff(above) > MERGE_S))]
-    ends = above[np.concatenate((np.diff(above) > MERGE_S, [True]))]
-    real = [bool(came[max(0, start - 1) : end + FOLLOWS_S].any()) for start, end in zip(starts, ends, strict=True)]
-    return len(starts), len(starts) - sum(real)
+    alarms = alarms_of(predicted, came)
+    return len(alarms), sum(not real for _, _, real in alarms)
+
+
+def largest_false(seen: Days, most: int = 10) -> list[dict[str, float]]:
+    """The false alarms of the highest probability, and the highest ratio to the median that came (2 = a burst)."""
+    out = [
+        {
+            "at_s": start,
+            "seconds": end - start + 1,
+            "probability": round(float(seen.predicted[start : end + 1].max()), 3),
+            "came_to": round(float(seen.ratio[max(0, start - 1) : end + FOLLOWS_S].max()), 2),
+        }
+        for start, end, real in alarms_of(seen.predicted, seen.came)
+        if not real
+    ]
+    return sorted(out, key=lambda alarm: -alarm["probability"])[:most]
 
 
 def brier(predicted: Floats, came: npt.NDArray[np.bool_]) -> float:
@@ -110,7 +137,8 @@ def herd_lead(
     pool[onset - away_s : onset] *= 0.3
     herd, back = herd_group(devices, "beta", spread_s, buffered, back_off, onset, length, rng)
     rows = Fleet(devices, 1e9, 0.0, [Group(rate, pool), herd]).rows(rng)
-    classes, predicted, _ = interpret(run(features(windows_of(rows))))
+    x = features(windows_of(rows))
+    classes, predicted, _ = interpret(run(x), x)
     predicted, kinds = np.concatenate((np.zeros(WINDOW_S - 1), predicted)), classes.argmax(axis=1)
     peak = int(herd.frames.argmax())
     queue = np.zeros(length)
