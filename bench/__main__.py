@@ -9,6 +9,7 @@
     python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
     python -m bench fingerprint                           types of devices: recall of changes, false flags, cost
     python -m bench traffic [DIR]                         the forecast's model on later days of traces
+    python -m bench loop                                  the control loop with each forecast, in virtual time
     python -m bench llm [DIR]                             the language model: classes, explanations
 
 With ``--json`` the last line of standard output is one JSON object: the figures of the named benchmark, or one entry
@@ -32,6 +33,7 @@ COMMANDS = {
     "fleet": "bench.cases.anomaly.fleet",
     "fingerprint": "bench.cases.fingerprint.run",
     "traffic": "bench.cases.traffic",
+    "loop": "bench.cases.loop.run",
     "llm": "bench.cases.llm",
 }
 

@@ -12,7 +12,7 @@ from bench.run import NAMES
 from bench.table_forms import Claim, Claims, Details, Listed, Machines, Matrix, Picture, Table
 
 # Benchmarks that print one JSON object: `python -m bench keep` stores it in a result file.
-COMMANDS = ("nab", "flags", "fleet", "fingerprint", "traffic", "llm", "peers")
+COMMANDS = ("nab", "flags", "fleet", "fingerprint", "traffic", "loop", "llm", "peers")
 BENCHES = frozenset((*NAMES, *COMMANDS))
 
 
@@ -253,8 +253,18 @@ TABLES: dict[str, Table] = {
                 ("false alarms", "a day", "false_alarms_per_day"),
                 ("herds: alarm 5 s before arrivals peak", "share", "lead_5s_to_arrivals_peak_10s"),
                 ("herds: alarm 5 s before the queue peaks", "share", "lead_5s_to_queue_peak_10s"),
+                ("the best that any forecast can: before arrivals peak", "share", "best_1s_lead_5s_10s"),
+                ("herds over 20 s: alarm 5 s before arrivals peak", "share", "lead_5s_to_arrivals_peak_20s"),
+                ("the best that any forecast can", "share", "best_1s_lead_5s_20s"),
                 ("answer by ONNX Runtime, p99", "µs", "onnx_p99_us"),
                 ("answer by scikit-learn, p99", "µs", "sklearn_p99_us"),
+            ),
+            *_listed(
+                "loop",
+                ("loop in virtual time: figures worse than with the trend", "", "worse_than_trend"),
+                ("worse than without a forecast", "", "worse_than_none"),
+                ("better than with the trend", "", "better_than_trend"),
+                ("better than without a forecast", "", "better_than_none"),
             ),
             *_listed(
                 "llm",
@@ -299,6 +309,7 @@ TABLES: dict[str, Table] = {
                 "alarm 5 s before the arrivals of a herd peak", "traffic.lead_5s_to_arrivals_peak_10s", "", ">=", 0.9
             ),
             Claim("false alarms of bursts", "traffic.false_alarms_per_day", "a day", "<=", 1.0),
+            Claim("figures worse with the learned forecast than with none", "loop.worse_than_none", "", "<=", 0),
             Claim("change of type found within 50 frames", "fingerprint.recall", "", ">=", 0.95),
             Claim("language model: windows right", "llm.accuracy", "", ">=", 0.9),
             Claim("language model: answer, median", "llm.answer_p50_ms", "ms", "<=", 50.0),

@@ -10,6 +10,9 @@ from klais.control.forecast import FEATURES, SMALL_RATE, WINDOW_S, Window
 
 COLUMN = {name: at for at, name in enumerate(FEATURES)}
 RECENT = (1, 3, 5, 10, 20)  # s over which the present is averaged
+SURPRISE = (1, 2, 4)  # s whose excess is compared with the noise of the window
+BEFORE_S = 5  # the noise of a window is that of its rows before these last ones
+SLACK, SUM_S, MAX_SURPRISE = 0.5, 15, 100.0  # Page's sum: what a second must exceed, over how many seconds; a bound
 SHARES = (
     "new_devices",
     "malformed",
@@ -30,6 +33,8 @@ NAMES = (
     *(f"{name}_10s" for name in SHARES),
     *(f"{name}_median" for name in SHARES),
     "new_of_active", "resets_of_active",
+    *(f"surprise_{n}s" for n in SURPRISE), *(f"active_surprise_{n}s" for n in SURPRISE),
+    "rate_sum", "active_sum", "growth_1s", "growth_2s", "active_growth_1s", "frames_a_returned",
 )  # fmt: skip
 
 Rows = npt.NDArray[np.float64]
@@ -59,7 +64,7 @@ def features(windows: npt.NDArray[np.float64]) -> Features:
     medians = np.median(windows, axis=1)
     median = {name: np.maximum(medians[:, at], 0.0) for name, at in COLUMN.items()}
     parts = [*_rate(columns["rate"], median["rate"]), *_active(columns, median), *_spread(columns, median)]
-    parts += [*_sizes(columns, median), *_shares(columns)]
+    parts += [*_sizes(columns, median), *_shares(columns), *_onset(columns["rate"], columns["active"])]
     return np.nan_to_num(np.stack(parts, axis=1), nan=0.0, posinf=1e6, neginf=-1e6).astype(np.float32)
 
 
@@ -135,3 +140,43 @@ def _shares(c: dict[str, Rows]) -> list[Rows]:
     out += [np.median(c[name][:, ::3] / (rate[:, ::3] + 1.0), axis=1) for name in SHARES]
     active = c["active"][:, -5:].sum(axis=1) + 1.0
     return [*out, *(np.minimum(c[name][:, -5:].sum(axis=1) / active, 10.0) for name in ("new_devices", "resets"))]
+
+
+def _onset(rate: Rows, active: Rows) -> list[Rows]:
+    """How surely and how fast frames and devices rise, in units of the window's own noise: a herd's first seconds.
+
+    Arrivals of a Beta(3,4) herd grow with the square of the time, those of a step do not grow.
+    """
+    z_rate, extra, noise = _excess(rate)
+    z_active, more, active_noise = _excess(active)
+    return [
+        *(_mean_surprise(z_rate, n) for n in SURPRISE),
+        *(_mean_surprise(z_active, n) for n in SURPRISE),
+        _page(z_rate),
+        _page(z_active),
+        _log_ratio(np.maximum(extra[:, -1], 0.0), np.maximum(extra[:, -2], 0.0), noise),
+        _log_ratio(np.maximum(extra[:, -2], 0.0), np.maximum(extra[:, -3], 0.0), noise),
+        _log_ratio(np.maximum(more[:, -1], 0.0), np.maximum(more[:, -2], 0.0), active_noise),
+        _log_ratio(np.maximum(_last(extra, 3), 0.0), np.maximum(_last(more, 3), 0.0), noise + active_noise),
+    ]
+
+
+def _excess(values: Rows) -> tuple[Rows, Rows, Rows]:
+    """Last seconds less the usual level, in units of the noise [k, SUM_S] and as they are [k, SUM_S]; the noise [k]."""
+    usual = np.median(values[:, :-BEFORE_S], axis=1)
+    spread = 1.4826 * np.median(np.abs(values[:, :-BEFORE_S] - usual[:, None]), axis=1)
+    noise: Rows = np.maximum(spread, np.sqrt(usual + 1.0))  # never below that of independent arrivals
+    extra = values[:, -SUM_S:] - usual[:, None]
+    return extra / noise[:, None], extra, noise
+
+
+def _mean_surprise(z: Rows, seconds: int) -> Rows:
+    mean: Rows = np.clip(_last(z, seconds) * np.sqrt(seconds), -MAX_SURPRISE, MAX_SURPRISE)
+    return mean
+
+
+def _page(z: Rows) -> Rows:
+    """Page's cumulative sum at the last second: the largest sum of the newest seconds, each less a slack."""
+    sums = np.cumsum(z[:, ::-1] - SLACK, axis=1)
+    page: Rows = np.clip(sums.max(axis=1), 0.0, 10.0 * MAX_SURPRISE)
+    return page

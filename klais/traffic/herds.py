@@ -20,26 +20,35 @@ def arrival_seconds(model: str, spread_s: float, devices: int, rng: Rng) -> Seri
     return rng.random(devices) * spread_s
 
 
+def frame_times(
+    devices: int, model: str, spread_s: float, buffered: int, back_off: bool, rng: Rng
+) -> tuple[Series, Series]:
+    """When each device is back, float64 [devices], and when it sends its frames, float64 [devices, buffered] (s)."""
+    start = arrival_seconds(model, spread_s, devices, rng)
+    if not back_off:
+        return start, np.repeat(start[:, None], buffered, axis=1)
+    waits = rng.random((devices, buffered)) * np.minimum(10.0, 0.1 * 2.0 ** np.arange(buffered))
+    waits[:, 0] = rng.random(devices) * 10.0
+    return start, start[:, None] + np.cumsum(waits, axis=1)
+
+
 def herd_group(
     devices: float, model: str, spread_s: float, buffered: int, back_off: bool, onset: int, length: int, rng: Rng
 ) -> tuple[Group, Series]:
     """The frames of a herd, and the number of devices that are back in each second."""
     sample = int(min(devices, SAMPLE))
     factor = float(devices / sample)
-    start = arrival_seconds(model, spread_s, sample, rng)
-    counts = np.bincount((onset + start).astype(int).clip(0, length - 1), minlength=length)
-    back: Series = counts.astype(np.float64) * factor
+    start, at = frame_times(sample, model, spread_s, buffered, back_off, rng)
     if back_off:
-        waits = rng.random((sample, buffered)) * np.minimum(10.0, 0.1 * 2.0 ** np.arange(buffered))
-        waits[:, 0] = rng.random(sample) * 10.0
-        at = onset + start[:, None] + np.cumsum(waits, axis=1)
-        second = at.astype(int).clip(0, 10 * length)
+        second = (onset + at).astype(int).clip(0, 10 * length)
         of_second = np.bincount(second.ravel()[second.ravel() < length], minlength=length)
         frames: Series = of_second.astype(np.float64) * factor
         sending = frames / min(buffered, 1.5)
         first = np.bincount(second[:, 0].clip(0, length - 1), minlength=length)
-        back = first.astype(np.float64) * factor  # its first frame shows that it is back
+        back: Series = first.astype(np.float64) * factor  # its first frame shows that it is back
     else:
+        counts = np.bincount((onset + start).astype(int).clip(0, length - 1), minlength=length)
+        back = counts.astype(np.float64) * factor
         frames, sending = back * buffered, back
     frames = np.where(frames > 0, frames * np.exp(rng.normal(0, 0.02, length)), 0.0)
     return Group(frames, np.maximum(sending, 1e-9), mixed=False, cause="herd"), back

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.control.forecast import WINDOW_S, TrendPredictor
+from klais.control.forecast import SMALL_RATE, WINDOW_S, TrendPredictor
 from klais.sim.herd import SPREAD_S
 from klais.traffic.bases import Base
 from klais.traffic.features import features
@@ -28,6 +28,7 @@ MERGE_S, FOLLOWS_S = 60, 10
 DAY_S = 86_400
 RATE = 1600.0  # frames/s on average to which a recording is scaled
 INTERVAL_S = 30.0  # normal interval of the devices of a herd
+LEVEL_NOISE = 0.03  # deviation of the log of their rate from second to second
 SERVICE_SHARE = 0.25  # of the peak of arrivals: rate of a dam, to compute when its queue peaks
 
 Floats = npt.NDArray[np.float64]
@@ -37,12 +38,13 @@ Run = Callable[[npt.NDArray[np.float32]], Floats]  # features -> outputs
 @dataclass(frozen=True, slots=True)
 class Days:
     """Part of a recording: ``predicted`` and ``trend`` probabilities of a burst, float64 [t]; ``came`` whether one did,
-    bool [t]; and its length in ``days``."""
+    bool [t]; ``ratio`` of the coming 5 s to the median, float64 [t]; and its length in ``days``."""
 
     predicted: Floats
     trend: Floats
     came: npt.NDArray[np.bool_]
     kinds: npt.NDArray[np.int64]
+    ratio: Floats
     days: float
 
 
@@ -57,25 +59,51 @@ def watch(base: Base, run: Run, seed: int, max_s: int = DAY_S, trend_every: int 
     rate = rng.poisson(counts * RATE / max(float(counts.mean()), 1e-6)).astype(np.float64)
     rows = Fleet(20_000, 1e9, 0.0, [Group(rate, np.full(seconds, 20_000.0))]).rows(rng)
     windows = windows_of(rows)
-    parts = [interpret(run(features(windows[at : at + CHUNK])))[:2] for at in range(0, len(windows), CHUNK)]
+    inputs = (features(windows[at : at + CHUNK]) for at in range(0, len(windows), CHUNK))
+    parts = [interpret(run(x), x)[:2] for x in inputs]
     predicted, kinds = np.concatenate([p[1] for p in parts]), np.concatenate([p[0].argmax(axis=1) for p in parts])
+    starts = range(0, len(windows), CHUNK)
+    medians = np.concatenate([np.median(windows[at : at + CHUNK, :, 0], axis=1) for at in starts])
     trend = np.full(len(predicted), np.nan)
     if trend_every:
         predict = TrendPredictor().predict
         at_s = range(0, len(predicted), trend_every)
         trend[::trend_every] = [predict(windows[at]).probability for at in at_s]
-    return Days(predicted, trend, truth(rate)[0][WINDOW_S - 1 :], kinds, seconds / DAY_S)
+    came, ahead = truth(rate)
+    ratio = ahead[WINDOW_S - 1 :] / np.maximum(medians, SMALL_RATE)
+    return Days(predicted, trend, came[WINDOW_S - 1 :], kinds, ratio, seconds / DAY_S)
+
+
+def alarms_of(predicted: Floats, came: npt.NDArray[np.bool_]) -> list[tuple[int, int, bool]]:
+    """First and last second of each alarm, and whether a burst came."""
+    above = np.flatnonzero(predicted > ALARM)
+    if not len(above):
+        return []
+    apart = np.diff(above) > MERGE_S
+    starts, ends = above[np.concatenate(([True], apart))], above[np.concatenate((apart, [True]))]
+    spans = zip(starts.tolist(), ends.tolist(), strict=True)
+    return [(start, end, bool(came[max(0, start - 1) : end + FOLLOWS_S].any())) for start, end in spans]
 
 
 def false_alarms(predicted: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """The number of alarms, and of false ones."""
-    above = np.flatnonzero(predicted > ALARM)
-    if not len(above):
-        return 0, 0
-    starts = above[np.concatenate(([True], np.diff(above) > MERGE_S))]
-    ends = above[np.concatenate((np.diff(above) > MERGE_S, [True]))]
-    real = [bool(came[max(0, start - 1) : end + FOLLOWS_S].any()) for start, end in zip(starts, ends, strict=True)]
-    return len(starts), len(starts) - sum(real)
+    alarms = alarms_of(predicted, came)
+    return len(alarms), sum(not real for _, _, real in alarms)
+
+
+def largest_false(seen: Days, most: int = 10) -> list[dict[str, float]]:
+    """The false alarms of the highest probability, and the highest ratio to the median that came (2 = a burst)."""
+    out = [
+        {
+            "at_s": start,
+            "seconds": end - start + 1,
+            "probability": round(float(seen.predicted[start : end + 1].max()), 3),
+            "came_to": round(float(seen.ratio[max(0, start - 1) : end + FOLLOWS_S].max()), 2),
+        }
+        for start, end, real in alarms_of(seen.predicted, seen.came)
+        if not real
+    ]
+    return sorted(out, key=lambda alarm: -alarm["probability"])[:most]
 
 
 def brier(predicted: Floats, came: npt.NDArray[np.bool_]) -> float:
@@ -102,13 +130,15 @@ def herd_lead(
     """One Beta(3,4) herd over the steady traffic of a fleet of as many devices."""
     rng = np.random.default_rng([seed, devices, buffered, away_s, int(spread_s)])
     onset, length = WINDOW_S + 40, WINDOW_S + 40 + int(2.0 * spread_s) + 40
-    rate = rng.poisson(np.full(length, devices / INTERVAL_S) * np.exp(rng.normal(0, 0.03, length))).astype(np.float64)
+    level = np.full(length, devices / INTERVAL_S) * np.exp(rng.normal(0, LEVEL_NOISE, length))
+    rate = rng.poisson(level).astype(np.float64)
     pool = np.full(length, float(devices))
     rate[onset - away_s : onset] *= 0.3
     pool[onset - away_s : onset] *= 0.3
     herd, back = herd_group(devices, "beta", spread_s, buffered, back_off, onset, length, rng)
     rows = Fleet(devices, 1e9, 0.0, [Group(rate, pool), herd]).rows(rng)
-    classes, predicted, _ = interpret(run(features(windows_of(rows))))
+    x = features(windows_of(rows))
+    classes, predicted, _ = interpret(run(x), x)
     predicted, kinds = np.concatenate((np.zeros(WINDOW_S - 1), predicted)), classes.argmax(axis=1)
     peak = int(herd.frames.argmax())
     queue = np.zeros(length)

@@ -15,7 +15,7 @@ from klais.control.forecast import (
     Window,
 )
 from klais.traffic.backends import Backend
-from klais.traffic.features import COLUMN, NAMES, clean, features_of
+from klais.traffic.features import COLUMN, NAMES, Features, clean, features_of
 
 BURST = len(CLASSES)  # index of the burst's log-odds among the outputs
 QUANTILES = (0.1, 0.5, 0.9)
@@ -23,8 +23,9 @@ MIN_LEARNED_ROWS = 30  # a shorter window does not show what is usual
 OUTPUTS = BURST + 1 + len(QUANTILES)
 KIND = "traffic"  # kind of the model in the store
 # On recorded traffic, whose noise alone causes bursts, half of the alarms at a probability of 0.5 would be false. From
-# 0.9 on, about one per day is (python -m bench traffic).
-SURE_OF_BURST = 0.9
+# 0.88 on, less than one per day is (python -m bench traffic).
+SURE_OF_BURST = 0.88
+MAX_WHEN_QUIET = 0.35  # no alarm, no cut
 RULES_CONFIDENCE = 0.7  # only obvious cases are classified
 MAX_LOG = 12.0  # a forecast is at most exp(12) times the level
 
@@ -54,7 +55,7 @@ class LearnedPredictor:
             return self._start(window)
         x = features_of(window)
         out = self._backend.run(x)[0]
-        classes, probability, ratios = interpret(out[None])
+        classes, probability, ratios = interpret(out[None], x)
         at = int(classes[0].argmax())
         median = max(0.0, float(np.median(window[:, 0])))
         low, middle, high = (max(median, SMALL_RATE) * math.exp(min(r, MAX_LOG)) for r in ratios[0].tolist())
@@ -66,25 +67,35 @@ class LearnedPredictor:
         )  # fmt: skip
 
 
-def interpret(outputs: Array) -> tuple[Array, Array, Array]:
-    """Probability of each class [k, 5], of a burst [k], and the log of the coming rate over the level [k, 3]."""
+def interpret(outputs: Array, x: Features) -> tuple[Array, Array, Array]:
+    """Probability of each class [k, 5], of a burst [k], and the log of the coming rate over the level [k, 3], from the
+    outputs for the features ``x`` [k, features].
+
+    Traffic below its usual level that does not rise announces no burst: devices that are silent may return together,
+    but nothing shows when, and a gap in the traffic is no herd.
+    """
     logits = outputs[:, :BURST] - outputs[:, :BURST].max(axis=1, keepdims=True)
     classes = np.exp(logits)
     classes /= classes.sum(axis=1, keepdims=True)
     burst = cautious(1.0 / (1.0 + np.exp(-np.clip(outputs[:, BURST], -30.0, 30.0))))
+    quiet = (x[:, At["rate_3s"]] < 0.0) & (x[:, At["lift"]] <= 0.0)
+    burst = np.where(quiet, np.minimum(burst, MAX_WHEN_QUIET), burst)
     return classes, burst, np.sort(outputs[:, BURST + 1 :], axis=1)
 
 
 def cautious(probability: Array) -> Array:
-    """A model's probability, scaled so that it exceeds 0.5, the alarm, only if the model is confident.
+    """A model's probability, bent so that it exceeds 0.5, the alarm, only if the model is confident.
+
+    It keeps the order. Both parts are bent outwards, towards the model's own probability, which is the better estimate.
 
     Examples
     --------
-    >>> cautious(np.array([0.0, 0.45, 0.9, 0.95, 1.0])).round(3).tolist()
-    [0.0, 0.25, 0.5, 0.75, 1.0]
+    >>> cautious(np.array([0.0, 0.44, 0.88, 0.91, 1.0])).round(3).tolist()
+    [0.0, 0.375, 0.5, 0.75, 1.0]
     """
-    above = 0.5 + 0.5 * (probability - SURE_OF_BURST) / (1.0 - SURE_OF_BURST)
-    bent: Array = np.where(probability < SURE_OF_BURST, 0.5 * probability / SURE_OF_BURST, above)
+    below = 0.5 - 0.5 * (1.0 - np.minimum(probability / SURE_OF_BURST, 1.0)) ** 2
+    above = 0.5 * np.sqrt(np.maximum(probability - SURE_OF_BURST, 0.0) / (1.0 - SURE_OF_BURST))
+    bent: Array = below + above
     return bent
 
 

@@ -127,7 +127,7 @@ def f1(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> dict[
 
 def judge(trees: Trees, test: Samples) -> dict[str, Any]:
     """Figures of the trees on samples that were not used for training."""
-    classes, burst, ratios = interpret(evaluate(trees, test.x))
+    classes, burst, ratios = interpret(evaluate(trees, test.x), test.x)
     sure = test.labels >= 0
     predicted, labels, kinds = classes.argmax(axis=1)[sure], test.labels[sure], test.kinds[sure]
     right = predicted == labels

@@ -23,6 +23,7 @@ from klais.kafka.fenced import FencedSender, fence
 from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
+from klais.system.memory import give_memory_back
 from klais.telemetry.log import get
 from klais.worker.changelog import OwnRecords, load_marker, load_partition
 from klais.worker.context import LaneContext

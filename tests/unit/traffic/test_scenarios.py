@@ -10,8 +10,8 @@ from klais.telemetry.view import SystemView
 from klais.traffic.bases import Base, shipped
 from klais.traffic.features import COLUMN, NAMES, features, features_of
 from klais.traffic.fleet import Fleet, Group
-from klais.traffic.judging import false_alarms
-from klais.traffic.predictor import RulesPredictor, cautious
+from klais.traffic.judging import Days, false_alarms, largest_false
+from klais.traffic.predictor import OUTPUTS, RulesPredictor, cautious, interpret
 from klais.traffic.scenarios import KINDS, episode, labels_of, truth
 from klais.traffic.training import f1, samples
 
@@ -118,6 +118,12 @@ def test_alarms_are_counted_once_and_false_where_nothing_follows() -> None:
     came[204:208] = True
     assert false_alarms(said, came) == (3, 2)
     assert false_alarms(np.full(10, 0.5), came[:10]) == (0, 0)
+    said[350] = 0.95
+    seen = Days(said, said, came, np.zeros(400, np.int64), np.linspace(0.0, 2.0, 400), 1.0)
+    assert [(alarm["at_s"], alarm["seconds"], alarm["probability"]) for alarm in largest_false(seen)] == [
+        (350, 1, 0.95),
+        (50, 6, 0.9),
+    ]
 
 
 def test_f1_is_the_mean_over_the_classes_that_occur() -> None:
@@ -128,3 +134,35 @@ def test_f1_is_the_mean_over_the_classes_that_occur() -> None:
 def test_a_cautious_probability_keeps_its_order() -> None:
     said = cautious(np.linspace(0, 1, 101))
     assert (np.diff(said) > 0).all() and said[0] == 0.0 and said[-1] == 1.0
+
+
+def test_onset_features_measure_a_rise_in_units_of_the_windows_own_noise() -> None:
+    """The same ratio to the median is a surprise in steady traffic, and none in noisy traffic."""
+    rng = np.random.default_rng(4)
+    rise = np.array([40.0, 160.0, 360.0])  # arrivals that grow with the square of the time
+
+    def of(noise: float, more: np.ndarray) -> dict[str, float]:
+        rate = np.maximum(0.0, rng.normal(1000.0, noise, 60))
+        rate[-len(more) :] += more
+        window = np.zeros((60, len(FEATURES)))
+        window[:, COLUMN["rate"]], window[:, COLUMN["active"]] = rate, rate / 2
+        return dict(zip(NAMES, features_of(window)[0].tolist(), strict=True))
+
+    calm, steady, noisy, step = of(30.0, 0 * rise), of(30.0, rise), of(600.0, rise), of(30.0, np.full(3, 360.0))
+    assert abs(calm["surprise_1s"]) < 4 and calm["rate_sum"] < 10
+    assert steady["surprise_1s"] > 8 and steady["rate_sum"] > 10 and steady["active_surprise_1s"] > 4
+    assert abs(noisy["surprise_1s"]) < 4
+    assert steady["growth_1s"] > 0.4 > abs(step["growth_1s"]), "a herd grows from second to second, a step does not"
+
+
+def test_a_gap_in_the_traffic_announces_no_burst() -> None:
+    """The devices may return together, but nothing shows when; a rise from a low level is another thing."""
+    outputs = np.zeros((3, OUTPUTS))
+    outputs[:, len(CLASSES)] = 8.0  # the trees are sure of a burst
+    windows = np.full((3, 60, len(FEATURES)), 1.0)
+    windows[:, :, COLUMN["rate"]] = 1000.0
+    windows[0, -10:, COLUMN["rate"]] = 0.0  # a gap
+    windows[1, -10:, COLUMN["rate"]] = (*[100.0] * 7, 150.0, 300.0, 600.0)  # devices return
+    windows[2, -10:, COLUMN["rate"]] = 4000.0  # a burst that goes on
+    said = interpret(outputs, features(windows))[1]
+    assert said[0] < 0.4 and (said[1:] > 0.9).all()

@@ -1,0 +1,1 @@
+"""The control loop with each forecast, in virtual time."""
