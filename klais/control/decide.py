@@ -63,14 +63,14 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Measurements: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``wants``
+    """Measurements: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``demand``
     frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``passed`` frames/s of all lanes (None =
     unknown), ``forecast``. ``fresh`` False = no worker reports, and the other values are meaningless."""
 
     lag: float = 0.0
     cpu: float = 0.0
     queue_depth: float = 0.0
-    wants: Mapping[int, float] = field(default_factory=dict)
+    demand: Mapping[int, float] = field(default_factory=dict)
     hosts: Mapping[str, float] = field(default_factory=dict)
     passed: float | None = None
     forecast: TrafficForecast = NOTHING
@@ -138,7 +138,7 @@ class Decision:
                 "lag": round(i.lag, 1),
                 "cpu": round(i.cpu, 4),
                 "queue_depth": round(i.queue_depth),
-                "demand": round(sum(i.wants.values()), 1),
+                "demand": round(sum(i.demand.values()), 1),
                 "fresh": i.fresh,
             },
             "error": {"lag": round(e.lag, 4), "cpu": round(e.cpu, 4), "both": round(e.both, 4)},
@@ -256,10 +256,10 @@ def decide(
     defence = next_defence(state.defence, forecast, targets.device_rate, now_s)
     pid_state, flow = state.pid, flow_of(state.flow, inputs.passed, dt_s)
     if request.mode == "auto" and inputs.fresh and state.output is not None:
-        minimum = _least(flow, inputs.queue_depth, targets)
+        minimum = _lowest_rate(flow, inputs.queue_depth, targets)
         pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(minimum, targets), 1.0)
-        ready = min(expected_rate(forecast), targets.rate_max) if errors.both > 0.0 else 0.0
-        rate = max(max(rate_of(terms.output, targets), ready) * (1.0 - cut.cut), minimum)
+        expected = min(expected_rate(forecast), targets.rate_max) if errors.both > 0.0 else 0.0
+        rate = max(max(rate_of(terms.output, targets), expected) * (1.0 - cut.cut), minimum)
     elif request.mode == "auto":  # the first tick, or no measurement: continue from the present rate
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
         rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
@@ -267,10 +267,12 @@ def decide(
         rate = request.rate if request.rate is not None else targets.rate_start
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, output_of(rate, targets))
     burst = request.burst if request.burst is not None else targets.burst
-    kept = _shares(state.shares, inputs.wants, rate, partitions)
-    hosts = _intake(inputs, flow, rate, burst, targets)
-    decision = Decision(request.mode, rate, burst, kept, hosts, errors, terms, cut, defence, inputs, gains, request)
-    return LoopState(pid_state, terms.output, cut, kept, flow, defence), decision
+    lane_shares = _shares(state.shares, inputs.demand, rate, partitions)
+    hosts = _host_limits(inputs, flow, rate, burst, targets)
+    decision = Decision(
+        request.mode, rate, burst, lane_shares, hosts, errors, terms, cut, defence, inputs, gains, request
+    )
+    return LoopState(pid_state, terms.output, cut, lane_shares, flow, defence), decision
 
 
 def is_change(before: Decision | None, now: Decision) -> bool:
@@ -286,30 +288,30 @@ def is_change(before: Decision | None, now: Decision) -> bool:
     if now.rate != before.rate and now.terms.output in (0.0, 1.0):  # reached a bound
         return True
     i = now.inputs
-    if _moved(before.rate, now.rate, RATE_DEADBAND, max(i.passed or 0.0, sum(i.wants.values()))):
+    if _moved(before.rate, now.rate, RATE_DEADBAND, max(i.passed or 0.0, sum(i.demand.values()))):
         return True
     hosts = ((before.hosts[name][0], rate, i.hosts.get(name, 0.0)) for name, (rate, _) in now.hosts.items())
     return any(_moved(was, rate, HOST_RATE_DEADBAND, received) for was, rate, received in hosts)
 
 
-def _moved(before: float, now: float, worth: float, comes_per_s: float) -> bool:
-    spare = min(before, now) > 2.0 * comes_per_s
-    return abs(now - before) > (SPARE_RATE_DEADBAND if spare else worth) * before
+def _moved(before: float, now: float, deadband: float, incoming_per_s: float) -> bool:
+    spare = min(before, now) > 2.0 * incoming_per_s
+    return abs(now - before) > (SPARE_RATE_DEADBAND if spare else deadband) * before
 
 
 def _shares(
-    last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int
+    last: Mapping[int, float] | None, demand: Mapping[int, float], rate: float, partitions: int
 ) -> Mapping[int, float]:
     """Shares in force. They change only if a lane needs more and the new shares differ: noise at low traffic has no
     effect."""
     held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions, rate)
-    if not any(want > RESHARE_THRESHOLD * rate * held.get(p, 0.0) for p, want in wants.items()):
+    if not any(want > RESHARE_THRESHOLD * rate * held.get(p, 0.0) for p, want in demand.items()):
         return held
-    new = shares.share_out(wants, partitions, rate, held)
+    new = shares.share_out(demand, partitions, rate, held)
     return new if shares.moved(held, new) else held
 
 
-def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
+def _lowest_rate(flow: float | None, queue_depth: float, targets: Targets) -> float:
     """The lowest rate for PID and cuts (frames/s): they reduce the headroom, not the throughput.
 
     A lower rate would move frames from klais_raw, where they are safe, into the bounded queue, which then drops them.
@@ -320,7 +322,7 @@ def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
     return min(max(minimum, targets.rate_min), targets.rate_max)
 
 
-def _intake(
+def _host_limits(
     inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets
 ) -> dict[str, tuple[float, float]]:
     """Rate and burst of each host's edges, so that they shed only frames that the dam could not hold.
@@ -330,13 +332,13 @@ def _intake(
     its rate. If it is large, the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its
     rate.
     """
-    capacity, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
-    room = max(0.0, targets.queue_limit - waits)
+    capacity, backlog = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
+    room = max(0.0, targets.queue_limit - backlog)
     total_rate, total_burst = rate + room / ADMIT_HORIZON_S, burst + room / ADMIT_HORIZON_S
-    if waits > BACKLOG_HIGH_RATIO * capacity and flow is not None:
+    if backlog > BACKLOG_HIGH_RATIO * capacity and flow is not None:
         passes = min(rate, max(flow, targets.rate_min))
         total_rate = max(
-            MIN_ADMIT_RATIO * passes, passes + (BACKLOG_TARGET_RATIO * capacity - waits) / BACKLOG_RETURN_S
+            MIN_ADMIT_RATIO * passes, passes + (BACKLOG_TARGET_RATIO * capacity - backlog) / BACKLOG_RETURN_S
         )
         total_burst = min(total_burst, room)
     total_burst = max(total_burst, MIN_BURST_S * total_rate)

@@ -45,11 +45,11 @@ def _lag(system: SystemView) -> float:
 def measure(system: SystemView, forecast: TrafficForecast) -> Inputs:
     """Inputs of a decision from the fresh records of all workers and edges."""
     workers, edges = system.workers.values(), system.edges.values()
-    wants: dict[int, float] = {}
+    demand: dict[int, float] = {}
     for worker in workers:
         for partition, frames_per_s in (worker.gauges.demand or {}).items():
             if (p := partition_of(partition)) >= 0:
-                wants[p] = wants.get(p, 0.0) + frames_per_s
+                demand[p] = demand.get(p, 0.0) + frames_per_s
     hosts: dict[str, float] = {}
     for edge in edges:
         hosts[edge.host] = hosts.get(edge.host, 0.0) + edge.rates.get("received", 0.0)
@@ -58,7 +58,7 @@ def measure(system: SystemView, forecast: TrafficForecast) -> Inputs:
         cpu=busiest([*workers, *edges]),
         queue_depth=max(0.0, system.gauge("queue_depth")),
         passed=passed_per_s(workers),
-        wants=wants,
+        demand=demand,
         hosts=hosts,
         forecast=forecast,
         fresh=bool(workers),

@@ -14,7 +14,9 @@ def demand(arriving_per_s: float, queued: float) -> float:
     return max(0.0, arriving_per_s) + max(0.0, queued) / DRAIN_S
 
 
-def share_out(wants: Demand, partitions: int, rate: float, last: Mapping[int, float] | None = None) -> dict[int, float]:
+def share_out(
+    demands: Demand, partitions: int, rate: float, last: Mapping[int, float] | None = None
+) -> dict[int, float]:
     """Max-min fair share of each partition, with sum 1: each gets at least the lesser of its demand and an even share.
 
     The smallest demands are met first, and lanes that demand more than is left share the rest evenly (water filling,
@@ -23,7 +25,7 @@ def share_out(wants: Demand, partitions: int, rate: float, last: Mapping[int, fl
 
     Parameters
     ----------
-    wants : mapping of int to float
+    demands : mapping of int to float
         Partition -> demand (frames/s), counted as at least a fifth of an even share; omit lanes without a measurement.
     partitions : int
         Number of partitions.
@@ -43,8 +45,8 @@ def share_out(wants: Demand, partitions: int, rate: float, last: Mapping[int, fl
     """
     even = 1.0 / partitions
     before = dict.fromkeys(range(partitions), even) | dict(last or {})
-    known = [p for p in range(partitions) if p in wants]
-    asks = {p: max(FLOOR * even, wants[p] / rate) if p in wants else before[p] for p in range(partitions)}
+    known = [p for p in range(partitions) if p in demands]
+    asks = {p: max(FLOOR * even, demands[p] / rate) if p in demands else before[p] for p in range(partitions)}
     out, left = {}, 1.0
     for rank, p in enumerate(sorted(asks, key=asks.__getitem__)):
         out[p] = min(asks[p], left / (partitions - rank))

@@ -55,8 +55,8 @@ log = logs.get("klais.edge")
 
 RECEIVE_BUDGET_S = 1.0
 DELIVER_BUDGET_S = 4.0
-REPLAY_OF_RATE = 0.9  # of the global rate in force
-REPLAY_OF_LIVE = 1.25  # of the incoming frames: otherwise the spool would never empty
+REPLAY_RATE_SHARE = 0.9  # of the global rate in force
+REPLAY_TO_LIVE_RATIO = 1.25  # of the incoming frames: otherwise the spool would never empty
 SWITCH_INTERVAL_S = 0.0005  # how long the API may keep the interpreter from the spine
 DROPS_PERIOD_S = 0.1
 
@@ -294,7 +294,7 @@ class Edge:
         The dam's queue is bounded: replaying a spool at full speed would only move the loss there.
         """
         edges = max(1, len(self.system.newest("edge")))
-        return max(REPLAY_OF_RATE * self._rate.rate() / edges, REPLAY_OF_LIVE * self.spine.linger.rate_per_s)
+        return max(REPLAY_RATE_SHARE * self._rate.rate() / edges, REPLAY_TO_LIVE_RATIO * self.spine.linger.rate_per_s)
 
     def _snapshot(self) -> EdgeSnapshot:
         return self.view.metrics_snapshot()

@@ -32,7 +32,7 @@ from klais.edge.sources.base import Frames, Source
 from klais.edge.tap import EdgeTaps
 
 IDLE_NS = 500_000_000  # without frames the loop turns this often; a frame and a signal end the wait immediately
-ACK_NS = 2_000_000  # acknowledgements are processed this often if nothing else happens
+ACK_POLL_NS = 2_000_000  # acknowledgements are processed this often if nothing else happens
 
 OnTick = Callable[[float], None]
 
@@ -61,7 +61,7 @@ class Spine:
     ----------
     lock : threading.Lock
         Held while a round changes the counters. A reader that holds it sees every frame exactly once.
-    turned_s : float
+    round_began_s : float
         Monotonic time when the loop last began a round; it grows old if the loop hangs.
     activity : Activity
         Device activity: a sketch of the last second; also protected by the lock.
@@ -91,7 +91,7 @@ class Spine:
         self.activity, self.taps = Activity(), EdgeTaps(batcher.edge_id)
         self._on_tick, self._observe_batch_s = on_tick, observe_batch_s
         self._stopping = self._aborted = False
-        self.turned_s = time.monotonic()
+        self.round_began_s = time.monotonic()
         n = max(source.capacity, BLOCK_FRAMES)
         self._reason, self._id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._ids, self._sequence = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32)
@@ -121,8 +121,8 @@ class Spine:
         """Receive and publish until :meth:`stop`."""
         slept_ns = 0
         while not self._stopping:
-            self.turned_s = time.monotonic()
-            self._on_tick(self.turned_s)
+            self.round_began_s = time.monotonic()
+            self._on_tick(self.round_began_s)
             # After a sleep there are probably frames: read them without a poll(2). Otherwise wait in the kernel for the
             # first.
             received = self.source.fill(0) if slept_ns else 0
@@ -200,7 +200,7 @@ class Spine:
         """Time until the next event: a batch comes due, or acknowledgements are expected."""
         now_ns = time.monotonic_ns()
         due_ns = self.batcher.oldest_ns(now_ns + IDLE_NS) + self._linger_ns(now_ns) - now_ns
-        return max(0, min(due_ns, ACK_NS if self.counts.inflight_bytes else IDLE_NS))
+        return max(0, min(due_ns, ACK_POLL_NS if self.counts.inflight_bytes else IDLE_NS))
 
     def sample_kernel_drops(self) -> None:
         """Read the kernel's count of drops into the counters; in this thread, because the source updates it there."""
@@ -214,7 +214,7 @@ class Spine:
         self.source.begin_drain()
         received = self.source.fill(0)
         while received and not self._aborted and time.monotonic() < until_s:
-            self.turned_s = time.monotonic()
+            self.round_began_s = time.monotonic()
             self.round(received, self._linger_ns(time.monotonic_ns()))
             received = self.source.fill(0)
         self.round(received, 0)

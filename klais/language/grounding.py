@@ -63,7 +63,7 @@ def states_a_fact(text: str, facts: Mapping[str, Any]) -> bool:
 
     Examples
     --------
-    >>> says_a_fact("The rate is 12.5.", {"rate": 12.5}), says_a_fact("The rate is high.", {"rate": 12.5})
+    >>> states_a_fact("The rate is 12.5.", {"rate": 12.5}), states_a_fact("The rate is high.", {"rate": 12.5})
     (True, False)
     """
     words, numbers = _known([said for value in facts.values() for said in _texts(value)])

@@ -53,7 +53,7 @@ def expressible(names: Collection[str]) -> list[str]:
 
     Examples
     --------
-    >>> sayable({"feature", "seen", "expected", "score"}), sayable({"device", "feature", "seen", "expected"})
+    >>> expressible({"feature", "seen", "expected", "score"}), expressible({"device", "feature", "seen", "expected"})
     (['score'], ['feature', 'seen', 'expected', 'device'])
     """
     needed = {name for needs, _ways in _allowed(names) for name in needs}

@@ -181,10 +181,10 @@ async def _journal(reader: PartitionReader, topic: str, partition: int) -> Async
         if (step := journal.take(record.value)) is not None:
             yield step
     journal.end()
-    if journal.behind:
+    if journal.last_after_hole:
         raise JournalFormatError(
-            f"the journal cannot be read after step {journal.last} ({journal.why}), steps up to {journal.behind} "
-            "follow: let a worker take over the lane, which counts doubled records"
+            f"the journal cannot be read after step {journal.last} ({journal.why}), steps up to "
+            f"{journal.last_after_hole} follow: let a worker take over the lane, which counts doubled records"
         )
 
 

@@ -59,7 +59,7 @@ class RecoveryInputs:
     ``next_raw`` and ``last_step``: as of marker and journal. ``journal_passed``: frames that the journal's steps
     passed. ``landmarks``: pairs (raw offset, whether the record there is the one that was taken), in offset order, for
     offsets within the log or beyond its end. ``journal_end`` and ``marker_journal``: the end of the journal, and the
-    offset in the marker at which it continues. ``behind_hole``: the highest step after a missing one, 0 = none.
+    offset in the marker at which it continues. ``last_after_hole``: the highest step after a missing one, 0 = none.
     ``unreadable_marker``: why the newest marker cannot be read, "" = it can.
     """
 
@@ -73,7 +73,7 @@ class RecoveryInputs:
     raw_end: int
     landmarks: tuple[tuple[int, bool], ...]
     outputs: Mapping[str, OutputSeen]
-    behind_hole: int = 0
+    last_after_hole: int = 0
     unreadable_marker: str = ""
 
 
@@ -143,9 +143,9 @@ def judge(seen: RecoveryInputs) -> RecoveryPlan:
     if seen.unreadable_marker:
         text = f"the newest checkpoint cannot be read, the lane uses the previous one: {seen.unreadable_marker}"
         findings.append(Finding(Violation.MARKER_UNREADABLE, text))
-    if seen.behind_hole:
+    if seen.last_after_hole:
         text = (
-            f"klais_journal cannot be read after step {seen.last_step}, steps up to {seen.behind_hole} follow: a "
+            f"klais_journal cannot be read after step {seen.last_step}, steps up to {seen.last_after_hole} follow: a "
             f"record is damaged or was written by another program; the raw records of these steps are decided again"
         )
         findings.append(Finding(Violation.JOURNAL_HOLE, text))
@@ -156,7 +156,7 @@ def judge(seen: RecoveryInputs) -> RecoveryPlan:
             f"the journal lost records; steps continue after {newest}"
         )
         findings.append(Finding(Violation.STEPS_MISSING, text))
-    return RecoveryPlan(max(newest, seen.last_step, seen.behind_hole), rewind, tuple(findings))
+    return RecoveryPlan(max(newest, seen.last_step, seen.last_after_hole), rewind, tuple(findings))
 
 
 def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Finding]:

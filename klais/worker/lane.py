@@ -20,7 +20,7 @@ from klais import fault
 from klais.core.lane.state import TALLIES
 from klais.errors import EpochRenewal, LaneFailed, LaneFenced
 from klais.kafka.reader import PartitionReader
-from klais.system.memory import give_memory_back
+from klais.system.memory import trim_heap
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
 from klais.worker.checkpoint import Checkpointer
@@ -63,7 +63,7 @@ def tune_garbage_collector(lanes_ended: bool = True) -> None:
         gc.unfreeze()
     gc.collect()
     gc.freeze()
-    give_memory_back()
+    trim_heap()
     gc.set_threshold(20_000, 20, 100)
 
 
@@ -94,7 +94,7 @@ class Lane:
         found = await recover(context, partition, reader, progress)
         session = LaneSession(context, partition, found, self._quarantine)
         progress.begin("replay", 0, len(found.journal))
-        del found  # it would keep the journal in memory
+        del found  # it would keep the journal's steps in memory for the whole session
         watch = Watch(session, self.intake, reader)
         checkpointer = Checkpointer(session, self.intake, watch)
         self.session, self.checkpointer, self.watch = session, checkpointer, watch
@@ -110,7 +110,7 @@ class Lane:
                     progress.at += 1
                     await session.pending.room()
                 session.replay_done()
-                await session.pending.drained()
+                await session.pending.drained()  # losses are counted from what Kafka acknowledged
                 fault.at("lane_replayed")
                 raw_start, _ = await watch.begin()
                 if resumed := session.resume(raw_start):
@@ -176,7 +176,7 @@ class Lane:
 
     def start(self) -> None:
         """Start in the background."""
-        self._task = asyncio.create_task(self._live(), name=f"lane-{self.partition}")
+        self._task = asyncio.create_task(self._run_sessions(), name=f"lane-{self.partition}")
 
     async def stop(self) -> None:
         """Drop everything immediately, without flushing: the next owner continues from the journal."""
@@ -191,7 +191,7 @@ class Lane:
         await self._reader.stop()
         self.session = self.checkpointer = self.watch = None
 
-    def report_figures(self) -> None:
+    def report_statistics(self) -> None:
         """Have the figures of all lanes reported, because they are about to stop."""
         self._context.on_ending()
 
@@ -231,27 +231,27 @@ class Lane:
             unsent=session.unsent if session else 0,
             missing=self.watch.landed.missing if self.watch else 0,
             alarms=session.alarms if session else (),
-            waits_ns=self.intake.oldest_ns,
+            oldest_waiting_ns=self.intake.oldest_ns,
             taken_ns=session.taken_ns if session else 0,
             restoring=self.restoring,
         )
 
-    async def _live(self) -> None:
+    async def _run_sessions(self) -> None:
         """Run sessions, one after the other, until the partition is revoked."""
-        in_a_row = 0
+        failures = 0
         while not self.closed:
             began = time.monotonic()
             try:
                 await self.run()
             except Exception as error:
                 cause = first_cause(error)
-                in_a_row = in_a_row + 1 if time.monotonic() - began < RESTART_MAX_S else 1
-                pause_s = self._ended(cause, in_a_row)
+                failures = failures + 1 if time.monotonic() - began < RESTART_MAX_S else 1
+                pause_s = self._session_ended(cause, failures)
                 # Both hold the traceback, which keeps every object of the session alive.
                 del cause, error
             await asyncio.sleep(pause_s)
 
-    def _ended(self, cause: BaseException, in_a_row: int) -> float:
+    def _session_ended(self, cause: BaseException, failures: int) -> float:
         """Log why a session ended; the seconds until the next one may begin."""
         self._progress.end()
         if isinstance(cause, EpochRenewal):
@@ -262,12 +262,12 @@ class Lane:
         self.failure = f"{type(cause).__name__}: {cause}"
         self.fenced = isinstance(cause, LaneFenced)
         if self.fenced:
-            # The new owner has its own session. This lane returns only if no rebalance takes its partition
-            # away.
+            # Usually a new owner has fenced it, and a rebalance takes the partition away from this worker. Without a
+            # rebalance this lane fences again, after the new owner's session had time to start.
             log.warning("lane_fenced", partition=self.partition, why=self.failure)
             return 3 * self._context.settings.session_timeout_s
-        pause_s = min(RESTART_MAX_S, RESTART_S * 2.0 ** (in_a_row - 1))
-        say = log.error if in_a_row >= FAILURES_TO_ALARM or not getattr(cause, "retriable", True) else log.warning
-        say("lane_failed", partition=self.partition, why=self.failure, in_a_row=in_a_row, retry_s=pause_s)
+        pause_s = min(RESTART_MAX_S, RESTART_S * 2.0 ** (failures - 1))
+        say = log.error if failures >= FAILURES_TO_ALARM or not getattr(cause, "retriable", True) else log.warning
+        say("lane_failed", partition=self.partition, why=self.failure, failures=failures, retry_s=pause_s)
         log.debug("lane_failed_at", partition=self.partition, trace="".join(traceback.format_exception(cause)))
         return pause_s

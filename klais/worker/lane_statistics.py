@@ -24,9 +24,9 @@ class LaneStatistics:
     ``live_tally`` is the tally at that moment (uint64 [TALLIES]). ``checkpoint_age_s`` is None before the first
     session. ``unsent``: frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records
     that the clean topic does not hold. Both are 0 unless there is a defect. ``alarms``: violated invariants found by
-    recovery. ``waits_ns`` and ``taken_ns``: when the edge received the oldest batch that waits for the lane, and the
-    newest batch that the lane has taken (ns since the epoch), 0 = none. ``restoring``: progress of its recovery, None
-    while the lane is live or waits after a failure.
+    recovery. ``oldest_waiting_ns`` and ``taken_ns``: when the edge received the oldest batch that waits for the lane,
+    and the newest batch that the lane has taken (ns since the epoch), 0 = none. ``restoring``: progress of its
+    recovery, None while the lane is live or waits after a failure.
     """
 
     partition: int
@@ -45,7 +45,7 @@ class LaneStatistics:
     unsent: int = 0
     missing: int = 0
     alarms: tuple[str, ...] = ()
-    waits_ns: int = 0
+    oldest_waiting_ns: int = 0
     taken_ns: int = 0
     restoring: Restoring | None = None
 
@@ -73,9 +73,9 @@ class LagAge:
         """Seconds by partition at ``now_ns`` (ns since the epoch); 0 for a lane without lag."""
         out, caught_up = {}, {}
         for p, lane in lanes.items():
-            lag = lag_records.get(p, 0) > 0 or lane.waits_ns > 0
+            lag = lag_records.get(p, 0) > 0 or lane.oldest_waiting_ns > 0
             caught_up[p] = self._caught_up_ns.get(p, 0) if lag else now_ns
-            since_ns = lane.waits_ns or max(lane.taken_ns, caught_up[p]) or now_ns
+            since_ns = lane.oldest_waiting_ns or max(lane.taken_ns, caught_up[p]) or now_ns
             out[p] = max(0, now_ns - since_ns) / 1e9 if lag else 0.0
         self._caught_up_ns = caught_up
         return out

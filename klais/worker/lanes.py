@@ -51,7 +51,7 @@ class Lanes:
         lanes = list(self.by_partition.values())
         if lanes:
             self._had_s = time.monotonic()
-            lanes[0].report_figures()  # of all lanes, as long as the report finds them here
+            lanes[0].report_statistics()  # of all lanes, as long as the report finds them here
         self.by_partition = {}
         await asyncio.gather(*(lane.stop() for lane in lanes))
 

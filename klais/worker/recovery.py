@@ -23,7 +23,7 @@ from klais.kafka.fenced import FencedSender, fence
 from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
-from klais.system.memory import give_memory_back
+from klais.system.memory import trim_heap
 from klais.telemetry.log import get
 from klais.worker.changelog import OwnRecords, load_marker, load_partition
 from klais.worker.context import LaneContext
@@ -36,7 +36,7 @@ log = get("klais.worker.recovery")
 
 # A new partition leader may report a lower end offset for a moment, until its followers have fetched from it.
 NEW_LEADER_S = 5.0
-FIRST_RECORDS = 50_000  # more than a batch of the clean topic holds: among them is a mark, or they are not ours
+FIRST_MARK_RECORDS = 50_000  # more than a batch of the clean topic holds: among them is a mark, or they are not ours
 CONTROL_RECORDS = 2  # that a fence leaves in an output
 # Violations that lose nothing and need no action.
 WITHOUT_LOSS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
@@ -46,13 +46,13 @@ WITHOUT_LOSS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
 class JournalSeen:
     """Steps after the marker, in log order; ``lineage`` as in the newest owner record, 0 = none.
 
-    ``behind``: the highest step after a gap (:mod:`klais.core.lane.journal_steps`), 0 = none.
+    ``last_after_hole``: the highest step after a gap (:mod:`klais.core.lane.journal_steps`), 0 = none.
     """
 
     steps: list[StepRecord]
     end: int
     lineage: int
-    behind: int
+    last_after_hole: int
 
 
 async def recover(context: LaneContext, partition: int, reader: PartitionReader, progress: Progress) -> RecoveredState:
@@ -77,7 +77,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
-        give_memory_back()
+        trim_heap()
     if marker is not None and marker.partitions != topics.partitions:
         raise TopicMismatch(
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
@@ -93,14 +93,13 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     for name in ("anomalies", "dead_letter"):
         wanted = marker.outputs.get(name, 0) if marker else 0
         seen_outputs[name] = await _inspect_output(reader, outputs[name], partition, bounds[name], lineage, wanted)
-    plan = judge(await _seen(reader, topics, partition, state, newest_stamp, journal, seen_outputs, (marker, why)))
-    doubled, published = 0, list[Frame]()
-    telemetry = seen_outputs["telemetry"]
-    if plan.steps_missing and telemetry.mark is not None:
+    plan = judge(await _inputs(reader, topics, partition, state, newest_stamp, journal, seen_outputs, (marker, why)))
+    doubled, sent = 0, list[Frame]()
+    if plan.steps_missing and clean.mark is not None:
         last = journal.steps[-1].step if journal.steps else state.step
         next_raw = _next_raw(state, journal) if plan.rewind is None else min(plan.rewind, _next_raw(state, journal))
-        begin = min(telemetry.floor, telemetry.end)
-        doubled, published = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
+        begin = min(clean.floor, clean.end)
+        doubled, sent = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
     _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
     log.info("lane_recovered", partition=partition, devices=state.devices, steps=len(journal.steps), seconds=seconds)
@@ -114,9 +113,8 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     if epoch < 0 < floors["telemetry"]:
         epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
     return RecoveredState(
-        state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch,
-        published,
-    )  # fmt: skip
+        state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch, sent
+    )
 
 
 def _floor(marker: Marker | None, steps: list[StepRecord]) -> tuple[int, int]:
@@ -159,7 +157,7 @@ async def _inspect_new_topic(
     start, end = bounds
     if marker is None or start >= min(floor, end):
         return None
-    first = await first_own_mark(reader, topic, partition, start, min(floor, end, start + FIRST_RECORDS), lineage)
+    first = await first_own_mark(reader, topic, partition, start, min(floor, end, start + FIRST_MARK_RECORDS), lineage)
     if first is None or first[0].step <= marker.step:
         return None
     mark, offset = first
@@ -179,24 +177,29 @@ async def _inspect_clean_topic(
     """As :func:`_inspect_output`, for the topic whose losses are counted; ``known`` is the result of :func:`_floor`."""
     floor, epoch = known
     start, end = bounds[0], await _settled_end(reader, topic, partition, bounds[1], floor)
-    kept = await _kept(reader, topic, partition, (start, min(floor, end)), epoch) if epoch >= 0 else None
+    kept = await _end_of_epoch(reader, topic, partition, (start, min(floor, end)), epoch) if epoch >= 0 else None
     end = end if kept is None else min(end, kept)
     begin, controls = max(0, min(floor, end) - 1), 0
     if end < floor:
         # It was cut: the newest mark may be anywhere, with control records after it.
-        begin, controls = 0, await _controls(reader, topic, partition, end, epoch)
+        begin, controls = 0, await _count_control_records(reader, topic, partition, end, epoch)
     mark = await last_own_mark(reader, topic, partition, begin, lineage)
     return OutputSeen(floor, start, end, mark, controls)
 
 
 async def _settled_end(reader: PartitionReader, topic: str, partition: int, end: int, floor: int) -> int:
     """The end offset before our fence, requested again if it may come from a new partition leader."""
-    if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
+    if (
+        0 < end < floor
+        and await _await_end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS
+    ):
         return floor
     return end
 
 
-async def _kept(reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], epoch: int) -> int | None:
+async def _end_of_epoch(
+    reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], epoch: int
+) -> int | None:
     """End offset of records of epochs up to ``epoch`` between two offsets; None if there is no newer record.
 
     A clean topic that lost its tail grows again with each fence, including fences of sessions that ended before they
@@ -214,7 +217,7 @@ async def _kept(reader: PartitionReader, topic: str, partition: int, bounds: tup
     return low
 
 
-async def _controls(reader: PartitionReader, topic: str, partition: int, end: int, newest: int) -> int:
+async def _count_control_records(reader: PartitionReader, topic: str, partition: int, end: int, newest: int) -> int:
     """Count control records of epochs up to ``newest`` that were between the end of a cut clean topic and the floor."""
     if newest < 0 or end <= 0:
         return 0
@@ -277,19 +280,19 @@ async def read_journal(
     progress.begin("journal", begin, log_end)
     async for raw in reader.read(topic, partition, max(begin - 1, log_start)):  # the one before shows who wrote there
         progress.at = raw.offset
-        if own.copied(raw.producer_id, partial(_is_ours, raw.value)) or raw.offset < begin:
+        if own.copied(raw.producer_id, partial(_is_known_record, raw.value)) or raw.offset < begin:
             continue
         if (step := found.take(raw.value)) is not None:
             steps.append(step)
     found.end()
     own.report(topic, partition)
     if found.unreadable:
-        say = log.error if found.behind else log.warning
+        say = log.error if found.last_after_hole else log.warning
         say("unreadable_records", topic=topic, partition=partition, records=found.unreadable, why=found.why)
-    return JournalSeen(steps, log_end, found.lineage, found.behind)
+    return JournalSeen(steps, log_end, found.lineage, found.last_after_hole)
 
 
-async def _seen(
+async def _inputs(
     reader: PartitionReader,
     topics: Topics,
     partition: int,
@@ -302,7 +305,7 @@ async def _seen(
     marker, why = read
     next_raw = _next_raw(state, journal)
     raw_start, _ = await reader.offsets(topics.raw, partition)
-    raw_end = await _end(reader, topics.raw, partition, next_raw)
+    raw_end = await _await_end(reader, topics.raw, partition, next_raw)
     landmarks = []
     for offset, wanted in state.landmarks:
         if offset >= raw_start:
@@ -316,7 +319,7 @@ async def _seen(
         last_step=journal.steps[-1].step if journal.steps else state.step,
         next_raw=next_raw,
         newest_stamp=newest_stamp,
-        behind_hole=journal.behind,
+        last_after_hole=journal.last_after_hole,
         unreadable_marker=why,
         journal_passed=sum(passed_by(record) for record in journal.steps),
         marker_journal=marker.journal_offset if marker else 0,
@@ -328,7 +331,7 @@ async def _seen(
     )
 
 
-def _is_ours(value: bytes | None) -> bool:
+def _is_known_record(value: bytes | None) -> bool:
     """Whether a journal record is a step or an owner record of this version."""
     try:
         return is_owner(value or b"") or decode_step(value or b"") is not None
@@ -341,7 +344,7 @@ def _next_raw(state: LaneState, journal: JournalSeen) -> int:
     return max([state.next_raw, *(record.raw_offset + 1 for record in journal.steps)])
 
 
-async def _end(reader: PartitionReader, topic: str, partition: int, expected: int) -> int:
+async def _await_end(reader: PartitionReader, topic: str, partition: int, expected: int) -> int:
     """End offset of a partition, requested again for a while if it is below ``expected``."""
     until_s = time.monotonic() + NEW_LEADER_S
     while (end := await reader.end(topic, partition)) < expected and time.monotonic() < until_s:  # noqa: ASYNC110

@@ -102,7 +102,7 @@ class Pending:
                 self._steps[at] = (number, size, frames - 1)
                 self.frames -= 1
 
-    def lift(self) -> None:
+    def remove_bound(self) -> None:
         """Remove the bound: an output waits for a step that comes at the end of the replay."""
         self._limit = NO_LIMIT
         self._room.set()
@@ -164,7 +164,7 @@ class LaneSession:
         self.telemetry_epoch = found.telemetry_epoch
         self.journalled = found.state.step  # the last acknowledged step
         self.journal = Journal(found.senders.journal, self.send_outputs, context.on_sent, quarantine)
-        at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
+        at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)  # ``rest``: same for each output
         self._refused = out = RefusedRecords(found.journal, quarantine, self._skip_refused)
         self._unjournalled: list[RefusedRecord] = []  # set aside during a replay, and journalled after it
         self._replayed, self.set_aside = False, 0
@@ -289,7 +289,7 @@ class LaneSession:
         if self._replayed:
             self._journal_refused()
         else:
-            self.pending.lift()
+            self.pending.remove_bound()
 
     def replay_done(self) -> None:
         """Allow new steps: all steps of the journal are applied."""

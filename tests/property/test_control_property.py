@@ -40,20 +40,20 @@ def test_however_long_it_sat_at_a_limit_it_leaves_it_at_the_first_error_back(
 
 
 @given(st.dictionaries(st.integers(0, 31), st.floats(0, 1e9), max_size=32), st.integers(1, 32), st.floats(1, 1e7))
-def test_shares_are_max_min_fair(wants: dict, partitions: int, rate: float) -> None:
+def test_shares_are_max_min_fair(demand: dict, partitions: int, rate: float) -> None:
     """From the definition: all is given, and whoever lacks has no less than anybody else."""
-    wants = {p: want for p, want in wants.items() if p < partitions}
-    found = share_out(wants, partitions, rate)
+    demand = {p: want for p, want in demand.items() if p < partitions}
+    found = share_out(demand, partitions, rate)
     even, near = 1 / partitions, 2e-6
     assert sorted(found) == list(range(partitions))
     assert abs(sum(found.values()) - 1.0) < 1e-4
-    for p, want in wants.items():
+    for p, want in demand.items():
         assert found[p] >= min(want / rate, even) - near
         assert found[p] >= FLOOR * even - near
         if found[p] < want / rate - near:
             assert found[p] >= max(found.values()) - near
-    silent = [p for p in range(partitions) if p not in wants]
-    again = share_out(dict.fromkeys(wants, 1e-9), partitions, rate, found)
+    silent = [p for p in range(partitions) if p not in demand]
+    again = share_out(dict.fromkeys(demand, 1e-9), partitions, rate, found)
     assert all(abs(again[p] - found[p]) < near for p in silent)  # nothing is known of them: they keep their last
 
 
@@ -76,7 +76,7 @@ MEASURED = st.builds(
     lag=st.floats(0, 1e12),
     cpu=st.floats(0, 64),
     queue_depth=st.floats(0, 1e9),
-    wants=st.dictionaries(st.integers(0, 3), st.floats(0, 1e9), max_size=4),
+    demand=st.dictionaries(st.integers(0, 3), st.floats(0, 1e9), max_size=4),
     hosts=st.dictionaries(st.sampled_from(["edge-1", "edge-2"]), st.floats(0, 1e9), max_size=2),
     forecast=st.builds(TrafficForecast, st.floats(0, 1), st.just(0.0), st.just(0.0), st.just("")),
     fresh=st.booleans(),

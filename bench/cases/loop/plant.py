@@ -213,7 +213,7 @@ class Loop:
                 lag=float(plant.raw.frames),
                 cpu=min(1.0, cpu / span_s),
                 queue_depth=float(plant.queue.frames),
-                wants={0: received},
+                demand={0: received},
                 hosts={"host": received},
                 passed=passed / span_s,
                 forecast=self._forecast,

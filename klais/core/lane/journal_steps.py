@@ -32,13 +32,13 @@ class JournalSteps:
         From the newest owner record, 0 = none.
     unreadable : int
         Records that are neither a step nor an owner's; ``why`` is the error of the newest of them.
-    behind : int
+    last_after_hole : int
         The highest step after a hole, 0 = there is no hole.
     """
 
     def __init__(self, after: int, cut: bool = False) -> None:
         self.last, self._may_jump = after, cut
-        self.lineage = self.unreadable = self.behind = 0
+        self.lineage = self.unreadable = self.last_after_hole = 0
         self.why = ""
         self._other: OtherVersion | None = None
 
@@ -62,9 +62,9 @@ class JournalSteps:
         if record.step <= self.last:
             return False
         if _ends_hole(record):
-            self.behind = 0
-        elif self.behind or not (self._may_jump or record.step == self.last + 1):
-            self.behind = max(self.behind, record.step)
+            self.last_after_hole = 0
+        elif self.last_after_hole or not (self._may_jump or record.step == self.last + 1):
+            self.last_after_hole = max(self.last_after_hole, record.step)
             return False
         self.last, self._may_jump = record.step, False
         return True

@@ -111,7 +111,7 @@ def describe_value(payload: bytes, name: str) -> str:
 
     Examples
     --------
-    >>> what_is_there(b'{"t":"21.5","pos":{"x":null}}', "t"), what_is_there(b'{"pos":{"x":null}}', "pos.x")
+    >>> describe_value(b'{"t":"21.5","pos":{"x":null}}', "t"), describe_value(b'{"pos":{"x":null}}', "pos.x")
     ('text', 'null')
     """
     try:

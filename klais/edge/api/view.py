@@ -173,7 +173,7 @@ class EdgeView:
 
     def live(self) -> dict[str, Any]:
         """Body of ``/livez``: whether the loop that reads the socket turns. Does not depend on Kafka."""
-        age_s = time.monotonic() - self._spine.turned_s
+        age_s = time.monotonic() - self._spine.round_began_s
         return {"live": self._stopping() or age_s < LOOP_HUNG_S, "loop_age_s": round(age_s, 3)}
 
     def ready(self) -> dict[str, Any]:

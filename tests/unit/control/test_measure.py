@@ -72,7 +72,7 @@ def test_inputs_are_sums_over_the_workers_and_the_busiest_process() -> None:
     }
     inputs = measure(system(workers, edges), NOTHING)
     assert (inputs.lag, inputs.queue_depth, inputs.cpu, inputs.fresh) == (16.0, 3.0, 1.0, True)
-    assert inputs.wants == {0: 7.0, 2: 9.0}
+    assert inputs.demand == {0: 7.0, 2: 9.0}
     assert inputs.hosts == {"a": 150.0, "edge-3": 0.0}
     assert not measure(system({}, edges), NOTHING).fresh
 
@@ -82,7 +82,7 @@ def test_inputs_are_sums_over_the_workers_and_the_busiest_process() -> None:
 )
 def test_a_record_of_another_make_is_no_reason_to_stop(gauges: dict) -> None:
     inputs = measure(system({"w": record("worker", "w", gauges)}, {}), NOTHING)
-    assert (inputs.lag, inputs.cpu, inputs.wants) == (0.0, 0.0, {})
+    assert (inputs.lag, inputs.cpu, inputs.demand) == (0.0, 0.0, {})
     assert traffic_totals(system({"w": record("worker", "w", gauges)}, {}))["received"] == 0.0
 
 

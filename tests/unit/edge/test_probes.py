@@ -53,7 +53,7 @@ def test_a_loop_that_turns_is_live_and_one_that_hangs_is_not() -> None:
     try:
         wait_for(lambda: source.calls_made == 2, 10, "the loop to hang in its source")
         assert view.live()["live"] is True
-        spine.turned_s = time.monotonic() - LOOP_HUNG_S - 1  # as if it hung for so long
+        spine.round_began_s = time.monotonic() - LOOP_HUNG_S - 1  # as if it hung for so long
         body = view.live()
         assert body["live"] is False and body["loop_age_s"] > LOOP_HUNG_S
         source.go.set()
@@ -62,7 +62,7 @@ def test_a_loop_that_turns_is_live_and_one_that_hangs_is_not() -> None:
         source.go.set()
         spine.stop()
         thread.join()
-    spine.turned_s -= LOOP_HUNG_S + 1
+    spine.round_began_s -= LOOP_HUNG_S + 1
     assert view.live()["live"] is False
     stopping.set()  # the loop has ended, the edge drains within its own bounds
     assert view.live()["live"] is True

@@ -6,7 +6,7 @@ import pytest
 
 from klais.config.load import Settings
 from klais.edge import main as process
-from klais.edge.signals import AGAIN_S, EXIT_KILLED, Signals
+from klais.edge.signals import EXIT_KILLED, RETRY_S, Signals
 from klais.edge.sources.udp.socket import UdpSocket
 
 
@@ -24,7 +24,7 @@ def test_the_first_stops_the_second_abort_the_third_leaves() -> None:
     signals, events, clock = record()
     for _ in range(3):
         signals.on_stop()
-        clock[0] += AGAIN_S
+        clock[0] += RETRY_S
     assert events == ["stop", "abort", f"leave {EXIT_KILLED}"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klais.http.errors import HttpError
-from klais.http.response_cache import Gate, ResponseCache, Spent
+from klais.http.response_cache import CpuTimer, Gate, ResponseCache
 from klais.worker.rows import select
 
 
@@ -49,7 +49,7 @@ async def test_a_gate_rests_as_long_as_it_worked() -> None:
 
 
 def test_time_in_which_a_computation_waits_is_no_work() -> None:
-    spent = Spent()
+    spent = CpuTimer()
     spent.run(lambda: time.sleep(0.5))
     assert spent.cpu_s < 0.25
 

@@ -161,7 +161,7 @@ async def test_journal_steps_that_somebody_copied_from_another_system_are_skippe
     marker.journal_offset = 3 if after else 0
     found = await read_journal(log, "t", 0, marker, OwnRecords(5))
     assert [(step.step, step.raw_offset) for step in found.steps] == [(n, n) for n in range(after + 1, 5)]
-    assert (found.lineage, found.behind) == (0 if after else 33, 0)
+    assert (found.lineage, found.last_after_hole) == (0 if after else 33, 0)
     assert [record.message for record in caplog.records] == ["copied_records_skipped"]
     restored = Log.written_by(*((-1, *record[1:]) for record in ((5, None, encode_owner("x", 1, 0)), *steps(5, 1, 4))))
     found = await read_journal(restored, "t", 0, marker, OwnRecords(5))

@@ -142,7 +142,7 @@ PROBLEMS = {
     "output empty": (recovered(outputs={"telemetry": OUTPUTS["empty"]}), "is empty", "deleted with it", 200),
     "output new": (recovered(outputs={"telemetry": OUTPUTS["recreated"]}), "created again", "and 7 of steps", 200),
     "marker unreadable": (recovered(unreadable_marker="version 9"), "version 9", "uses the previous one", 200),
-    "journal hole": (recovered(behind_hole=25), "cannot be read after step 20", "are decided again", 200),
+    "journal hole": (recovered(last_after_hole=25), "cannot be read after step 20", "are decided again", 200),
     "raw records gone": (while_live(Tally.LOST_RECORDS), "3 records of klais_raw", "raw_records_lost in the log", 200),
     "batches missing": (while_live(Tally.MISSING_BATCHES), "3 batches never arrived", "klais_raw was cut", 200),
     "poisoned": (while_live(Tally.POISON_FRAMES), "3 frames", "see klais_dead_letter", 200),

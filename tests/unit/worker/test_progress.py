@@ -65,5 +65,5 @@ def test_a_lane_that_waits_after_a_failure_restores_nothing() -> None:
     lane._progress.begin("journal", 0, 10)
     restoring = lane.statistics().restoring
     assert restoring is not None and restoring.stage == "journal"
-    lane._ended(LaneFailed("no broker"), 1)
+    lane._session_ended(LaneFailed("no broker"), 1)
     assert lane.statistics().restoring is None

@@ -112,8 +112,8 @@ def test_conservation_of_the_metrics_snapshot():
     assert snapshot.received == snapshot.passed + int(np.sum(snapshot.dropped)) + snapshot.queue_depth
 
 
-def of_lane(waits_ns: int = 0, taken_ns: int = 0) -> LaneStatistics:
-    return replace(fake_lane().statistics(), waits_ns=waits_ns, taken_ns=taken_ns)
+def of_lane(oldest_waiting_ns: int = 0, taken_ns: int = 0) -> LaneStatistics:
+    return replace(fake_lane().statistics(), oldest_waiting_ns=oldest_waiting_ns, taken_ns=taken_ns)
 
 
 def test_lag_in_seconds_is_the_age_of_the_oldest_batch_that_was_not_taken():

@@ -54,32 +54,32 @@ def read(*values: bytes | None, after: int = 0, cut: bool = False) -> tuple[Jour
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_record_between_steps_that_follow_each_other_is_somebody_elses(name):
     journal, found = read(step(1), step(2), UNREADABLE[name], step(3), step(4))
-    assert (found, journal.behind, journal.last) == ([1, 2, 3, 4], 0, 4)
+    assert (found, journal.last_after_hole, journal.last) == ([1, 2, 3, 4], 0, 4)
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_record_in_the_place_of_a_step_leaves_a_hole(name):
     """Steps 4 and 5 were decided on rows and a queue that step 3 left: they cannot be applied without it."""
     journal, found = read(step(1), step(2), UNREADABLE[name], step(4), step(5))
-    assert (found, journal.behind, journal.last) == ([1, 2], 5, 2)
+    assert (found, journal.last_after_hole, journal.last) == ([1, 2], 5, 2)
 
 
 def test_the_hole_ends_where_a_recovery_that_knew_of_it_went_on():
     journal, found = read(step(1), b"KLJ1", step(3), step(4, Kind.RESUMED, "journal_hole"), step(5))
-    assert (found, journal.behind) == ([1, 4, 5], 0)
+    assert (found, journal.last_after_hole) == ([1, 4, 5], 0)
     assert read(step(1), step(9, Kind.RESUMED, "raw_replaced; steps_missing"), step(10))[1] == [1, 9, 10]
 
 
 def test_a_session_that_went_on_without_knowing_of_the_hole_does_not_end_it():
     """It set a record aside (RESUMED) after step 2, which nobody can read."""
     journal, found = read(step(1), None, step(3, Kind.RESUMED, "Kafka refuses records for their content"), step(4))
-    assert (found, journal.behind) == ([1], 4)
+    assert (found, journal.last_after_hole) == ([1], 4)
 
 
 def test_a_journal_that_retention_has_cut_may_begin_later():
     assert read(step(7), step(8), after=4, cut=True)[1] == [7, 8]
     journal, found = read(step(7), step(8), after=4)
-    assert (found, journal.behind) == ([], 8)
+    assert (found, journal.last_after_hole) == ([], 8)
 
 
 def test_steps_that_the_checkpoint_covers_are_left_out():
@@ -102,4 +102,4 @@ def test_steps_are_never_out_of_order_and_none_is_left_out(values, after):
     journal, found = read(*values, after=after)
     assert found == list(range(after + 1, after + 1 + len(found)))
     assert journal.last == after + len(found)
-    assert journal.behind == 0 or journal.behind > journal.last + 1
+    assert journal.last_after_hole == 0 or journal.last_after_hole > journal.last + 1
