@@ -277,7 +277,7 @@ async def read_journal(
     progress.begin("journal", begin, log_end)
     async for raw in reader.read(topic, partition, max(begin - 1, log_start)):  # the one before shows who wrote there
         progress.at = raw.offset
-        if own.copied(raw.producer_id, partial(_is_ours, raw.value)) or raw.offset < begin:
+        if own.copied(raw.producer_id, partial(is_ours, raw.value)) or raw.offset < begin:
             continue
         if (step := found.take(raw.value)) is not None:
             steps.append(step)
@@ -328,7 +328,7 @@ async def _seen(
     )
 
 
-def _is_ours(value: bytes | None) -> bool:
+def is_ours(value: bytes | None) -> bool:
     """Whether a journal record is a step or an owner record of this version."""
     try:
         return is_owner(value or b"") or decode_step(value or b"") is not None

@@ -14,7 +14,8 @@ from klais.core.lane.step import forget
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
-from klais.verify.audit import audit_lane, read_table
+from klais.verify.audit import audit_lane
+from klais.verify.lane_log import read_table
 from klais.worker import watch
 from klais.worker.progress import Progress, Stage
 from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
@@ -339,7 +340,7 @@ async def test_a_checkpoint_moves_the_floor_of_the_dead_letters_beyond_those_of_
         edge.send(5)
         await caught_up(settings, found[0])
     async with PartitionReader(settings) as reader:
-        _, marker = await read_table(reader, topics.devices_changelog, 0)
+        _, marker = await read_table(reader, topics.devices_changelog, 0, None)
     assert marker.outputs["dead_letter"] > 1000
     edge.put(b"no batch: another one")
     report = await after(settings, edge)
@@ -397,3 +398,24 @@ async def test_an_audit_steps_over_what_somebody_else_wrote_to_the_changelog(sys
     assert producer.flush(60) == 0
     audit = await audit_lane(settings, 0)
     assert (audit.problems, audit.devices, audit.telemetry) == ([], 5, edge.sent)
+
+
+async def test_an_audit_leaves_out_what_somebody_copied_from_another_klais(system):
+    """As recovery does. Steps, rows and markers of another system are well formed; their batches name another writer."""
+    settings, topics, edge = system(**FAST)
+    foreign, others, stranger = system(**FAST)
+    async with lanes(foreign) as found, lanes(settings) as ours:
+        await live(found[0])
+        await live(ours[0])
+        for name, lane, writer, rounds in ((foreign, found[0], stranger, 12), (settings, ours[0], edge, 5)):
+            writer.send(rounds)
+            await caught_up(name, lane)
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    for source, target in ((others.journal, topics.journal), (others.devices_changelog, topics.devices_changelog)):
+        async with PartitionReader(settings) as reader:
+            async for record in reader.read(source, 0, 0):
+                producer.produce(target, record.value, key=record.key, partition=0)
+    assert producer.flush(60) == 0
+    report = await after(settings, edge)
+    audit = await audit_lane(settings, 0)
+    assert (audit.problems, audit.devices, audit.telemetry, report.doubled) == ([], 5, edge.sent, 0)
