@@ -401,7 +401,7 @@ async def test_an_audit_steps_over_what_somebody_else_wrote_to_the_changelog(sys
 
 
 async def test_an_audit_leaves_out_what_somebody_copied_from_another_klais(system):
-    """As recovery does. Steps, rows and markers of another system are well formed; their batches name another writer."""
+    """As recovery does. Steps, rows and markers of another system are well formed; their batches have other ids."""
     settings, topics, edge = system(**FAST)
     foreign, others, stranger = system(**FAST)
     async with lanes(foreign) as found, lanes(settings) as ours:

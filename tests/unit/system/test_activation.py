@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from klais.config.load import Settings
+from klais.edge.drop_record import DropRecord
 from klais.edge.listener import listen, udp_sockets
 from klais.edge.supervisor.fleet import hold_sockets
 from klais.errors import ConfigError
@@ -137,7 +138,7 @@ def test_drops_of_a_new_socket_before_its_first_reading_are_counted(
     sock = open_udp_socket(LOOPBACK, False)
     sent = overflow(sock)  # as on a busy machine, where the process does not run between the bind and what follows
     if through_supervisor:
-        held = HeldSocket(sock, 65_536, new=True)
+        held = HeldSocket(sock, 65_536, counted=0)
         reader = udp_socket.UdpSocket(held.socket, 65_536, held._drops, inherited=True)
     else:
         monkeypatch.setattr(udp_socket, "open_udp_socket", lambda *_: sock)
@@ -189,3 +190,63 @@ def test_a_fleet_refuses_an_inherited_socket_that_does_not_share_its_port(
     settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", edge_workers=2)
     with pytest.raises(ConfigError, match="ReusePort=yes"):
         hold_sockets(settings)
+
+
+@pytest.mark.parametrize("through_supervisor", [False, True])
+def test_each_drop_at_a_socket_of_systemd_is_counted_by_one_of_the_processes_that_read_it_in_turn(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, through_supervisor: bool
+) -> None:
+    """From boot on, while nobody reads, and also after a process that was killed."""
+    settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", state_dir=tmp_path / "state")
+
+    def next_process(drops: int | None = None):
+        fd = os.dup(udp.fileno())
+        monkeypatch.setattr(activation, "FIRST_FD", fd)
+        for name, value in (("LISTEN_PID", os.getpid()), ("LISTEN_FDS", 1), ("LISTEN_DROPS", drops)):
+            monkeypatch.setenv(name, "" if value is None else str(value))
+        if not through_supervisor or drops is not None:
+            return listen(settings)
+        (held,) = hold_sockets(settings)
+        counted = held._drops
+        held.close()
+        return next_process(counted)
+
+    sent, received, dropped = 0, 0, []
+    for _ in range(3):
+        sent += overflow(udp)  # nobody reads
+        reader = next_process()
+        received += drain(reader.socket)
+        sent += overflow(udp)
+        received += drain(reader.socket)
+        dropped.append(reader.drops())
+        reader.socket.close()  # a kill: without the last reading
+    assert min(dropped) > 0 and received + sum(dropped) == sent
+    (file,) = (tmp_path / "state" / "udp-drops").iterdir()
+    assert int(file.read_text()) == drop_count(udp)
+
+
+def test_an_edge_whose_state_folder_cannot_be_written_counts_drops_all_the_same(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state").write_text("a file")
+    settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", state_dir=tmp_path / "state")
+    monkeypatch.setattr(activation, "FIRST_FD", os.dup(udp.fileno()))
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    sent = overflow(udp)
+    reader = listen(settings)
+    assert drain(reader.socket) + reader.drops() == sent > reader.drops() > 0
+    assert [record.message for record in caplog.records].count("drop_record_failed") >= 1
+    reader.close()
+
+
+def test_files_of_sockets_before_this_boot_are_removed(udp: socket.socket, tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    folder = tmp_path / "udp-drops"
+    folder.mkdir(mode=0o700)
+    (folder / "another-boot-7").write_text("5")
+    record = DropRecord(settings, udp)
+    record.keep(12)
+    record.keep(4_294_967_295)
+    assert [DropRecord(settings, udp).counted(), len(list(folder.iterdir()))] == [4_294_967_295, 1]
+    record.close()
