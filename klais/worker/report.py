@@ -273,7 +273,7 @@ class Report:
 
     @property
     def type_problems(self) -> tuple[str, ...]:
-        """Why a better model of types is not in use."""
+        """Why a better model of types is not in use, or the newest training failed."""
         return self._types.problems if self._types else ()
 
     def _scoring_snapshot(self) -> ScoringSnapshot:
