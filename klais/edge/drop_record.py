@@ -38,15 +38,21 @@ class DropRecord:
     """
 
     def __init__(self, settings: Settings, sock: socket.socket) -> None:
-        self._settings = settings
-        cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
-        self._boot = _BOOT_ID.read_text().strip()
-        self._path = settings.state_dir / FOLDER / f"{self._boot}-{cookie:x}"
+        self._settings, self._boot, self._path = settings, "", settings.state_dir / FOLDER
         self._fd: int | None = None
         self._failed = False
+        try:
+            cookie = int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+            self._boot = _BOOT_ID.read_text().strip()
+        except OSError as error:  # not every sandbox has them
+            self._fail(error)
+        else:
+            self._path /= f"{self._boot}-{cookie:x}"
 
     def counted(self) -> int:
         """Drops at this socket that its readers have counted (32 bits, wraps); 0 if there is no file."""
+        if self._failed:
+            return 0
         try:
             fd = open_own(self._path, os.O_RDONLY)
         except FileNotFoundError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from klais.config.load import Settings
+from klais.edge import drop_record
 from klais.edge.drop_record import DropRecord
 from klais.edge.listener import listen, udp_sockets
 from klais.edge.supervisor.fleet import hold_sockets
@@ -238,6 +239,15 @@ def test_an_edge_whose_state_folder_cannot_be_written_counts_drops_all_the_same(
     assert drain(reader.socket) + reader.drops() == sent > reader.drops() > 0
     assert [record.message for record in caplog.records].count("drop_record_failed") >= 1
     reader.close()
+
+
+def test_a_sandbox_without_a_boot_id_does_not_stop_the_edge(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(drop_record, "_BOOT_ID", tmp_path / "none")
+    record = DropRecord(Settings(state_dir=tmp_path), udp)
+    record.keep(7)
+    assert record.counted() == 0 and list(tmp_path.iterdir()) == []
 
 
 def test_files_of_sockets_before_this_boot_are_removed(udp: socket.socket, tmp_path: Path) -> None:
