@@ -6,6 +6,7 @@ One worker of the deployment is the leader. :mod:`klais.control.election` decide
 """
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from klais.control.decide import Decision
 from klais.control.election import PREFIX, Election
 from klais.control.forecast import Predictor
 from klais.errors import LaneFenced
+from klais.kafka.same_id import SameIdCheck
 from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
@@ -122,6 +124,8 @@ class Controller:
 
     Attributes
     ----------
+    instance : str
+        A random number that distinguishes this process from another one with the same id.
     stats : StatsFollower
         Reports of all processes; it follows the topic from the first candidacy on.
     """
@@ -137,6 +141,8 @@ class Controller:
         self._predictor = predictor or predictor_of(settings, observe)
         self.stats = StatsFollower(settings)
         self._worker_id = worker_id
+        self.instance = f"{secrets.randbits(32):08x}"
+        self._same_id = SameIdCheck(self.stats, worker_id, self.instance, "worker")
         self._listening = False
         self._laned_s: dict[int, float] = {}  # when a worker last reported each partition's lane
         self._led_s: float | None = None  # when a leader, or no process at all, was last seen
@@ -150,7 +156,9 @@ class Controller:
         """Return the statistics up to now."""
         before, term = self._before, self._term
         problems, warnings, fallbacks = self._forecast_state()
-        problems = (*self._leaderless(), *self._laneless(), *problems)
+        self._same_id.on_tick(time.monotonic())
+        shared = self._same_id.problem()
+        problems = (*self._leaderless(), *self._laneless(), *([shared] if shared else []), *problems)
         clock = self.stats.clock_offset_s(self._worker_id)
         rest = (problems, warnings, fallbacks)
         if term is None or term.epoch is None:
