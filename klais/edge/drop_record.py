@@ -1,12 +1,12 @@
 """How many of the kernel's drops at a socket its readers have counted: in a file, because the socket outlives them.
 
-systemd keeps a socket open between two processes, and the kernel counts its drops from its creation on. The next
-process has to know which of them a previous one has counted: those in the file of this socket. A socket without a file
-is new, since boot or since somebody bound it, or has never dropped a datagram: nobody has counted a drop of it.
-
-A supervisor of ours knows the figure itself (``LISTEN_DROPS``), but not if it is restarted.
+systemd and a supervisor keep a socket open between two processes, the kernel counts its drops from its creation on, and
+during a rolling upgrade two processes read it at once. So each claims the drops since the newest claim, under a lock,
+and counts only those: each drop is counted by one process. A socket without a file is new, since boot or since somebody
+bound it, or has never dropped a datagram.
 """
 
+import fcntl
 import os
 import socket
 import sys
@@ -64,16 +64,37 @@ class DropRecord:
             text = file.read(_DIGITS)
         return int(text) if text.isdigit() else 0
 
-    def keep(self, counted: int) -> None:
-        """Store the figure. A folder that cannot be written to is logged once: the edge goes on."""
-        if self._failed:
-            return
+    def claim(self, before: int, now: int) -> int | None:
+        """How many of the drops up to ``now`` are still uncounted; from here on this process has counted them.
+
+        None if another process holds the lock, which may be stopped: the reader of the socket must not wait for it.
+
+        ``before``: the newest count that this process knows, for a socket without a file. A folder that cannot be
+        written to is logged once: the edge goes on.
+        """
+        if not self._failed:
+            try:
+                if self._fd is None:
+                    self._fd = self._open()
+                before = self._claim(self._fd, before, now)
+            except BlockingIOError:
+                return None
+            except (OSError, NotPrivate) as error:
+                self._fail(error)
+        step = (now - before) & 0xFFFFFFFF
+        return step if step < 1 << 31 else 0
+
+    def _claim(self, fd: int, before: int, now: int) -> int:
+        """Write the new claim if it is above the one before; returns that."""
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            if self._fd is None:
-                self._fd = self._open()
-            os.pwrite(self._fd, b"%0*d" % (_DIGITS, counted), 0)
-        except (OSError, NotPrivate) as error:
-            self._fail(error)
+            text = os.pread(fd, _DIGITS, 0)
+            before = int(text) if text.isdigit() else before
+            if (now - before) & 0xFFFFFFFF < 1 << 31:
+                os.pwrite(fd, b"%0*d" % (_DIGITS, now), 0)
+        finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)
+        return before
 
     def close(self) -> None:
         """Close the file."""
@@ -87,7 +108,7 @@ class DropRecord:
         for place, file in enumerate(files):
             if file != self._path and (place >= MOST_FILES or not file.name.startswith(self._boot)):
                 file.unlink(missing_ok=True)
-        return open_own(self._path, os.O_WRONLY | os.O_CREAT)
+        return open_own(self._path, os.O_RDWR | os.O_CREAT)
 
     def _fail(self, error: Exception) -> None:
         self._failed = True

@@ -1,6 +1,7 @@
 """Sockets that outlive a process: what a child inherits, and what a supervisor and systemd are given."""
 
 import array
+import fcntl
 import os
 import socket
 import sys
@@ -226,6 +227,26 @@ def test_each_drop_at_a_socket_of_systemd_is_counted_by_one_of_the_processes_tha
     assert int(file.read_text()) == drop_count(udp)
 
 
+def test_two_processes_that_read_at_once_count_each_drop_once(udp: socket.socket, tmp_path: Path) -> None:
+    """As during a rolling upgrade."""
+    from klais.edge.sources.udp.socket import UdpSocket
+
+    settings, sent, received = Settings(state_dir=tmp_path / "state"), 0, 0
+    old = UdpSocket(udp.dup(), 65_536, 0, inherited=True, keeper=DropRecord(settings, udp))
+    sent += overflow(udp)
+    received += drain(old.socket)
+    before = old.drops()
+    new = UdpSocket(udp.dup(), 65_536, drop_count(udp), inherited=True, keeper=DropRecord(settings, udp))
+    for first, second in ((new, old), (old, new)):
+        sent += overflow(udp)
+        received += drain(first.socket)
+        first.drops()
+        second.drops()
+    assert received + old.drops() + new.drops() == sent and old.drops() > before and new.drops() > 0
+    old.close()
+    new.close()
+
+
 def test_an_edge_whose_state_folder_cannot_be_written_counts_drops_all_the_same(
     udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -241,13 +262,24 @@ def test_an_edge_whose_state_folder_cannot_be_written_counts_drops_all_the_same(
     reader.close()
 
 
+def test_a_process_that_is_stopped_with_the_lock_holds_no_reader_up(udp: socket.socket, tmp_path: Path) -> None:
+    record, other = DropRecord(Settings(state_dir=tmp_path), udp), DropRecord(Settings(state_dir=tmp_path), udp)
+    assert record.claim(0, 4) == 4
+    (file,) = (tmp_path / "udp-drops").iterdir()
+    with open(file) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert other.claim(0, 9) is None
+    assert other.claim(0, 9) == 5
+    record.close()
+    other.close()
+
+
 def test_a_sandbox_without_a_boot_id_does_not_stop_the_edge(
     udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(drop_record, "_BOOT_ID", tmp_path / "none")
     record = DropRecord(Settings(state_dir=tmp_path), udp)
-    record.keep(7)
-    assert record.counted() == 0 and list(tmp_path.iterdir()) == []
+    assert record.claim(3, 10) == 7 and record.counted() == 0 and list(tmp_path.iterdir()) == []
 
 
 def test_files_of_sockets_before_this_boot_are_removed(udp: socket.socket, tmp_path: Path) -> None:
@@ -256,7 +288,8 @@ def test_files_of_sockets_before_this_boot_are_removed(udp: socket.socket, tmp_p
     folder.mkdir(mode=0o700)
     (folder / "another-boot-7").write_text("5")
     record = DropRecord(settings, udp)
-    record.keep(12)
-    record.keep(4_294_967_295)
-    assert [DropRecord(settings, udp).counted(), len(list(folder.iterdir()))] == [4_294_967_295, 1]
+    assert record.claim(0, 12) == 12 and record.claim(0, 4_294_967_295) == 0
+    assert record.claim(0, 2_000_000_000) == 1_999_999_988 and record.claim(0, 4_000_000_000) == 2_000_000_000
+    assert record.claim(0, 5) == 294_967_301, "it wraps"
+    assert [DropRecord(settings, udp).counted(), len(list(folder.iterdir()))] == [5, 1]
     record.close()

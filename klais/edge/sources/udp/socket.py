@@ -18,10 +18,13 @@ _SO_RXQ_OVFL = 40
 
 
 class Keeper(Protocol):
-    """Stores the kernel's count of drops for the next reader of the socket."""
+    """Shares the drops of a socket out among the processes that read it, at once or in turn."""
 
-    def keep(self, counted: int) -> None:
-        """Store it."""
+    def claim(self, before: int, now: int) -> int | None:
+        """How many of the kernel's drops up to ``now`` this process counts, None = ask again later.
+
+        ``before``: its own last count.
+        """
 
     def close(self) -> None:
         """The socket is closed in this process."""
@@ -44,7 +47,7 @@ class UdpSocket:
     timestamps : bool
         Whether the kernel reports the receive time of each datagram (socket(7), ``SO_TIMESTAMPNS``).
     keeper : Keeper, optional
-        Where to store the kernel's count of drops when it has grown; None = no later process needs it.
+        Shares the drops with other processes that read this socket; None = there is no other.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class UdpSocket:
         self.timestamps = timestamps
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, int(timestamps))  # an inherited socket may have it enabled
         self._drops_word = drop_count(sock) if drops is None else drops
-        self._drops, self._keeper, self._kept = 0, keeper, self._drops_word
+        self._drops, self._keeper = 0, keeper
 
     @classmethod
     def bind(
@@ -111,6 +114,8 @@ class UdpSocket:
 
     def note_drops(self, now: int) -> None:
         """Record the kernel's 32-bit count of drops, either the present one or the one at a datagram's arrival."""
+        if self._keeper is not None:
+            return  # drops() asks it
         step = (now - self._drops_word) & 0xFFFFFFFF
         if step < 1 << 31:  # a datagram's count may be older than the socket's own
             self._drops += step
@@ -119,10 +124,13 @@ class UdpSocket:
     def drops(self) -> int:
         """Datagrams that this socket lost in the kernel: receive buffer full, or a bad checksum."""
         if self.socket.fileno() >= 0:
-            self.note_drops(drop_count(self.socket))
-            if self._keeper is not None and self._drops_word != self._kept:
-                self._kept = self._drops_word
-                self._keeper.keep(self._kept)
+            now = drop_count(self.socket)
+            if self._keeper is not None and now != self._drops_word:
+                claimed = self._keeper.claim(self._drops_word, now)
+                if claimed is not None:
+                    self._drops += claimed
+                    self._drops_word = now
+            self.note_drops(now)
         return self._drops
 
     def sources(self, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
