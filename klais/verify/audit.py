@@ -28,7 +28,8 @@ from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.record_batch import read_mark
 from klais.kafka.topics import Topics
 from klais.verify.comparison import ANY, Comparison, Found
-from klais.verify.lane_log import scan_journal, journal_steps, lane_writer, read_table
+from klais.verify.lane_log import journal_steps, lane_writer, read_table, scan_journal
+from klais.worker.invariant import Violation
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
 MAX_PROBLEMS = 20
@@ -177,7 +178,7 @@ class Unread:
         if resumed is None or resumed.aside:
             return
         # The lane has applied steps without their frames, even if we have them.
-        self.ever |= GONE in resumed.why
+        self.ever |= GONE in resumed.why or Violation.ROWS_MISSING.value in resumed.why
         if self._now:
             await self._settle(resumed)
         if self._step > before + 1:

@@ -318,6 +318,7 @@ async def _seen(
         newest_stamp=newest_stamp,
         behind_hole=journal.behind,
         unreadable_marker=why,
+        rows_missing=_rows_missing(marker, state.devices, journal),
         journal_passed=sum(passed_by(record) for record in journal.steps),
         marker_journal=marker.journal_offset if marker else 0,
         journal_end=journal.end,
@@ -326,6 +327,12 @@ async def _seen(
         landmarks=tuple(landmarks),
         outputs=outputs,
     )
+
+
+def _rows_missing(marker: Marker | None, devices: int, journal: JournalSeen) -> int:
+    """Least number of devices that the marker counts and the changelog lacks; an unfinished checkpoint removes some."""
+    removed = sum(len(record.forgotten) for record in journal.steps if record.kind == Kind.FORGET)
+    return int(marker.facts["devices"]) - devices - removed if marker else 0
 
 
 def is_ours(value: bytes | None) -> bool:
