@@ -6,8 +6,10 @@ the process loads its compiled code for a second or two.
 
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from klais.config.load import Settings
+from klais.edge.drop_record import DropRecord
 from klais.edge.sources.udp.socket import UdpSocket
 from klais.errors import ConfigError
 from klais.system.activation import UDP_NAME, InheritedSocket, inherited_sockets
@@ -38,6 +40,11 @@ def udp_sockets(settings: Settings, inherited: Sequence[InheritedSocket]) -> lis
     return fit
 
 
+def counted_drops(settings: Settings, one: InheritedSocket) -> int:
+    """The kernel's drops at an inherited socket that earlier processes have counted."""
+    return DropRecord(settings, one.socket).counted() if one.drops is None else one.drops
+
+
 def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
     """The socket to receive on: inherited, or bound now and stored in systemd's descriptor store.
 
@@ -54,6 +61,7 @@ def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
             settings.udp_share_port,
             settings.iface,
             settings.udp_timestamps,
+            partial(DropRecord, settings),
         )
         (notifier or Notifier()).store(udp.socket, UDP_NAME)
         return udp
@@ -61,7 +69,14 @@ def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
     for other in others:
         other.socket.close()
     join_group(first.socket, settings.iface)
-    udp = UdpSocket(first.socket, settings.udp_rcvbuf_bytes, first.drops, True, settings.udp_timestamps)
+    udp = UdpSocket(
+        first.socket,
+        settings.udp_rcvbuf_bytes,
+        counted_drops(settings, first),
+        True,
+        settings.udp_timestamps,
+        DropRecord(settings, first.socket),
+    )
     log.info("socket_inherited", name=first.name, port=udp.port, receive_buffer_bytes=udp.granted_bytes)
     if others:
         log.warning(

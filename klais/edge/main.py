@@ -23,7 +23,7 @@ from klais.edge.auth import authenticator
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.early import BLOCK_FRAMES, EarlyFrames
-from klais.edge.host_checks import ClockCheck, SameIdCheck
+from klais.edge.host_checks import ClockCheck
 from klais.edge.linger import LingerController
 from klais.edge.shedding import HostLimit, LoadShedder
 from klais.edge.signals import Signals, changed
@@ -39,6 +39,7 @@ from klais.edge.topics_check import FIRST_S, TopicsCheck
 from klais.edge.worker_load import WorkerLoad
 from klais.errors import ConfigError, SourceUnavailable
 from klais.http.access import Access
+from klais.kafka.same_id import SameIdCheck
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics_watch import TopicsWatch
 from klais.system.address import Bind

@@ -15,6 +15,7 @@ from klais.errors import ModelRefused
 from klais.models.arrays import read_arrays
 from klais.system.private_files import open_own, write_own
 
+NO_TYPES_FOUND = 3  # exit code of a training whose devices do not form types: no fault of the training
 MIN_SAMPLES = 12  # minimum samples of a device for training
 MAX_DEVICES = 3000
 MAX_BYTES = 64 << 20

@@ -26,7 +26,7 @@ from klais.errors import KlaisError, ModelRefused
 from klais.fingerprint.carrying import INTERVAL_SCALE, SIZE_SCALE, TYPE_DISTANCE, carry_over, same_as
 from klais.fingerprint.model import FILE, KIND, dump_types, types_of
 from klais.fingerprint.naming import name_types
-from klais.fingerprint.snapshot import Snapshot, read_snapshot
+from klais.fingerprint.snapshot import NO_TYPES_FOUND, Snapshot, read_snapshot
 from klais.models.card import Card, write_model
 
 SCRIPT = "klais/fingerprint/training.py"
@@ -36,6 +36,10 @@ SAME_SHARE = 0.1  # if more than this share of a type's samples also fits anothe
 THRESHOLD = 12.0
 Say = Callable[[str], None]
 Column = npt.NDArray[np.float64]
+
+
+class NoTypesFound(ModelRefused):
+    """The devices do not form types, now: no fault of the training."""
 
 
 class Devices:
@@ -158,16 +162,16 @@ def train(
 
     Raises
     ------
-    ModelRefused
+    NoTypesFound
         If the snapshot has too few devices for types.
     """
     began_s = time.monotonic()
     if snapshot.devices < MIN_DEVICES:
-        raise ModelRefused(f"samples of {snapshot.devices} devices are too few to find types: wait for more")
+        raise NoTypesFound(f"samples of {snapshot.devices} devices are too few to find types: wait for more")
     devices = Devices(snapshot)
     labels = merge(devices, cluster(devices))
     if labels.max(initial=-1) < 0:
-        raise ModelRefused("no devices are similar enough to form a type")
+        raise NoTypesFound("no devices are similar enough to form a type")
     types = types_from(devices, labels)
     fields = fields_of(labels, snapshot)
     same = same_as(types, before) if before.names else [-1] * len(types.names)
@@ -244,6 +248,9 @@ def main(arguments: Sequence[str]) -> int:
         made = train(snapshot, lambda version: store.new_folder(KIND, version), print, before or NO_TYPES)
         store.activate(KIND, made.version)
         prune(store, MAX_OWN_VERSIONS)
+    except NoTypesFound as error:
+        print(f"types not trained: {error}", file=sys.stderr)
+        return NO_TYPES_FOUND
     except (KlaisError, OSError, MemoryError) as error:
         print(f"types not trained: {error or type(error).__name__}", file=sys.stderr)
         return 1

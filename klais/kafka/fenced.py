@@ -100,6 +100,13 @@ class FencedSender:
         The partition to write to.
     base_sequence : int
         Sequence number of the first record; a new epoch must start at 0.
+
+    Attributes
+    ----------
+    restarts : int
+        How often a batch got a lower offset than an earlier one: the log was cut or recreated.
+    since_s, why : float, str
+        When the batch in flight was first sent (monotonic; 0 = none is in flight), and its newest error.
     """
 
     def __init__(
@@ -109,6 +116,8 @@ class FencedSender:
         self.topic = topic
         self.partition = partition
         self.next_sequence = base_sequence
+        self.restarts, self._end = 0, 0
+        self.since_s, self.why = 0.0, "no answer"
         self._producer = producer
         self._failure: Exception | None = None
         self._in_flight: ReadyBatch | None = None
@@ -145,6 +154,7 @@ class FencedSender:
         if stamp != expected:
             raise ValueError(f"batch for {self.topic}/{self.partition} is stamped {stamp}, not {expected}")
         self._in_flight = ready = ReadyBatch(built)
+        self.since_s, self.why = time.monotonic(), "no answer"
         try:
             offset = await self._deliver(ready)
         except asyncio.CancelledError:
@@ -160,8 +170,11 @@ class FencedSender:
             self._fail(error)
             raise
         finally:
-            self._in_flight = None
+            self._in_flight, self.since_s = None, 0.0
         self.next_sequence = built.next_sequence
+        if offset >= 0:
+            self.restarts += offset < self._end
+            self._end = offset + built.count
         return offset
 
     def close(self) -> None:
@@ -187,7 +200,8 @@ class FencedSender:
             except (kafka_errors.KafkaError, TimeoutError) as error:
                 if not _may_pass(error):
                     raise LaneFailed(f"send to {self.topic}/{self.partition} failed for good: {error!r}") from error
-                self._log_retry(error, time.monotonic() - started)
+                self.why = repr(error)
+                self._log_retry(time.monotonic() - started)
             except (AssertionError, TypeError) as error:  # aiokafka's errors for an unknown partition
                 raise LaneFailed(f"there is no {self.topic}/{self.partition}: see `klais topics check`") from error
             else:
@@ -205,10 +219,10 @@ class FencedSender:
         why = _REFUSALS.get(code)
         return f"{what}, {why}: `klais topics create --fix` sets it" if why else f"{what}, with error code {code}"
 
-    def _log_retry(self, error: Exception, since_s: float) -> None:
+    def _log_retry(self, since_s: float) -> None:
         if self._throttle.calls():
             where = {"topic": self.topic, "partition": self.partition}
-            log.warning("send_retried", **where, since_s=round(since_s), error=repr(error))
+            log.warning("send_retried", **where, since_s=round(since_s), error=self.why)
 
 
 async def make_producer(settings: Settings, timeout_s: float | None = None, **overrides: Any) -> BatchProducer:

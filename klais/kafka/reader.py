@@ -182,7 +182,7 @@ class PartitionReader:
                             await turn.end()
                 elif controls:
                     for offset in range(max(position, batch.base_offset), min(batch.next_offset, stop)):
-                        yield RawRecord(offset, None, None, (), control=True)
+                        yield RawRecord(offset, None, None, (), control=True, producer_id=batch.producer_id)
                 position = batch.next_offset
             if batches:
                 deadline.renew()

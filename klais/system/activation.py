@@ -84,14 +84,15 @@ class HeldSocket:
         Bound. This process does not read from it.
     rcvbuf_bytes : int
         Requested receive buffer: it must hold the frames that arrive while the child starts.
-    new : bool
-        Whether this process bound the socket, so that no other process has reported its drops.
+    counted : int, optional
+        The part of the kernel's count of drops that other processes have reported (0: this process bound the socket);
+        None = all up to now.
     """
 
-    def __init__(self, sock: socket.socket, rcvbuf_bytes: int, new: bool = False) -> None:
+    def __init__(self, sock: socket.socket, rcvbuf_bytes: int, counted: int | None = None) -> None:
         self.socket = sock
         ask_receive_buffer(sock, rcvbuf_bytes, shrink=False)
-        self._drops = 0 if new else drop_count(sock)
+        self._drops = drop_count(sock) if counted is None else counted
 
     def spawn(self, command: Sequence[str], log: Path | None, env: dict[str, str], beside: bool = False) -> OwnedChild:
         """Start the command as a child that inherits the socket (``Service`` calls it).

@@ -163,7 +163,7 @@ class StatsRecord(BaseModel):
     kind: Literal["edge", "worker", "controller"]
     id: str = Field(min_length=1, description="sender: edge-<number>, the worker's id, controller-<worker's id>")
     host: str | None = _of("machine and folder of its pinned maps, as name:/sys/fs/bpf/klais")
-    instance: str | None = _of("edge: a random number of this process; two different ones with one id are two edges")
+    instance: str | None = _of("a random number of this process; two different ones with one id are two processes")
     at_ms: int = Field(ge=0, description="clock of the sender, ms since the epoch")
     uptime_s: float = Field(ge=0)
     extra: bool = Field(

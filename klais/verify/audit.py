@@ -17,7 +17,6 @@ from klais.core.devices.layout import ROW, Rows
 from klais.core.incidents.incident import INCIDENT_HEADER
 from klais.core.lane.checkpoint import Marker
 from klais.core.lane.journal import GONE, NEEDS_RAW, Kind, Resumed, StepRecord, fingerprint
-from klais.core.lane.journal_steps import JournalSteps
 from klais.core.lane.queue import FrameQueue
 from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.replay import replay, replay_unread
@@ -29,7 +28,8 @@ from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.record_batch import read_mark
 from klais.kafka.topics import Topics
 from klais.verify.comparison import ANY, Comparison, Found
-from klais.worker.changelog import load_marker, load_partition
+from klais.verify.lane_log import journal_steps, lane_writer, read_table, scan_journal
+from klais.worker.invariant import Violation
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
 MAX_PROBLEMS = 20
@@ -92,15 +92,16 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
     try:
         for reader in readers:
             await reader.start()
-        rows, marker = await read_table(readers[0], topics.devices_changelog, partition)
+        writer = await lane_writer(readers[0], topics, partition)
+        rows, marker = await read_table(readers[0], topics.devices_changelog, partition, writer)
         audit.raw_end = (await readers[0].offsets(topics.raw, partition))[1]
-        ahead = await scan_journal(readers[0], topics.journal, partition, marker.step if marker else 0)
+        ahead = await scan_journal(readers[0], topics.journal, partition, marker.step if marker else 0, writer)
         clean = Comparison(topics.telemetry, _clean(readers[1], topics.telemetry, partition), audit.problem, ahead.lost)
         dead = Comparison(topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition), audit.problem)
         flags = Comparison(topics.anomalies, _flags(readers[3], topics.anomalies, partition), audit.problem)
         state = LaneState(hash_key=settings.frame_hash_key)
         unread = Unread(audit, clean, ahead.last_resumed)
-        async for step in _replay_all(settings, topics, state, audit, unread, archive or {}):
+        async for step in _replay_all(settings, writer, state, audit, unread, archive or {}):
             await unread.settle(step)
             number, place = step.record.step, itertools.count()
             for columns, index in step.passed:
@@ -129,25 +130,6 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
     return audit
 
 
-async def read_table(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, Marker | None]:
-    """Rows (ROW [n]) and marker of a partition, read only from its changelog, like in a recovery."""
-    rows, marker = await load_partition(reader, topic, partition)
-    return rows, (await load_marker(reader, topic, partition, marker))[0]
-
-
-@dataclass(slots=True)
-class JournalSummary:
-    """Later contents of the journal: lost and doubled records counted by lanes, the last RESUMED step, and the ids that
-    steps after the marker forget. Their rows may be in the table or not, because a checkpoint removes rows first.
-    ``refused``: records (output, step, nth) that Kafka refused."""
-
-    lost: int = 0
-    doubled: int = 0
-    last_resumed: int = 0
-    forgotten: set[bytes] = field(default_factory=set)
-    refused: set[tuple[str, int, int]] = field(default_factory=set)
-
-
 async def _expect_others(step: Step, dead: Comparison, flags: Comparison, refused: set[tuple[str, int, int]]) -> None:
     """Expect the dead letters and flags of a step, except those that Kafka refused."""
     number = step.record.step
@@ -157,35 +139,6 @@ async def _expect_others(step: Step, dead: Comparison, flags: Comparison, refuse
     for nth, (key, value, _, _) in enumerate(anomaly_records(step)):
         if ("anomalies", number, nth) not in refused:
             await flags.expect((key, value))
-
-
-async def scan_journal(reader: PartitionReader, topic: str, partition: int, marker_step: int) -> JournalSummary:
-    """Read the whole journal once for facts that the replay needs in advance."""
-    ahead = JournalSummary()
-    async for record in _journal(reader, topic, partition):
-        if record.resumed is not None and record.resumed.aside:  # these records are in no output and are not expected
-            ahead.refused.update((one.output, one.step, one.nth) for one in record.resumed.aside)
-        elif record.resumed is not None:
-            ahead.lost += record.resumed.output_lost
-            ahead.doubled += record.resumed.doubled
-            ahead.last_resumed = record.step
-        elif record.kind == Kind.FORGET and record.step > marker_step:
-            ahead.forgotten.update(row.tobytes() for row in record.forgotten)
-    return ahead
-
-
-async def _journal(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[StepRecord]:
-    start = (await reader.offsets(topic, partition))[0]
-    journal = JournalSteps(0, cut=start > 0)
-    async for record in reader.read(topic, partition, start):
-        if (step := journal.take(record.value)) is not None:
-            yield step
-    journal.end()
-    if journal.last_after_hole:
-        raise JournalFormatError(
-            f"the journal cannot be read after step {journal.last} ({journal.why}), steps up to "
-            f"{journal.last_after_hole} follow: let a worker take over the lane, which counts doubled records"
-        )
 
 
 class Unread:
@@ -225,7 +178,7 @@ class Unread:
         if resumed is None or resumed.aside:
             return
         # The lane has applied steps without their frames, even if we have them.
-        self.ever |= GONE in resumed.why
+        self.ever |= GONE in resumed.why or Violation.ROWS_MISSING.value in resumed.why
         if self._now:
             await self._settle(resumed)
         if self._step > before + 1:
@@ -247,17 +200,17 @@ def _said(resumed: Resumed) -> str:
 
 async def _replay_all(
     settings: Settings,
-    topics: Topics,
+    writer: int | None,
     state: LaneState,
     audit: LaneAudit,
     unread: Unread,
     archive: Mapping[int, bytes],
 ) -> AsyncIterator[Step]:
-    partition = audit.partition
+    partition, topics = audit.partition, Topics.of(settings)
     async with PartitionReader(settings) as journal, PartitionReader(settings) as raw_reader:
         raw = RawCoverage(audit, raw_reader, topics.raw, archive)
         await raw.begin(min([(await raw_reader.offsets(topics.raw, partition))[0], *archive]))
-        async for record in _journal(journal, topics.journal, partition):
+        async for record in journal_steps(journal, topics.journal, partition, writer):
             if record.resumed is not None and "journal_cut" in record.resumed.why and record.step > state.step + 1:
                 raise JournalFormatError(
                     f"Kafka lost the journal's steps {state.step + 1} to {record.step - 1}, which a checkpoint covers: "

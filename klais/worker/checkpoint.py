@@ -11,11 +11,14 @@ from klais.core.devices.layout import ROW
 from klais.core.lane.checkpoint import Snapshot, begin_snapshot, copy_rows, encode_marker
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import RecordBatchWriter
+from klais.telemetry.log import get
 from klais.worker.changelog import marker_key
 from klais.worker.intake import Intake
 from klais.worker.outputs import send_or_halve
 from klais.worker.session import LaneSession
 from klais.worker.watch import Watch
+
+log = get("klais.worker.checkpoint")
 
 COPY_ROWS = 4000  # rows copied at a time: 1 ms, more at the first touch of the memory
 SLICE_ROWS = 1000  # rows written at a time, so as not to block the event loop
@@ -43,6 +46,7 @@ class Checkpointer:
         self.done_at = time.monotonic()
         self.total_s = 0.0
         self.count = 0
+        self._restarts = session.senders.changelog.restarts
 
     async def run(self) -> None:
         """Write checkpoints at the interval of the settings, until cancelled."""
@@ -57,7 +61,7 @@ class Checkpointer:
         """Write one checkpoint at the lane's current step, if anything has happened since the last one."""
         session, state = self._session, self._session.state
         async with self._busy:
-            if state.step > self.step:
+            while state.step > self.step:
                 began = time.monotonic()
                 # Later steps write behind this offset, so recovery skips the dead letters of edges before it.
                 dead_letters_end = self._watch.dead_letters_end
@@ -71,15 +75,19 @@ class Checkpointer:
                 # A marker must cover only records that klais_raw still holds; a later replay verifies this.
                 await self._watch.raw_verifier.verified()
                 self._outputs["dead_letter"] = max(self._outputs.get("dead_letter", 0), dead_letters_end)
-                await self._write(shot)
+                if not await self._write(shot):
+                    state.mark_all_dirty()
+                    continue
                 self.total_s += time.monotonic() - began
                 self.count += 1
+                break
             self.done_at = time.monotonic()
             await session.context.consumer.repair_commit(session.partition, self._acknowledged, self._next_raw)
             self._acknowledged = self._next_raw
             await self._intake.acknowledge(self._next_raw)
 
-    async def _write(self, shot: Snapshot) -> None:
+    async def _write(self, shot: Snapshot) -> bool:
+        """Write rows and marker; False if the changelog no longer holds the rows of earlier checkpoints."""
         session = self._session
         sender, writer = session.senders.changelog, RecordBatchWriter(limit_bytes=900_000)
         await self._remove(sender, writer, shot.forgotten)
@@ -94,6 +102,8 @@ class Checkpointer:
                 done += raw_verifier if await send_or_halve(sender, writer) is not None else 0
             fault.at("checkpoint_rows")
             await asyncio.sleep(0)
+        if self._changelog_restarted():
+            return False
         fault.at("checkpoint_marker")
         journal_offset = session.journal.offset_after(shot.step, self._journal_offset)
         before = self._outputs.get("telemetry", 0)
@@ -108,7 +118,20 @@ class Checkpointer:
         writer.append_one(marker_key(session.partition), marker, (), time.time_ns() // 1_000_000)
         await sender.send(writer)
         fault.at("checkpoint_done")
-        self.step, self._next_raw, self._journal_offset = shot.step, shot.facts["next_raw"], journal_offset
+        self._journal_offset = journal_offset
+        if self._changelog_restarted():  # between the rows and the marker
+            return False
+        self.step, self._next_raw = shot.step, shot.facts["next_raw"]
+        return True
+
+    def _changelog_restarted(self) -> bool:
+        sender = self._session.senders.changelog
+        if sender.restarts == self._restarts:
+            return False
+        self._restarts = sender.restarts
+        why = "it was cut or recreated: the lane writes all its rows again"
+        log.error("changelog_restarted", topic=sender.topic, partition=sender.partition, why=why)
+        return True
 
     async def _remove(self, sender: FencedSender, writer: RecordBatchWriter, keys: list[bytes]) -> None:
         """Remove forgotten devices from the changelog, before the rows are written: a device may have returned."""

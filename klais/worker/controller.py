@@ -6,6 +6,7 @@ One worker of the deployment is the leader. :mod:`klais.control.election` decide
 """
 
 import asyncio
+import secrets
 import time
 from dataclasses import dataclass, field
 
@@ -14,7 +15,9 @@ from klais.control.decide import Decision
 from klais.control.election import PREFIX, Election
 from klais.control.forecast import Predictor
 from klais.errors import LaneFenced
+from klais.kafka.same_id import SameIdCheck
 from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
+from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.snapshots import ControlSnapshot, IncidentSnapshot
@@ -26,6 +29,7 @@ log = get("klais.worker.controller")
 
 POLL_INTERVAL_S = 0.1  # between two checks of who leads
 RETRY_S = 1.0
+LANELESS_S = 60.0  # a rebalance takes less; lanes that recover report their progress
 LEADERLESS_S = 30.0  # an election takes a session timeout at most, a fence some seconds
 
 
@@ -99,6 +103,11 @@ class ControllerStatistics:
         )
 
 
+def _few(numbers: list[int]) -> str:
+    """Some of many numbers."""
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+
+
 class Controller:
     """Follows another worker's decisions, or leads when there is no leader.
 
@@ -115,6 +124,8 @@ class Controller:
 
     Attributes
     ----------
+    instance : str
+        A random number that distinguishes this process from another one with the same id.
     stats : StatsFollower
         Reports of all processes; it follows the topic from the first candidacy on.
     """
@@ -130,7 +141,10 @@ class Controller:
         self._predictor = predictor or predictor_of(settings, observe)
         self.stats = StatsFollower(settings)
         self._worker_id = worker_id
+        self.instance = f"{secrets.randbits(32):08x}"
+        self._same_id = SameIdCheck(self.stats, worker_id, self.instance, "worker")
         self._listening = False
+        self._laned_s: dict[int, float] = {}  # when a worker last reported each partition's lane
         self._led_s: float | None = None  # when a leader, or no process at all, was last seen
         self._election = Election(worker_id, settings.session_timeout_s)
         self._term: Term | None = None
@@ -142,7 +156,9 @@ class Controller:
         """Return the statistics up to now."""
         before, term = self._before, self._term
         problems, warnings, fallbacks = self._forecast_state()
-        problems = (*self._leaderless(), *problems)
+        self._same_id.on_tick(time.monotonic())
+        shared = self._same_id.problem()
+        problems = (*self._leaderless(), *self._laneless(), *([shared] if shared else []), *problems)
         clock = self.stats.clock_offset_s(self._worker_id)
         rest = (problems, warnings, fallbacks)
         if term is None or term.epoch is None:
@@ -164,6 +180,22 @@ class Controller:
         return (
             f"no controller has led for {now_s - self._led_s:.0f} s: limits stay as they are, no incident is found; "
             "look for term_failed in the logs of the workers",
+        )
+
+    def _laneless(self) -> tuple[str, ...]:
+        """What to say about partitions whose lanes no worker has, for example because another program has them."""
+        now_s, view = time.monotonic(), self.stats.view(max(FRESH_S, self._settings.session_timeout_s))
+        there = view.live_lanes() | set(view.restoring())
+        ours = range(self._settings.partitions)
+        self._laned_s = {p: now_s if p in there or not view.workers else self._laned_s.get(p, now_s) for p in ours}
+        gone = [p for p in ours if now_s - self._laned_s[p] >= LANELESS_S]
+        if not gone:
+            return ()
+        group = Topics.of(self._settings).app_id
+        return (
+            f"no worker has had a live lane of {len(gone)} partitions for {LANELESS_S:.0f} s ({_few(gone)}), their "
+            f"frames wait in klais_raw: a worker names its failed lanes; if none has failed, another program is a "
+            f"member of the consumer group {group} and must leave it (kafka-consumer-groups --describe --members)",
         )
 
     def _forecast_state(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:

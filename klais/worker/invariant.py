@@ -8,6 +8,7 @@ system whose topics keep all acknowledged records:
 3. ``klais_raw`` still holds, at their offsets, the records that the lane has taken, or retention has removed them. It
    never ends before the lane's next raw offset.
 4. Each output ends at or after the offset that the marker names, and holds the lane's own marks from there on.
+5. The changelog holds a row for each device that the marker counts.
 
 Kafka breaks these invariants if it loses its tail (power loss, unclean leader election), if a topic is recreated or
 renamed, or if retention was faster than the worker. Each violation has one outcome here. In all cases the lane
@@ -30,10 +31,20 @@ class Violation(Enum):
     STEPS_MISSING = STEPS_MISSING  # 1: new steps get numbers above all numbers in outputs and rows
     JOURNAL_HOLE = HOLE  # 2: an unreadable record: treated as the end of the journal
     MARKER_UNREADABLE = "marker_unreadable"  # continue from the previous marker, or from the journal's start
+    ROWS_MISSING = "rows_missing"  # 5: the devices of these rows count as new
     JOURNAL_CUT = "journal_cut"  # 2: it ends before the offset in the marker
     OUTPUT_CUT = "output_cut"  # 4: acknowledged records are gone, and counted as lost
     OUTPUT_RECREATED = "output_recreated"  # 4: empty, the topic was deleted: steps after the marker are sent again
     OUTPUT_UNKNOWN = "output_unknown"  # 4: retention has removed the marks: steps after the marker are sent again
+
+
+# With these, steps that are not known may have removed rows after the checkpoint.
+_FORGETS_UNKNOWN = {
+    Violation.STEPS_MISSING,
+    Violation.JOURNAL_HOLE,
+    Violation.JOURNAL_CUT,
+    Violation.MARKER_UNREADABLE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,8 @@ class RecoveryInputs:
     passed. ``landmarks``: pairs (raw offset, whether the record there is the one that was taken), in offset order, for
     offsets within the log or beyond its end. ``journal_end`` and ``marker_journal``: the end of the journal, and the
     offset in the marker at which it continues. ``last_after_hole``: the highest step after a missing one, 0 = none.
-    ``unreadable_marker``: why the newest marker cannot be read, "" = it can.
+    ``unreadable_marker``: why the newest marker cannot be read, "" = it can. ``rows_missing``: devices that the marker
+    counts and the changelog lacks, at least.
     """
 
     last_step: int
@@ -75,6 +87,7 @@ class RecoveryInputs:
     outputs: Mapping[str, OutputSeen]
     last_after_hole: int = 0
     unreadable_marker: str = ""
+    rows_missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +169,13 @@ def judge(seen: RecoveryInputs) -> RecoveryPlan:
             f"the journal lost records; steps continue after {newest}"
         )
         findings.append(Finding(Violation.STEPS_MISSING, text))
+    if seen.rows_missing > 0 and not {finding.violation for finding in findings} & _FORGETS_UNKNOWN:
+        text = (
+            f"the devices table lacks at least {seen.rows_missing} devices of the checkpoint: records of "
+            "klais-devices-changelog are gone or damaged. These devices count as new, their gaps and duplicates up to "
+            "now are unknown; `klais topics check` shows whether the topic's settings are wrong"
+        )
+        findings.append(Finding(Violation.ROWS_MISSING, text))
     return RecoveryPlan(max(newest, seen.last_step, seen.last_after_hole), rewind, tuple(findings))
 
 

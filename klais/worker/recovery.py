@@ -280,7 +280,7 @@ async def read_journal(
     progress.begin("journal", begin, log_end)
     async for raw in reader.read(topic, partition, max(begin - 1, log_start)):  # the one before shows who wrote there
         progress.at = raw.offset
-        if own.copied(raw.producer_id, partial(_is_known_record, raw.value)) or raw.offset < begin:
+        if own.copied(raw.producer_id, partial(is_known_record, raw.value)) or raw.offset < begin:
             continue
         if (step := found.take(raw.value)) is not None:
             steps.append(step)
@@ -321,6 +321,7 @@ async def _inputs(
         newest_stamp=newest_stamp,
         last_after_hole=journal.last_after_hole,
         unreadable_marker=why,
+        rows_missing=_rows_missing(marker, state.devices, journal),
         journal_passed=sum(passed_by(record) for record in journal.steps),
         marker_journal=marker.journal_offset if marker else 0,
         journal_end=journal.end,
@@ -331,7 +332,13 @@ async def _inputs(
     )
 
 
-def _is_known_record(value: bytes | None) -> bool:
+def _rows_missing(marker: Marker | None, devices: int, journal: JournalSeen) -> int:
+    """Least number of devices that the marker counts and the changelog lacks; an unfinished checkpoint removes some."""
+    removed = sum(len(record.forgotten) for record in journal.steps if record.kind == Kind.FORGET)
+    return int(marker.facts["devices"]) - devices - removed if marker else 0
+
+
+def is_known_record(value: bytes | None) -> bool:
     """Whether a journal record is a step or an owner record of this version."""
     try:
         return is_owner(value or b"") or decode_step(value or b"") is not None

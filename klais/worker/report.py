@@ -84,8 +84,9 @@ class Report:
         highwater: Callable[[int], int],
         scoring: CpuBudget | None = None,
         types: TypeKeeper | None = None,
+        instance: str | None = None,
     ) -> None:
-        self._types = types
+        self._types, self._instance = types, instance
         self._scoring = scoring or CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
         self._settings, self._worker_id = settings, worker_id
         self._topics = Topics.of(settings)
@@ -273,7 +274,7 @@ class Report:
 
     @property
     def type_problems(self) -> tuple[str, ...]:
-        """Why a better model of types is not in use."""
+        """Why a better model of types is not in use, or the newest training failed."""
         return self._types.problems if self._types else ()
 
     def _scoring_snapshot(self) -> ScoringSnapshot:
@@ -299,7 +300,9 @@ class Report:
                 # Growth in this process: rows hold these counters, and a lane that leaves takes them along.
                 return statistics.counters() | {"resets": int(self._sequence.sum[2])}, gauges
 
-            publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))
+            publisher = StatsPublisher(
+                producer, "worker", self._worker_id, now, host=host_of(self._settings), instance=self._instance
+            )
             due = Due(self._limits.version)
             while True:
                 await asyncio.sleep(EXTRA_S)

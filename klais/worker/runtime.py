@@ -69,8 +69,9 @@ class WorkerRuntime:
         self.types = TypeKeeper(settings, self.types_in_use, lanes)
         statistics = self.controller.statistics
         self.report = Report(
-            settings, self.worker_id, lanes, self.limits, self.offsets, statistics, highwater, self.scoring, self.types
-        )
+            settings, self.worker_id, lanes, self.limits, self.offsets, statistics, highwater, self.scoring, self.types,
+            self.controller.instance,
+        )  # fmt: skip
         self.taps = Taps()
         self._consumer = consumer
         self._context: LaneContext | None = None

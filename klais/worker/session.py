@@ -31,6 +31,7 @@ from klais.worker.replay import Replay
 
 log = get("klais.worker.session")
 
+STUCK_S = 15.0  # without an acknowledgement: longer than a leader change takes
 MAX_RELEASE_FRAMES = 8192  # frames per release, so that a step stays short
 MAX_FORGET_DEVICES = 20_000  # devices per step: 320 kB of a journal record
 RELEASED_BYTES = 64  # pending bytes counted for a released frame: its batch is in memory anyway
@@ -267,9 +268,22 @@ class LaneSession:
                 f"{at.doubled} records come twice ({at.why})"
             )
         texts += lost_while_live(self.state.tally, self.live_tally)
+        texts += self._stuck()
         if self.set_aside:
             texts.append(f"Kafka refuses {self.set_aside} records for their content: see klais_dead_letter (poison)")
         return tuple(texts)
+
+    def _stuck(self) -> list[str]:
+        """The topic that has not accepted a batch for the longest time; one text says enough when no broker answers."""
+        every = self.senders
+        both = (every.journal, every.telemetry, every.anomalies, every.dead_letter, every.changelog, every.profiles)
+        sender = min((one for one in both if one.since_s), key=lambda one: one.since_s, default=None)
+        if sender is None or (waits_s := time.monotonic() - sender.since_s) < STUCK_S:
+            return []
+        return [
+            f"Kafka has accepted nothing on {sender.topic}/{sender.partition} for {waits_s:.0f} s ({sender.why}): "
+            "the lane waits and loses nothing; `klais topics check` and the broker's log say more"
+        ]
 
     def release(self) -> Step | None:
         """Release frames from the queue as tokens allow; None if no frame can be released."""

@@ -17,7 +17,7 @@ from klais.core.fingerprint.record import NO_TYPES, KeptSamples
 from klais.core.fingerprint.typed import UNKNOWN_NAME, Typed, TypesInUse
 from klais.errors import KlaisError, LockHeld
 from klais.fingerprint.model import KIND, types_of
-from klais.fingerprint.snapshot import MIN_SAMPLES, Snapshot, snapshot_of, write_snapshot
+from klais.fingerprint.snapshot import MIN_SAMPLES, NO_TYPES_FOUND, Snapshot, snapshot_of, write_snapshot
 from klais.models.store import ModelStore
 from klais.system.child import OwnedChild, last_line
 from klais.system.file_lock import lock_file
@@ -38,7 +38,7 @@ MIN_DEVICES = 10  # fewest devices for a training
 
 
 class TypeKeeper:
-    """Keeps the model of types. ``problems``: messages for operators; ``trained`` and ``failed`` count trainings.
+    """Keeps the model of types; ``trained`` and ``failed`` count trainings.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ class TypeKeeper:
         self._began_s = time.monotonic()
         self._last_s = self._began_s  # start of the newest training
         self._not_before_s = self._began_s + FIRST_S
-        self.problems: tuple[str, ...] = ()
+        self._refused: tuple[str, ...] = ()  # why a model is not in use
+        self._not_trained = ""  # why the newest training failed
         self.trained = self.failed = 0
 
     @property
@@ -76,6 +77,18 @@ class TypeKeeper:
         """Process id of the running training, or None."""
         child = self._child
         return None if child is None or child.returncode is not None else child.pid
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why a better model is not in use, with what to do."""
+        if not self._not_trained:
+            return self._refused
+        text = (
+            f"types of devices: the newest training failed ({self._not_trained}); lanes continue with their present "
+            "types, and the next training is tried by itself. If that lasts, see training.log in "
+            f"{self._settings.state_dir / KIND}, or turn training off with KLAIS_FINGERPRINT_TRAIN_S=0"
+        )
+        return (*self._refused, text)
 
     def start(self) -> None:
         """Start the threads and return immediately."""
@@ -107,7 +120,7 @@ class TypeKeeper:
         self._stamp = stamp
         for problem in problems:
             log.warning("types_skipped", why=problem, means="lanes continue with their present types")
-        self.problems = tuple(f"types of devices: {problem}" for problem in problems)
+        self._refused = tuple(f"types of devices: {problem}" for problem in problems)
         if types is None:
             if not problems and self._in_use.current is NO_TYPES:
                 log.info("no_types", means="no device is flagged for its type until a model is trained")
@@ -192,16 +205,20 @@ class TypeKeeper:
             child.stop(0.0)
             why = f"it took longer than {self._max_s:.0f} s and was killed"
         elif child.returncode == 0:
-            self.trained += 1
+            self.trained, self._not_trained = self.trained + 1, ""
             log.info("types_trained", seconds=round(time.monotonic() - began_s, 1))
             self.refresh()
             return True
         else:
             why = f"it ended with {child.returncode}: {last_line(output)[:500]}"
-        self.failed += 1
         if not self._stop.is_set():
-            log.warning("types_not_trained", why=why, means="lanes continue with their present types")
+            self._failed(why, child.returncode != NO_TYPES_FOUND)
         return False
+
+    def _failed(self, why: str, problem: bool = True) -> None:
+        self.failed += 1
+        self._not_trained = why if problem else ""
+        log.warning("types_not_trained", why=why, means="lanes continue with their present types")
 
     def _train_when_due(self) -> None:
         while not self._stop.wait(POLL_S):
@@ -216,7 +233,5 @@ class TypeKeeper:
                     self.train(snapshot)
                 else:
                     log.debug("too_few_samples", devices=snapshot.devices, minimum=MIN_SAMPLES)
-            except (KlaisError, OSError) as error:
-                self.failed += 1
-                if logs.every(60, "klais.worker.types.train"):
-                    log.warning("types_not_trained", why=str(error))
+            except Exception as error:  # of any kind: this thread must survive it
+                self._failed(str(error) if isinstance(error, KlaisError | OSError) else repr(error))

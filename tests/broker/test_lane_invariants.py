@@ -14,7 +14,8 @@ from klais.core.lane.step import forget
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
-from klais.verify.audit import audit_lane, read_table
+from klais.verify.audit import audit_lane
+from klais.verify.lane_log import read_table
 from klais.worker import watch
 from klais.worker.progress import Progress, Stage
 from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
@@ -339,7 +340,7 @@ async def test_a_checkpoint_moves_the_floor_of_the_dead_letters_beyond_those_of_
         edge.send(5)
         await caught_up(settings, found[0])
     async with PartitionReader(settings) as reader:
-        _, marker = await read_table(reader, topics.devices_changelog, 0)
+        _, marker = await read_table(reader, topics.devices_changelog, 0, None)
     assert marker.outputs["dead_letter"] > 1000
     edge.put(b"no batch: another one")
     report = await after(settings, edge)

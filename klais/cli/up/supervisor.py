@@ -134,7 +134,7 @@ class Supervisor:
         """Start the edge with a socket of this process, which buffers frames while the edge restarts."""
         s = self.settings
         sock = open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface, s.udp_rcvbuf_bytes)
-        self.udp = HeldSocket(sock, s.udp_rcvbuf_bytes, new=True)
+        self.udp = HeldSocket(sock, s.udp_rcvbuf_bytes, counted=0)
         command, log = python_module("klais", "edge", "--workers", "1"), self.logs / "edge.log"
         self.edge = Service("edge", command, self._environ(s), log, self.udp.spawn, restart_at_once=True)
         self.edge.start()

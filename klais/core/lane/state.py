@@ -167,6 +167,12 @@ class LaneState:
         self.clean_step = clean_step
         self._index(max(1024, 2 * len(rows)))
 
+    def mark_all_dirty(self) -> None:
+        """Let the next snapshot hold the rows of all devices: take it at once, before another step."""
+        live = np.flatnonzero(self.rows["id_size"][: self.used] > 0)
+        self.dirty[: len(live)] = live
+        self.dirty_count = len(live)
+
     def note_taken(self, raw_offset: int, fingerprint: int) -> None:
         """Record the newest raw record taken; landmarks show later whether ``klais_raw`` is still the same log.
 

@@ -20,7 +20,7 @@ from klais import __version__
 from klais.config.load import Settings, environ_of
 from klais.edge.api.models import LOOP_HUNG_S
 from klais.edge.api.server import api_of
-from klais.edge.listener import udp_sockets
+from klais.edge.listener import counted_drops, udp_sockets
 from klais.edge.signals import Signals
 from klais.edge.sinks.spool.folder import warn_of_spools_left_behind
 from klais.edge.supervisor.merge import sum_gauges, sum_metrics
@@ -162,7 +162,8 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
         If the port is in use, or an inherited socket does not share it.
     """
     wanted = settings.edge_workers
-    inherited = [one.socket for one in udp_sockets(settings, inherited_sockets())]
+    fit = udp_sockets(settings, inherited_sockets())
+    inherited, drops = [one.socket for one in fit], [counted_drops(settings, one) for one in fit]
     if wanted > 1 and any(not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in inherited):
         for sock in inherited:
             sock.close()
@@ -170,10 +171,10 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
     for sock in inherited:
         join_group(sock, settings.iface)
     size = settings.udp_rcvbuf_bytes
-    held = [HeldSocket(sock, size) for sock in inherited[:wanted]]
+    held = [HeldSocket(sock, size, counted) for sock, counted in zip(inherited, drops, strict=True)][:wanted]
     bind = Bind.parse(settings.udp_bind)
     while len(held) < wanted:
-        held.append(HeldSocket(open_udp_socket(bind, True, settings.iface, size), size, new=True))
+        held.append(HeldSocket(open_udp_socket(bind, True, settings.iface, size), size, 0))
         bind = Bind(bind.host, held[0].socket.getsockname()[1])  # port 0: the first selected one for all
     for spare in inherited[wanted:]:
         spare.close()

@@ -14,12 +14,13 @@ from klais.core.wire.constants import Reason
 from klais.edge.api.rate import RateSetter
 from klais.edge.api.view import EdgeView
 from klais.edge.batcher import Batcher
-from klais.edge.host_checks import SAME_ID_S, ClockCheck, SameIdCheck
+from klais.edge.host_checks import ClockCheck
 from klais.edge.linger import LingerController
 from klais.edge.shedding import LoadShedder
 from klais.edge.sinks.breaker import State
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.spine import Spine
+from klais.kafka.same_id import SAME_ID_S, SameIdCheck
 from klais.kafka.stats import StatsFollower
 from klais.kafka.topic_rules import Mismatch
 from klais.kafka.topics_watch import TopicsWatch

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from klais.edge.host_checks import FORGET_OTHER_S, SAME_ID_S, ClockCheck, SameIdCheck
+from klais.edge.host_checks import ClockCheck
+from klais.kafka.same_id import FORGET_OTHER_S, SAME_ID_S, SameIdCheck
 
 
 class Heard:

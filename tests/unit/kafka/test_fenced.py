@@ -80,6 +80,26 @@ async def test_sequences_follow_each_other_and_the_writer_is_ready_at_once():
     assert sender.next_sequence == 4
 
 
+async def test_a_log_that_was_cut_or_recreated_shows_in_the_offsets():
+    sender, restarts = FencedSender(Broker(100, 103, -1, 110, 0, 3, 2), ME, *WHERE), []
+    for _ in range(7):
+        await sender.send(writer_with(3))
+        restarts.append(sender.restarts)
+    assert restarts == [0, 0, 0, 0, 1, 1, 2], "an unknown offset (-1) and a gap show nothing"
+
+
+async def test_what_a_batch_in_flight_waits_for_can_be_asked():
+    broker = Broker(kafka_errors.NotEnoughReplicasError(), "hold")
+    sender = FencedSender(broker, ME, *WHERE)
+    assert sender.since_s == 0.0
+    sending = asyncio.create_task(sender.send(writer_with()))
+    await broker.has_got(2)
+    assert sender.since_s > 0.0 and "NotEnoughReplicas" in sender.why
+    broker.held.set_result(RecordMetadata(*WHERE, WHERE, 100, -1, 0, 0))
+    await sending
+    assert sender.since_s == 0.0
+
+
 async def test_a_sequence_wraps_to_zero():
     sender = FencedSender(Broker(), ME, *WHERE, base_sequence=2**31 - 2)
     await sender.send(writer_with(3))

@@ -1,6 +1,7 @@
 """Sockets that outlive a process: what a child inherits, and what a supervisor and systemd are given."""
 
 import array
+import fcntl
 import os
 import socket
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from klais.config.load import Settings
+from klais.edge import drop_record
+from klais.edge.drop_record import DropRecord
 from klais.edge.listener import listen, udp_sockets
 from klais.edge.supervisor.fleet import hold_sockets
 from klais.errors import ConfigError
@@ -137,7 +140,7 @@ def test_drops_of_a_new_socket_before_its_first_reading_are_counted(
     sock = open_udp_socket(LOOPBACK, False)
     sent = overflow(sock)  # as on a busy machine, where the process does not run between the bind and what follows
     if through_supervisor:
-        held = HeldSocket(sock, 65_536, new=True)
+        held = HeldSocket(sock, 65_536, counted=0)
         reader = udp_socket.UdpSocket(held.socket, 65_536, held._drops, inherited=True)
     else:
         monkeypatch.setattr(udp_socket, "open_udp_socket", lambda *_: sock)
@@ -189,3 +192,104 @@ def test_a_fleet_refuses_an_inherited_socket_that_does_not_share_its_port(
     settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", edge_workers=2)
     with pytest.raises(ConfigError, match="ReusePort=yes"):
         hold_sockets(settings)
+
+
+@pytest.mark.parametrize("through_supervisor", [False, True])
+def test_each_drop_at_a_socket_of_systemd_is_counted_by_one_of_the_processes_that_read_it_in_turn(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, through_supervisor: bool
+) -> None:
+    """From boot on, while nobody reads, and also after a process that was killed."""
+    settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", state_dir=tmp_path / "state")
+
+    def next_process(drops: int | None = None):
+        fd = os.dup(udp.fileno())
+        monkeypatch.setattr(activation, "FIRST_FD", fd)
+        for name, value in (("LISTEN_PID", os.getpid()), ("LISTEN_FDS", 1), ("LISTEN_DROPS", drops)):
+            monkeypatch.setenv(name, "" if value is None else str(value))
+        if not through_supervisor or drops is not None:
+            return listen(settings)
+        (held,) = hold_sockets(settings)
+        counted = held._drops
+        held.close()
+        return next_process(counted)
+
+    sent, received, dropped = 0, 0, []
+    for _ in range(3):
+        sent += overflow(udp)  # nobody reads
+        reader = next_process()
+        received += drain(reader.socket)
+        sent += overflow(udp)
+        received += drain(reader.socket)
+        dropped.append(reader.drops())
+        reader.socket.close()  # a kill: without the last reading
+    assert min(dropped) > 0 and received + sum(dropped) == sent
+    (file,) = (tmp_path / "state" / "udp-drops").iterdir()
+    assert int(file.read_text()) == drop_count(udp)
+
+
+def test_two_processes_that_read_at_once_count_each_drop_once(udp: socket.socket, tmp_path: Path) -> None:
+    """As during a rolling upgrade."""
+    from klais.edge.sources.udp.socket import UdpSocket
+
+    settings, sent, received = Settings(state_dir=tmp_path / "state"), 0, 0
+    old = UdpSocket(udp.dup(), 65_536, 0, inherited=True, keeper=DropRecord(settings, udp))
+    sent += overflow(udp)
+    received += drain(old.socket)
+    before = old.drops()
+    new = UdpSocket(udp.dup(), 65_536, drop_count(udp), inherited=True, keeper=DropRecord(settings, udp))
+    for first, second in ((new, old), (old, new)):
+        sent += overflow(udp)
+        received += drain(first.socket)
+        first.drops()
+        second.drops()
+    assert received + old.drops() + new.drops() == sent and old.drops() > before and new.drops() > 0
+    old.close()
+    new.close()
+
+
+def test_an_edge_whose_state_folder_cannot_be_written_counts_drops_all_the_same(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state").write_text("a file")
+    settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", state_dir=tmp_path / "state")
+    monkeypatch.setattr(activation, "FIRST_FD", os.dup(udp.fileno()))
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    sent = overflow(udp)
+    reader = listen(settings)
+    assert drain(reader.socket) + reader.drops() == sent > reader.drops() > 0
+    assert [record.message for record in caplog.records].count("drop_record_failed") >= 1
+    reader.close()
+
+
+def test_a_process_that_is_stopped_with_the_lock_holds_no_reader_up(udp: socket.socket, tmp_path: Path) -> None:
+    record, other = DropRecord(Settings(state_dir=tmp_path), udp), DropRecord(Settings(state_dir=tmp_path), udp)
+    assert record.claim(0, 4) == 4
+    (file,) = (tmp_path / "udp-drops").iterdir()
+    with open(file) as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert other.claim(0, 9) is None
+    assert other.claim(0, 9) == 5
+    record.close()
+    other.close()
+
+
+def test_a_sandbox_without_a_boot_id_does_not_stop_the_edge(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(drop_record, "_BOOT_ID", tmp_path / "none")
+    record = DropRecord(Settings(state_dir=tmp_path), udp)
+    assert record.claim(3, 10) == 7 and record.counted() == 0 and list(tmp_path.iterdir()) == []
+
+
+def test_files_of_sockets_before_this_boot_are_removed(udp: socket.socket, tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    folder = tmp_path / "udp-drops"
+    folder.mkdir(mode=0o700)
+    (folder / "another-boot-7").write_text("5")
+    record = DropRecord(settings, udp)
+    assert record.claim(0, 12) == 12 and record.claim(0, 4_294_967_295) == 0
+    assert record.claim(0, 2_000_000_000) == 1_999_999_988 and record.claim(0, 4_000_000_000) == 2_000_000_000
+    assert record.claim(0, 5) == 294_967_301, "it wraps"
+    assert [DropRecord(settings, udp).counted(), len(list(folder.iterdir()))] == [5, 1]
+    record.close()

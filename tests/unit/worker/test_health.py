@@ -10,10 +10,11 @@ import pytest
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.core.lane.state import TALLIES, Tally
+from klais.kafka.same_id import SAME_ID_S
 from klais.kafka.topic_rules import Mismatch
 from klais.kafka.topics_watch import TopicsWatch
 from klais.telemetry.schema import VERSION, Restoring
-from klais.worker.controller import LEADERLESS_S, Controller, ControllerStatistics
+from klais.worker.controller import LANELESS_S, LEADERLESS_S, Controller, ControllerStatistics
 from klais.worker.invariant import OutputSeen, RecoveryInputs, judge
 from klais.worker.readiness import GroupState, readiness
 from klais.worker.session import lost_while_live
@@ -110,6 +111,22 @@ def no_leader(views):
     return with_controller(views, controller.statistics())
 
 
+def no_lane(views):
+    controller = Controller(Settings(partitions=3), "w1")
+    controller._laned_s = dict.fromkeys(range(3), time.monotonic() - LANELESS_S - 1)
+    gauges = {"lag_records": {"0": 1}, "restoring": {"1": {"stage": "journal", "share": 0.5}}}
+    controller.stats.consume("w1", stats_record("worker", gauges=gauges))
+    return with_controller(views, controller.statistics())
+
+
+def shared_id(views):
+    controller = Controller(Settings(), "w1")
+    controller._same_id._first_s, controller._same_id._last_s = 0.0, SAME_ID_S + 1
+    controller.stats.consume("w1", stats_record("worker", instance="other", host="there"))
+    controller._laned_s = dict.fromkeys(range(64), time.monotonic())
+    return with_controller(views, controller.statistics())
+
+
 def wrong_clock(views):
     controller = Controller(Settings(), "w1")
     controller.stats.consume("w1", stats_record("worker", at_ms=7_200_000), appended_ms=1)
@@ -153,6 +170,8 @@ PROBLEMS = {
     "Kafka silent": (silent_kafka, "not answered for 60 s", "see to the broker", 200),
     "topic changed": (changed_topic, "retention.ms is 1", "--fix", 200),
     "control stale": (stale_control, "klais_control has not been followed", "authorization failed", 200),
+    "shared id": (shared_id, "another worker on there also reports as w1", "own KLAIS_WORKER_ID", 200),
+    "no lane": (no_lane, "no worker has had a live lane of 1 partitions for 60 s (2)", "must leave it", 200),
     "no leader": (no_leader, "no controller has led for 31 s", "look for term_failed", 200),
     "model skipped": (skipped_model, "it failed", "forecast by rules", 200),
 }

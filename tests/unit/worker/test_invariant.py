@@ -44,6 +44,15 @@ def test_steps_that_only_a_row_knows():
     assert (violations(plan), plan.last_step, plan.steps_missing) == ([Violation.STEPS_MISSING], 31, True)
 
 
+def test_rows_that_the_changelog_lacks():
+    plan = judge(seen(rows_missing=3))
+    assert (violations(plan), plan.rewind, plan.steps_missing) == ([Violation.ROWS_MISSING], None, False)
+    assert "at least 3 devices" in plan.findings[0].text
+    assert judge(seen(rows_missing=-2)).findings == ()
+    unsure = judge(seen(rows_missing=3, last_after_hole=30))
+    assert violations(unsure) == [Violation.JOURNAL_HOLE], "the steps that cannot be read may have removed them"
+
+
 def test_raw_that_ends_before_what_was_taken():
     plan = judge(seen(raw_end=19))
     assert (violations(plan), plan.rewind) == ([Violation.RAW_REPLACED], 10)

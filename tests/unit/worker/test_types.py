@@ -96,9 +96,29 @@ def test_a_training_that_cannot_be_started_or_fails_changes_nothing(
     keeper.refresh()
     assert not keeper.train(snapshot((3, 10, 60), devices=1))
     assert (keeper.failed, keeper.trained, keeper.training, version_of(keeper)) == (1, 0, None, "m1")
+    assert keeper.problems == (), "one device is no type: the training did what it should"
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(OSError, match="No such file"):
         keeper.train(snapshot((3, 10, 60), devices=1))
+
+
+def test_a_training_that_fails_or_hangs_is_a_problem_with_what_to_do_until_one_succeeds(
+    keeper: TypeKeeper, tmp_path: Path
+) -> None:
+    from tests.unit.fingerprint.test_training import snapshot
+
+    given = snapshot((3, 10, 60), devices=30)
+    hangs = TypeKeeper(keeper._settings, TypesInUse(), Lanes(), max_s=0.0)
+    assert not hangs.train(given)
+    (problem,) = hangs.problems
+    assert "longer than 0 s and was killed" in problem and "KLAIS_FINGERPRINT_TRAIN_S=0" in problem
+    models = tmp_path / "models"
+    models.write_text("a file")
+    assert not keeper.train(given)
+    (problem,) = keeper.problems
+    assert "it ended with 1" in problem and str(tmp_path / KIND) in problem and "training.log" in problem
+    models.unlink()
+    assert keeper.train(given) and keeper.problems == ()
 
 
 def test_off_means_off(tmp_path: Path) -> None:

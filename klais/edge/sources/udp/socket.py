@@ -2,7 +2,8 @@
 
 import socket
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,19 @@ NAME_BYTES = 28  # struct sockaddr_in6, the longer of the two
 
 _SO_TIMESTAMPNS = 35
 _SO_RXQ_OVFL = 40
+
+
+class Keeper(Protocol):
+    """Shares the drops of a socket out among the processes that read it, at once or in turn."""
+
+    def claim(self, before: int, now: int) -> int | None:
+        """How many of the kernel's drops up to ``now`` this process counts, None = ask again later.
+
+        ``before``: its own last count.
+        """
+
+    def close(self) -> None:
+        """The socket is closed in this process."""
 
 
 class UdpSocket:
@@ -32,6 +46,8 @@ class UdpSocket:
         Whether another process created the socket, perhaps with a larger buffer.
     timestamps : bool
         Whether the kernel reports the receive time of each datagram (socket(7), ``SO_TIMESTAMPNS``).
+    keeper : Keeper, optional
+        Shares the drops with other processes that read this socket; None = there is no other.
     """
 
     def __init__(
@@ -41,6 +57,7 @@ class UdpSocket:
         drops: int | None = None,
         inherited: bool = False,
         timestamps: bool = False,
+        keeper: Keeper | None = None,
     ) -> None:
         if sys.maxsize < 1 << 32 or sys.platform != "linux":
             raise OSError("the sources need 64-bit Linux (layouts of the kernel's structures)")
@@ -52,7 +69,7 @@ class UdpSocket:
         self.timestamps = timestamps
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, int(timestamps))  # an inherited socket may have it enabled
         self._drops_word = drop_count(sock) if drops is None else drops
-        self._drops = 0
+        self._drops, self._keeper = 0, keeper
 
     @classmethod
     def bind(
@@ -62,6 +79,7 @@ class UdpSocket:
         share_port: bool = False,
         iface: str | None = None,
         timestamps: bool = False,
+        keeper: Callable[[socket.socket], Keeper] | None = None,
     ) -> "UdpSocket":
         """Open a socket.
 
@@ -75,6 +93,8 @@ class UdpSocket:
             Interface to join a multicast group on.
         timestamps : bool
             See :class:`UdpSocket`.
+        keeper : callable, optional
+            Makes the keeper of the new socket.
 
         Raises
         ------
@@ -84,7 +104,8 @@ class UdpSocket:
             If the multicast group cannot be joined.
         """
         sock = open_udp_socket(Bind.parse(address), share_port, iface, rcvbuf_bytes)
-        return cls(sock, rcvbuf_bytes, drops=0, timestamps=timestamps)  # a new socket: its drops are all ours
+        keep = None if keeper is None else keeper(sock)
+        return cls(sock, rcvbuf_bytes, 0, timestamps=timestamps, keeper=keep)  # a new socket: its drops are all ours
 
     @property
     def buffer_bytes(self) -> int:
@@ -93,6 +114,8 @@ class UdpSocket:
 
     def note_drops(self, now: int) -> None:
         """Record the kernel's 32-bit count of drops, either the present one or the one at a datagram's arrival."""
+        if self._keeper is not None:
+            return  # drops() asks it
         step = (now - self._drops_word) & 0xFFFFFFFF
         if step < 1 << 31:  # a datagram's count may be older than the socket's own
             self._drops += step
@@ -101,7 +124,13 @@ class UdpSocket:
     def drops(self) -> int:
         """Datagrams that this socket lost in the kernel: receive buffer full, or a bad checksum."""
         if self.socket.fileno() >= 0:
-            self.note_drops(drop_count(self.socket))
+            now = drop_count(self.socket)
+            if self._keeper is not None and now != self._drops_word:
+                claimed = self._keeper.claim(self._drops_word, now)
+                if claimed is not None:
+                    self._drops += claimed
+                    self._drops_word = now
+            self.note_drops(now)
         return self._drops
 
     def sources(self, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -120,6 +149,8 @@ class UdpSocket:
         if self.socket.fileno() >= 0:
             self.drops()
             self.socket.close()
+            if self._keeper is not None:
+                self._keeper.close()
 
 
 class OnSocket:

@@ -1,0 +1,96 @@
+"""Topics of a lane in other hands: rows that are gone, records of another KLAIS, a topic that accepts nothing."""
+
+import pytest
+from confluent_kafka import Producer
+
+from klais.kafka.reader import PartitionReader
+from klais.verify.audit import audit_lane
+from klais.worker import session
+from klais.worker.changelog import marker_key
+from tests.broker.test_lane_invariants import FAST, after, once
+from tests.broker.test_topics_changed import alter
+from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, recreate, remove, until
+
+
+@pytest.fixture
+def system(settings_for, topics_of):
+    """Makes settings with their topics, and an edge that writes to them."""
+
+    def make(**given):
+        settings = settings_for(**given)
+        return settings, topics_of(settings), Edge(settings)
+
+    return make
+
+
+async def test_an_audit_leaves_out_what_somebody_copied_from_another_klais(system):
+    """As recovery does. Steps, rows and markers of another system are well formed; their batches have other ids."""
+    settings, topics, edge = system(**FAST)
+    foreign, others, stranger = system(**FAST)
+    async with lanes(foreign) as found, lanes(settings) as ours:
+        await live(found[0])
+        await live(ours[0])
+        for name, lane, writer, rounds in ((foreign, found[0], stranger, 12), (settings, ours[0], edge, 5)):
+            writer.send(rounds)
+            await caught_up(name, lane)
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    for source, target in ((others.journal, topics.journal), (others.devices_changelog, topics.devices_changelog)):
+        async with PartitionReader(settings) as reader:
+            async for record in reader.read(source, 0, 0):
+                producer.produce(target, record.value, key=record.key, partition=0)
+    assert producer.flush(60) == 0
+    report = await after(settings, edge)
+    audit = await audit_lane(settings, 0)
+    assert (audit.problems, audit.devices, audit.telemetry, report.doubled) == ([], 5, edge.sent, 0)
+
+
+async def test_a_topic_that_accepts_nothing_is_named_while_it_does(system, monkeypatch):
+    """The lane waits without an error, so nothing else would say why its frames do not land."""
+    monkeypatch.setattr(session, "STUCK_S", 0.5)
+    settings, topics, edge = system(**FAST)
+    async with lanes(settings) as found:
+        await live(found[0])
+        alter(settings, topics.dead_letter, "min.insync.replicas", "2")
+        edge.put(b"no batch: the lane writes a letter")
+        edge.send(5)
+        (text,) = await until(lambda: figures(found[0]).alarms, "the topic is named")
+        assert topics.dead_letter in text and "NotEnoughReplicas" in text and "klais topics check" in text
+        alter(settings, topics.dead_letter, "min.insync.replicas", "1")
+        await caught_up(settings, found[0])
+        assert figures(found[0]).alarms == ()
+    once(settings, edge)
+
+
+async def test_rows_of_devices_that_the_changelog_lost_are_named(system):
+    """Without them the devices count as new: their duplicates would pass without a word."""
+    settings, topics, edge = system(**FAST)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(5)
+        await caught_up(settings, found[0])
+    async with PartitionReader(settings) as reader:
+        keys = {record.offset: record.key async for record in reader.read(topics.devices_changelog, 0, 0)}
+    remove(settings, topics.devices_changelog, max(offset for offset, key in keys.items() if key == marker_key(0)))
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert any("lacks at least 5 devices of the checkpoint" in text for text in report.alarms)
+    assert (report.lost_records, report.output_lost, report.doubled) == (0, 0, 0)
+    assert (await after(settings, edge)).alarms == (), "the checkpoint after it is complete"
+    assert (await audit_lane(settings, 0)).problems == []
+
+
+async def test_the_changelog_recreated_under_a_live_lane_gets_all_rows_again(system):
+    settings, topics, edge = system(**FAST)
+    some = Edge(settings, devices=2, boot=2)
+    some._round = 100
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(5)
+        await caught_up(settings, found[0])
+        recreate(settings, topics.devices_changelog)
+        some.send(5)
+        await caught_up(settings, found[0])
+    async with lanes(settings) as found:
+        await live(found[0])
+        assert (found[0].session.state.devices, figures(found[0]).alarms) == (5, ())
+    assert sum(landed(settings).values()) == edge.sent + some.sent
