@@ -23,7 +23,7 @@ def limit_heap() -> None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_AT_TOP)
 
 
-def give_memory_back() -> None:
+def trim_heap() -> None:
     """Return the pages of freed blocks to the system; glibc keeps those between blocks in use."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -45,4 +45,4 @@ def release_startup_memory() -> None:
         if rights == "r-xp" and path and path[0].startswith("/"):  # not r--p: the loader wrote to some of those
             start, end = (int(part, 16) for part in span.split("-"))
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
-    give_memory_back()
+    trim_heap()

@@ -20,7 +20,7 @@ from klais import fault
 from klais.core.lane.state import TALLIES
 from klais.errors import EpochRenewal, LaneFailed, LaneFenced
 from klais.kafka.reader import PartitionReader
-from klais.system.memory import give_memory_back
+from klais.system.memory import trim_heap
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
 from klais.worker.checkpoint import Checkpointer
@@ -63,7 +63,7 @@ def tune_garbage_collector(lanes_ended: bool = True) -> None:
         gc.unfreeze()
     gc.collect()
     gc.freeze()
-    give_memory_back()
+    trim_heap()
     gc.set_threshold(20_000, 20, 100)
 
 

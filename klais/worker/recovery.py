@@ -23,7 +23,7 @@ from klais.kafka.fenced import FencedSender, fence
 from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
-from klais.system.memory import give_memory_back
+from klais.system.memory import trim_heap
 from klais.telemetry.log import get
 from klais.worker.changelog import OwnRecords, load_marker, load_partition
 from klais.worker.context import LaneContext
@@ -77,7 +77,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
-        give_memory_back()
+        trim_heap()
     if marker is not None and marker.partitions != topics.partitions:
         raise TopicMismatch(
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
