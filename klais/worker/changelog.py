@@ -20,7 +20,7 @@ from klais.worker.progress import Progress
 log = get("klais.worker.changelog")
 
 _ID_SIZE_AT, _STAMP_AT = (int(ROW.fields[name][1]) for name in ("id_size", "stamp"))  # type: ignore[index]
-LOAD_ROWS = 5000  # rows applied at a time
+LOAD_ROWS = 1000  # rows applied at a time: their objects are small and many, and would leave holes in the heap
 
 
 def marker_key(partition: int) -> bytes:
