@@ -90,6 +90,6 @@ async def journal_steps(
     journal.end()
     if journal.last_after_hole:
         raise JournalFormatError(
-            f"the journal cannot be read after step {journal.last} ({journal.why}), steps up to {journal.last_after_hole} "
-            "follow: let a worker take over the lane, which counts doubled records"
+            f"the journal cannot be read after step {journal.last} ({journal.why}), steps up to "
+            f"{journal.last_after_hole} follow: let a worker take over the lane, which counts doubled records"
         )
