@@ -17,7 +17,7 @@ from klais.worker.limits import LaneLimits
 from klais.worker.outputs import Telemetry
 from klais.worker.quarantine import Quarantine
 from klais.worker.refused_records import RefusedRecords
-from klais.worker.session import LaneSession, RecoveredState, Senders
+from klais.worker.session import STUCK_S, LaneSession, RecoveredState, Senders
 from klais.worker.tap import Taps
 from klais.worker.watch import Watch
 from tests.support.lane import batch, frames
@@ -70,6 +70,16 @@ async def test_a_lane_that_is_dropped_lets_go_of_its_session():
     del session
     await lane.stop()
     assert state() is None
+
+
+def test_the_topic_that_has_accepted_nothing_for_the_longest_time_is_named():
+    """The lane waits without an error, so nothing else would say why its frames do not land."""
+    session, now_s = make_session(), time.monotonic()
+    session.senders.telemetry.since_s = now_s - STUCK_S / 2
+    assert session.alarms == ()
+    session.senders.anomalies.since_s, session.senders.anomalies.why = now_s - 2 * STUCK_S, "NotEnoughReplicasError()"
+    (text,) = session.alarms
+    assert f"{TOPICS.anomalies}/0 for 30 s (NotEnoughReplicasError())" in text and "klais topics check" in text
 
 
 def test_a_defect_that_suppresses_outputs_breaks_the_conservation_check():
