@@ -45,7 +45,7 @@ _COMMON = [
     ("run", "<u2"),  # rows since the value last changed
     ("feature", "u1"),
     ("mode", "u1"),  # 1: a counter, scored by its rate
-    ("fraction", "u1"),  # 1: the value has had decimals
+    ("traits", "u1"),  # DECIMALS; ZEROS: rows with the value 0 in units of ONE_ZERO, or zeros are usual
     ("hour", "u1"),  # part of the day of the newest row, 255 = none yet
     ("place", "u1"),  # in the ring of reports
     ("flag_count", "u1"),  # flags so far, up to 255
@@ -93,8 +93,8 @@ Channels = npt.NDArray[np.void]
 
 # Indices in ``now``: first the row that is being scored, then the results.
 ELAPSED, SPACING, GAP, LENGTHS, STEP, QUANTUM, INPUT, BEFORE, ROW, LEVEL, USUAL_NOW, HOUR, NEW_HOUR = range(13)
-SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST = range(13, 23)
-NOW = 23
+SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST, ZERO = range(13, 24)
+NOW = 24
 
 WARM_ROWS = 50.0  # rows before the first surprise
 LEARN_ROWS = 300.0  # usual sizes count as larger while a series has few rows: 4th power times 1 + 300 / rows
@@ -116,10 +116,12 @@ COUNTER_STEPS = 40  # steps before a series can be classified as a counter
 MIN_VALUE = 1e-18  # values nearer to 0 count as 0: squares below the normal range of floats are slow on CPUs
 MAX_VALUE = 1e18  # values further out are clipped: the square of a difference stays within float32
 MAX_RUN = 65_000
+DECIMALS, ONE_ZERO, ZEROS = 1, 2, 6  # bits of the traits
+ZERO_RUN, ZERO_QUANTA = 2, 3.0  # the third zero in a row is flagged if no value was this near to 0
 DAY_S = 86_400.0
 
 
-_LEVEL, _HOUR, _JUMP, _STUCK = map(float, (Cause.LEVEL, Cause.HOUR, Cause.JUMP, Cause.STUCK))
+_LEVEL, _HOUR, _JUMP, _STUCK, _RARE = map(float, (Cause.LEVEL, Cause.HOUR, Cause.JUMP, Cause.STUCK, Cause.RARE))
 # The inputs of views: the value, the value minus its usual value at this time of the day, the size of the step, the
 # size of the second difference.
 VALUE, RESIDUAL, CHANGE, DEVIATION = range(4)
@@ -193,6 +195,30 @@ def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float6
     state["longest"][r] = np.float32(longest)
 
 
+@kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def observe_zero(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> None:
+    """Set ZERO at the third zero in a row of a value that was never near 0: a broken sensor often sends zeros.
+
+    To be called before the range of the series includes this row. Once zeros were seen, they are usual.
+    """
+    now[ZERO] = 0.0
+    traits = int(state["traits"][r])
+    zeros = traits & ZEROS
+    if x != 0.0 or zeros == ZEROS:
+        return
+    zeros += ONE_ZERO
+    age_s = state["t"][r] - np.float64(state["began_s"][r])
+    if state["mode"][r] == np.uint8(1) or state["rows"][r] <= np.uint32(WARM_ROWS) or age_s < DAY_S:
+        zeros = ZEROS
+    elif zeros == ONE_ZERO:
+        near = ZERO_QUANTA * np.float64(state["quantum"][r])
+        if np.float64(state["low"][r, 0]) <= near and np.float64(state["high"][r, 0]) >= -near:
+            zeros = ZEROS
+    elif zeros == ZEROS and state["run"][r] >= np.uint16(ZERO_RUN):
+        now[ZERO] = 1.0
+    state["traits"][r] = np.uint8(traits & DECIMALS | zeros)
+
+
 @kernel([int64(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> int:
     """Learn quantum and direction of the steps of a value; 1 if the series became a counter or ceased to be one."""
@@ -201,13 +227,14 @@ def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]
     size = abs(step)
     state["x"][r] = x
     observe_run(state, r, size, now)
+    observe_zero(state, r, x, now)
     if x != np.floor(x):
-        state["fraction"][r] = np.uint8(1)
+        state["traits"][r] |= np.uint8(DECIMALS)
     quantum = np.float64(state["quantum"][r])
     if size > 0.0:
         coarsest = min(size, 0.01 * max(abs(x), abs(before)))
         quantum = coarsest if quantum == 0.0 else min(quantum * 1.0005, coarsest)
-        if state["fraction"][r] == np.uint8(0):
+        if state["traits"][r] & np.uint8(DECIMALS) == np.uint8(0):
             quantum = max(quantum, 1.0)
         state["quantum"][r] = np.float32(quantum)
         if step > 0.0:
@@ -294,7 +321,7 @@ def keep_level(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.float64]) -> None:
-    """Flag a report that exceeds the threshold and the reports of recent days; flag a stuck run.
+    """Flag a report that exceeds the threshold and the reports of recent days; flag a stuck run, and first zeros.
 
     A series with a long tail keeps exceeding its own maximum, so each flag makes the next one harder.
     """
@@ -313,6 +340,11 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
         if now[STUCK] > 0.0:
             now[CAUSE], now[EXPECTED] = _STUCK, now[BEFORE]
             now[SCALE] = np.sqrt(np.float64(state["run_size"][r])) * now[SPACING]
+        elif now[ZERO] > 0.0:
+            now[CAUSE], now[EXPECTED], now[REPORT] = _RARE, now[LEVEL], max(report, threshold)
+            now[SCALE] = abs(now[LEVEL]) / now[REPORT]
+    elif now[INPUT] == 0.0:
+        state["traits"][r] |= np.uint8(ZEROS)  # these zeros have their flag
     if now[CAUSE] > 0.0 and state["mode"][r] == np.uint8(1):
         now[CAUSE] += COUNTER
 

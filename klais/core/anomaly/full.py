@@ -204,6 +204,7 @@ def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None
     floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_MIN
     memory = max(300.0, MEMORY_ROWS * now[LENGTHS])
     by_hour = min(0.5, now[SPACING] / DAY_MEMORY_S)
+    counter = state["mode"][r] == np.uint8(1)
     best = 0.0
     now[DRIFT] = 0.0
     for j in range(VIEWS):
@@ -218,6 +219,8 @@ def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None
         if j == SLOW_RESIDUAL:
             judge_drift(state, r, e, floor_smooth, now)
         floor = floor_smooth if _FAST[j] > 1.0 else floor_row
+        if counter and _FAST[j] > 1.0:  # one step of a counter is a rate for one row
+            floor = max(share, 0.5 * quanta / max(1.0, _FAST[j] * now[LENGTHS])) ** 2 + FLOOR_MIN
         fourth, fourth_hour = w * w, w_hour * w_hour
         usual = np.sqrt(max(max(fourth, fourth_hour) * (1.0 + LEARN_ROWS / (age + 1.0)), floor * floor))
         square = e * e

@@ -124,6 +124,7 @@ def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> floa
     floor_smooth = max(share, 0.5 * quanta) ** 2 + FLOOR_MIN
     memory = max(300.0, MEMORY_ROWS * lengths)
     by_hour = 2.0 ** (np.float64(state["factor"][r, int(now[HOUR])]) * 0.125)
+    counter = state["mode"][r] == np.uint8(1)
     best = ratios = judged = 0.0
     for j in range(VIEWS_LIGHT):
         kind = _INPUT[j]
@@ -147,6 +148,8 @@ def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> floa
             w = np.float64(stored[r, _AT_USUAL[j]])
             fourth = w * w
             floor = floor_smooth if _FAST[j] > 1.0 else floor_row
+            if counter and _FAST[j] > 1.0:  # one step of a counter is a rate for one row
+                floor = max(share, 0.5 * quanta / rows) ** 2 + FLOOR_MIN
             usual = np.sqrt(max(fourth * by_hour * (1.0 + LEARN_ROWS / (age + 1.0)), floor * floor))
             square = e * e
             ratio = square / usual

@@ -34,7 +34,7 @@ def copy_common(light: Channels, k: int, full: Channels, f: int) -> None:
     full["run_size"][f], full["longest"][f] = light["run_size"][k], light["longest"][k]
     full["recent"][f], full["peak"][f] = light["recent"][k], light["peak"][k]
     full["up"][f], full["down"][f], full["run"][f] = light["up"][k], light["down"][k], light["run"][k]
-    full["mode"][f], full["fraction"][f] = light["mode"][k], light["fraction"][k]
+    full["mode"][f], full["traits"][f] = light["mode"][k], light["traits"][k]
     full["feature"][f], full["flag_count"][f], full["owner"][f] = (
         light["feature"][k],
         light["flag_count"][k],

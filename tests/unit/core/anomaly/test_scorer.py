@@ -209,3 +209,12 @@ def test_the_first_night_that_a_device_sleeps_is_no_silence() -> None:
     assert not rhythm_flags(awake).any()
     away = awake[(awake < awake[0] + 9 * 86_400) | (awake > awake[0] + 11 * 86_400)]
     assert np.count_nonzero(rhythm_flags(away) == Cause.SILENCE) == 1
+
+
+@TIERS
+def test_zeros_of_a_value_that_was_never_near_zero_are_flagged_once(tier: str) -> None:
+    t, rng = of_two_weeks(), np.random.default_rng(9)
+    load = np.round(np.where(rng.random(len(t)) < 0.3, 2000.0, 180.0) * rng.uniform(0.9, 1.1, len(t)), 1)
+    load[12_000:12_030] = load[15_000:15_030] = 0.0
+    found = score_series(t, load, tier)["cause"]  # type: ignore[arg-type]
+    assert np.flatnonzero(found).tolist() == [12_002] and found[12_002] == Cause.RARE
