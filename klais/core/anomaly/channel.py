@@ -117,7 +117,8 @@ MIN_VALUE = 1e-18  # values nearer to 0 count as 0: squares below the normal ran
 MAX_VALUE = 1e18  # values further out are clipped: the square of a difference stays within float32
 MAX_RUN = 65_000
 DECIMALS, ONE_ZERO, ZEROS = 1, 2, 6  # bits of the traits
-ZERO_RUN, ZERO_QUANTA = 2, 3.0  # the third zero in a row is flagged if no value was this near to 0
+ZERO_RUN = 2  # the third zero in a row is flagged, if no value was near 0:
+ZERO_QUANTA, ZERO_SHARE = 3.0, 0.02  # within 3 quanta, or within 2 % of the largest value
 DAY_S = 86_400.0
 
 
@@ -211,8 +212,9 @@ def observe_zero(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]
     if state["mode"][r] == np.uint8(1) or state["rows"][r] <= np.uint32(WARM_ROWS) or age_s < DAY_S:
         zeros = ZEROS
     elif zeros == ONE_ZERO:
-        near = ZERO_QUANTA * np.float64(state["quantum"][r])
-        if np.float64(state["low"][r, 0]) <= near and np.float64(state["high"][r, 0]) >= -near:
+        low, high = np.float64(state["low"][r, 0]), np.float64(state["high"][r, 0])
+        near = max(ZERO_QUANTA * np.float64(state["quantum"][r]), ZERO_SHARE * max(abs(low), abs(high)))
+        if low <= near and high >= -near:
             zeros = ZEROS
     elif zeros == ZEROS and state["run"][r] >= np.uint16(ZERO_RUN):
         now[ZERO] = 1.0

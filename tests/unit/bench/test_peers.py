@@ -79,7 +79,8 @@ def test_each_peer_and_each_ablation_has_its_row_in_the_paper() -> None:
 def test_verdicts_are_about_figures_that_a_run_gives() -> None:
     bench = Bench(broker=False)
     comparison = Comparison(bench)
-    figures = {f"both_us_{at}_{peer}": 1.0 for at in ("20k", "60k") for peer in ("klais", "rsyslog")}
+    names = [f"{part}_us_{at}" for part in ("both", "broker") for at in ("20k", "60k")]
+    figures = {f"{name}_{peer}": 1.0 for name in names for peer in ("klais", "rsyslog")}
     comparison.result.figures = figures | {"worker_us_klais": 2.0, "worker_us_quixstreams": 100.0}
     comparison.ratios()
     assert {target.figure for target in TARGETS["peers"]} <= set(comparison.result.figures)

@@ -218,3 +218,13 @@ def test_zeros_of_a_value_that_was_never_near_zero_are_flagged_once(tier: str) -
     load[12_000:12_030] = load[15_000:15_030] = 0.0
     found = score_series(t, load, tier)["cause"]  # type: ignore[arg-type]
     assert np.flatnonzero(found).tolist() == [12_002] and found[12_002] == Cause.RARE
+
+
+@TIERS
+def test_the_first_calm_of_a_wind_is_no_broken_sensor(tier: str) -> None:
+    t, rng = of_two_weeks(), np.random.default_rng(4)
+    wind = np.maximum(0.1, np.round(8 + 6 * np.sin(t / 86_400) + rng.normal(0, 2, len(t)), 1))
+    wind[12_000:12_030] = 0.1
+    wind[15_000:15_010] = 0.0
+    found = score_series(t, wind, tier)["cause"]  # type: ignore[arg-type]
+    assert Cause.RARE not in found[15_000:15_010]
