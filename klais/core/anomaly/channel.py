@@ -93,8 +93,8 @@ Channels = npt.NDArray[np.void]
 
 # Indices in ``now``: first the row that is being scored, then the results.
 ELAPSED, SPACING, GAP, LENGTHS, STEP, QUANTUM, INPUT, BEFORE, ROW, LEVEL, USUAL_NOW, HOUR, NEW_HOUR = range(13)
-SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST, ZERO = range(13, 24)
-NOW = 24
+SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST, ZERO, BEYOND = range(13, 25)
+NOW = 25
 
 WARM_ROWS = 50.0  # rows before the first surprise
 LEARN_ROWS = 300.0  # usual sizes count as larger while a series has few rows: 4th power times 1 + 300 / rows
@@ -105,20 +105,24 @@ FLOOR_QUANTA = 2.5  # and in quanta: a constant that moves by one step is not an
 FLOOR_MIN = 1e-36  # and of its square: nothing can be compared with a usual size of 0
 CLIP = 20.0  # rows are learned with a deviation of at most this many usual sizes
 RARE = 2.4  # surprise of a level never seen before
-STUCK_FACTOR = 12.0  # a run this many times longer than usual (4th moment) is a stuck sensor
+STUCK_FACTOR = 12.0  # a run this many times longer than usual (4th moment) is a stuck sensor, if it is also longer than
+# the longest one of the last days by this factor, for a counter by the second one
+STUCK_LONGEST, STUCK_COUNTER_LONGEST = 1.5, 2.0
 END_STOP_FACTOR = 2.5  # additional factor at the lowest or highest value so far, where a value rests
 THRESHOLD = 5.0  # score of a flag, in usual sizes
 YOUNG, YOUNG_S = 1.0, 2 * 86_400.0  # a new series has a threshold higher by this share, decreasing over this time
-GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag must exceed earlier reports by this factor; they halve in this time
-HABIT, MAX_HABIT_FLAGS = 0.5, 4.0  # the factor grows by this for each earlier flag, up to this many flags
-RUN_HALF_LIFE_S = 3 * 86_400.0  # the longest run halves in this time
+GUARD, GUARD_S = 1.2, 6 * 86_400.0  # a flag must exceed earlier reports by this factor; they halve in this time
+HABIT, MAX_HABIT_FLAGS = 1.0, 4.0  # the factor grows by this for each earlier flag, up to this many flags
+RUN_HALF_LIFE_S = 7 * 86_400.0  # the longest run halves in this time
 COUNTER_STEPS = 40  # steps before a series can be classified as a counter
 MIN_VALUE = 1e-18  # values nearer to 0 count as 0: squares below the normal range of floats are slow on CPUs
 MAX_VALUE = 1e18  # values further out are clipped: the square of a difference stays within float32
 MAX_RUN = 65_000
 DECIMALS, ONE_ZERO, ZEROS = 1, 2, 6  # bits of the traits
 ZERO_RUN = 2  # the third zero in a row is flagged, if no value was near 0:
-ZERO_QUANTA, ZERO_SHARE = 3.0, 0.02  # within 3 quanta, or within 2 % of the largest value
+ZERO_QUANTA, ZERO_SHARE = 3.0, 0.005  # within 3 quanta, or within 0.5 % of the largest value
+# A value that leaves the range of the last days by more than this many ranges is flagged, once there was enough to see.
+BEYOND_RANGES, BEYOND_DAYS, BEYOND_ROWS = 1.0, 2.0, 500.0
 DAY_S = 86_400.0
 
 
@@ -190,7 +194,8 @@ def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float6
     else:
         state["run"][r] = np.uint16(min(run + 1, MAX_RUN))
         if changes >= 30:
-            limit = longest_run(state, r, run, max(STUCK_FACTOR * np.sqrt(usual), 2.0 * longest), now)
+            longer = STUCK_COUNTER_LONGEST if state["mode"][r] == np.uint8(1) else STUCK_LONGEST
+            limit = longest_run(state, r, run, max(STUCK_FACTOR * np.sqrt(usual), longer * longest), now)
             if run + 2 > limit and run + 1 <= limit:
                 now[STUCK] = 1.0
     state["longest"][r] = np.float32(longest)
@@ -221,6 +226,21 @@ def observe_zero(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]
     state["traits"][r] = np.uint8(traits & DECIMALS | zeros)
 
 
+@kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def observe_range(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> None:
+    """Set BEYOND if the value leaves the range of the series by more than that range.
+
+    To be called before the range of the series includes this row.
+    """
+    now[BEYOND] = 0.0
+    low, high = np.float64(state["low"][r, 0]), np.float64(state["high"][r, 0])
+    age_s = state["t"][r] - np.float64(state["began_s"][r])
+    if state["mode"][r] == np.uint8(1) or high <= low or state["rows"][r] < BEYOND_ROWS or age_s < BEYOND_DAYS * DAY_S:
+        return
+    if max(x - high, low - x) > BEYOND_RANGES * (high - low):
+        now[BEYOND] = 1.0
+
+
 @kernel([int64(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> int:
     """Learn quantum and direction of the steps of a value; 1 if the series became a counter or ceased to be one."""
@@ -230,6 +250,7 @@ def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]
     state["x"][r] = x
     observe_run(state, r, size, now)
     observe_zero(state, r, x, now)
+    observe_range(state, r, x, now)
     if x != np.floor(x):
         state["traits"][r] |= np.uint8(DECIMALS)
     quantum = np.float64(state["quantum"][r])
@@ -323,7 +344,7 @@ def keep_level(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.float64]) -> None:
-    """Flag a report that exceeds the threshold and the reports of recent days; flag a stuck run, and first zeros.
+    """Flag a report that exceeds the threshold and the reports of recent days; a stuck run; first zeros; a far value.
 
     A series with a long tail keeps exceeding its own maximum, so each flag makes the next one harder.
     """
@@ -342,7 +363,7 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
         if now[STUCK] > 0.0:
             now[CAUSE], now[EXPECTED] = _STUCK, now[BEFORE]
             now[SCALE] = np.sqrt(np.float64(state["run_size"][r])) * now[SPACING]
-        elif now[ZERO] > 0.0:
+        elif now[ZERO] > 0.0 or now[BEYOND] > 0.0:
             now[CAUSE], now[EXPECTED], now[REPORT] = _RARE, now[LEVEL], max(report, threshold)
             now[SCALE] = abs(now[LEVEL]) / now[REPORT]
     elif now[INPUT] == 0.0:
