@@ -70,7 +70,7 @@ const struct number klais_numbers[] = {
 	SIZE(way), FIELD(way, key), FIELD(way, bucket), SIZE(set), FIELD(set, ways), FIELD(set, passed), FIELD(set, prefetch),
 	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways), FIELD(owners, prefetch),
 	FIELD(owners, spare), SIZE(spread), FIELD(spread, multipliers), FIELD(spread, shift),
-	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit),
+	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit), FIELD(rule, dropped),
 	SIZE(count), FIELD(count, packets), FIELD(count, bytes), SIZE(ports), FIELD(ports, bits), SIZE(marks),
 			FIELD(marks, bits),
 	SIZE(about), FIELD(about, json),

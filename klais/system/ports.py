@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import random
 import socket
+from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
@@ -103,15 +104,23 @@ def holder(port: int, kind: Kind = "tcp", host: str = "0.0.0.0") -> str | None:
 SERVER_PORTS = range(10_000, 22_000)
 
 
+_returned: deque[int] = deque(maxlen=1000)
+
+
 def free_port(host: str = "127.0.0.1", kind: Kind = "tcp", among: range = SERVER_PORTS) -> int:
-    """A port that is free now. Another process may bind it before you do: be ready to retry.
+    """A port that is free now, and not one of the last 1,000 that this process asked for.
+
+    Another process may bind it before you do: be ready to retry.
 
     It is below the ports that the system assigns to outgoing connections, so no client gets it while a server restarts.
     """
     family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
     for port in random.SystemRandom().sample(among, 100):
+        if port in _returned:  # its user has perhaps not bound it yet
+            continue
         with socket.socket(family, _TYPES[kind]) as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
+            _returned.append(port)
             return port
     raise PortInUse(f"none of 100 ports from {among.start} to {among.stop - 1} on {host} is free")
 

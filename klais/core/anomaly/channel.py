@@ -93,8 +93,8 @@ Channels = npt.NDArray[np.void]
 
 # Indices in ``now``: first the row that is being scored, then the results.
 ELAPSED, SPACING, GAP, LENGTHS, STEP, QUANTUM, INPUT, BEFORE, ROW, LEVEL, USUAL_NOW, HOUR, NEW_HOUR = range(13)
-SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST, ZERO = range(13, 24)
-NOW = 24
+SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST, ZERO, BEYOND = range(13, 25)
+NOW = 25
 
 WARM_ROWS = 50.0  # rows before the first surprise
 LEARN_ROWS = 300.0  # usual sizes count as larger while a series has few rows: 4th power times 1 + 300 / rows
@@ -105,20 +105,13 @@ FLOOR_QUANTA = 2.5  # and in quanta: a constant that moves by one step is not an
 FLOOR_MIN = 1e-36  # and of its square: nothing can be compared with a usual size of 0
 CLIP = 20.0  # rows are learned with a deviation of at most this many usual sizes
 RARE = 2.4  # surprise of a level never seen before
-STUCK_FACTOR = 12.0  # a run this many times longer than usual (4th moment) is a stuck sensor
-END_STOP_FACTOR = 2.5  # additional factor at the lowest or highest value so far, where a value rests
 THRESHOLD = 5.0  # score of a flag, in usual sizes
 YOUNG, YOUNG_S = 1.0, 2 * 86_400.0  # a new series has a threshold higher by this share, decreasing over this time
-GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag must exceed earlier reports by this factor; they halve in this time
-HABIT, MAX_HABIT_FLAGS = 0.5, 4.0  # the factor grows by this for each earlier flag, up to this many flags
-RUN_HALF_LIFE_S = 3 * 86_400.0  # the longest run halves in this time
-COUNTER_STEPS = 40  # steps before a series can be classified as a counter
+GUARD, GUARD_S = 1.2, 6 * 86_400.0  # a flag must exceed earlier reports by this factor; they halve in this time
+HABIT, MAX_HABIT_FLAGS = 1.0, 4.0  # the factor grows by this for each earlier flag, up to this many flags
 MIN_VALUE = 1e-18  # values nearer to 0 count as 0: squares below the normal range of floats are slow on CPUs
-MAX_VALUE = 1e18  # values further out are clipped: the square of a difference stays within float32
-MAX_RUN = 65_000
 DECIMALS, ONE_ZERO, ZEROS = 1, 2, 6  # bits of the traits
-ZERO_RUN = 2  # the third zero in a row is flagged, if no value was near 0:
-ZERO_QUANTA, ZERO_SHARE = 3.0, 0.02  # within 3 quanta, or within 2 % of the largest value
+MAX_VALUE = 1e18  # values further out are clipped: the square of a difference stays within float32
 DAY_S = 86_400.0
 
 
@@ -152,111 +145,6 @@ def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: np
     if by_rows == 0 and spacing > 0.0:
         now[LENGTHS] = min(30.0, max(0.1, np.sqrt(300.0 / spacing)))
     return 1
-
-
-@kernel([float64(of, int64, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
-def longest_run(state: Channels, r: int, run: int, limit: float, now: npt.NDArray[np.float64]) -> float:
-    """Rows that a run of equal values may have: ``limit``, or more at values where the series rests.
-
-    A closed valve, a solar panel at night, a counter at the weekend: a series rests at an end of its range far longer
-    than a working sensor repeats a value. Until a run begins that is not on the first day, any run may be the first
-    night.
-    """
-    counter, x = state["mode"][r] == np.uint8(1), np.float32(state["x"][r])
-    at_end = not counter and (x <= state["low"][r, 0] or x >= state["high"][r, 0])
-    if at_end:
-        limit *= END_STOP_FACTOR
-    if at_end or counter:
-        spacing, age_s = max(now[SPACING], 1e-9), state["t"][r] - np.float64(state["began_s"][r])
-        if age_s - run * spacing < DAY_S:
-            limit = max(limit, DAY_S / spacing)
-    return float(limit)
-
-
-@kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
-def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float64]) -> None:
-    """Learn the length of a run of equal values when it ends; set STUCK if a run is much longer than any before."""
-    run, elapsed = int(state["run"][r]), now[ELAPSED]
-    changes = np.int64(state["up"][r]) + np.int64(state["down"][r])
-    usual, longest = np.float64(state["run_size"][r]), np.float64(state["longest"][r])
-    now[STUCK] = 0.0
-    if longest > 0.0 and elapsed > 0.0:
-        longest *= 1.0 - min(0.5, 0.6931 * elapsed / RUN_HALF_LIFE_S)
-    if step > 0.0:
-        longest = max(longest, np.float64(run))
-        square = (run + 1.0) * (run + 1.0)
-        usual = np.sqrt(usual * usual + max(0.002, 1.0 / (changes + 1.0)) * (square * square - usual * usual))
-        state["run_size"][r], state["run"][r] = np.float32(usual), np.uint16(0)
-    else:
-        state["run"][r] = np.uint16(min(run + 1, MAX_RUN))
-        if changes >= 30:
-            limit = longest_run(state, r, run, max(STUCK_FACTOR * np.sqrt(usual), 2.0 * longest), now)
-            if run + 2 > limit and run + 1 <= limit:
-                now[STUCK] = 1.0
-    state["longest"][r] = np.float32(longest)
-
-
-@kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
-def observe_zero(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> None:
-    """Set ZERO at the third zero in a row of a value that was never near 0: a broken sensor often sends zeros.
-
-    To be called before the range of the series includes this row. Once zeros were seen, they are usual.
-    """
-    now[ZERO] = 0.0
-    traits = int(state["traits"][r])
-    zeros = traits & ZEROS
-    if x != 0.0 or zeros == ZEROS:
-        return
-    zeros += ONE_ZERO
-    age_s = state["t"][r] - np.float64(state["began_s"][r])
-    if state["mode"][r] == np.uint8(1) or state["rows"][r] <= np.uint32(WARM_ROWS) or age_s < DAY_S:
-        zeros = ZEROS
-    elif zeros == ONE_ZERO:
-        low, high = np.float64(state["low"][r, 0]), np.float64(state["high"][r, 0])
-        near = max(ZERO_QUANTA * np.float64(state["quantum"][r]), ZERO_SHARE * max(abs(low), abs(high)))
-        if low <= near and high >= -near:
-            zeros = ZEROS
-    elif zeros == ZEROS and state["run"][r] >= np.uint16(ZERO_RUN):
-        now[ZERO] = 1.0
-    state["traits"][r] = np.uint8(traits & DECIMALS | zeros)
-
-
-@kernel([int64(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
-def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> int:
-    """Learn quantum and direction of the steps of a value; 1 if the series became a counter or ceased to be one."""
-    before = state["x"][r]
-    step = x - before
-    size = abs(step)
-    state["x"][r] = x
-    observe_run(state, r, size, now)
-    observe_zero(state, r, x, now)
-    if x != np.floor(x):
-        state["traits"][r] |= np.uint8(DECIMALS)
-    quantum = np.float64(state["quantum"][r])
-    if size > 0.0:
-        coarsest = min(size, 0.01 * max(abs(x), abs(before)))
-        quantum = coarsest if quantum == 0.0 else min(quantum * 1.0005, coarsest)
-        if state["traits"][r] & np.uint8(DECIMALS) == np.uint8(0):
-            quantum = max(quantum, 1.0)
-        state["quantum"][r] = np.float32(quantum)
-        if step > 0.0:
-            state["up"][r] += np.uint16(1)
-        else:
-            state["down"][r] += np.uint16(1)
-        if state["up"][r] > np.uint16(2000) or state["down"][r] > np.uint16(2000):
-            state["up"][r] >>= np.uint16(1)
-            state["down"][r] >>= np.uint16(1)
-    up, down = np.int64(state["up"][r]), np.int64(state["down"][r])
-    mode = int(state["mode"][r])
-    wanted = mode
-    if up + down >= COUNTER_STEPS:
-        if down * 200 <= up:
-            wanted = 1
-        elif down * 50 > up:
-            wanted = 0
-    now[STEP], now[QUANTUM], now[BEFORE] = step, quantum, before
-    state["mode"][r] = np.uint8(wanted)
-    return 1 if wanted != mode else 0
 
 
 @kernel([int64(of, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
@@ -323,7 +211,7 @@ def keep_level(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.float64]) -> None:
-    """Flag a report that exceeds the threshold and the reports of recent days; flag a stuck run, and first zeros.
+    """Flag a report that exceeds the threshold and the reports of recent days; a stuck run; first zeros; a far value.
 
     A series with a long tail keeps exceeding its own maximum, so each flag makes the next one harder.
     """
@@ -342,7 +230,7 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
         if now[STUCK] > 0.0:
             now[CAUSE], now[EXPECTED] = _STUCK, now[BEFORE]
             now[SCALE] = np.sqrt(np.float64(state["run_size"][r])) * now[SPACING]
-        elif now[ZERO] > 0.0:
+        elif now[ZERO] > 0.0 or now[BEYOND] > 0.0:
             now[CAUSE], now[EXPECTED], now[REPORT] = _RARE, now[LEVEL], max(report, threshold)
             now[SCALE] = abs(now[LEVEL]) / now[REPORT]
     elif now[INPUT] == 0.0:

@@ -46,10 +46,10 @@ from klais.core.anomaly.channel import (
     explain_view,
     input_of,
     keep_level,
-    observe_step,
     rarity,
 )
 from klais.core.anomaly.record import Cause
+from klais.core.anomaly.steps import observe_step
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 # One view per row: its input, its smoothing length in rows (of 300 s), the length of the slow mean that it is compared

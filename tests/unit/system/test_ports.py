@@ -130,3 +130,12 @@ def test_the_message_names_the_setting_that_is_wrong() -> None:
 
 def test_who_holds_a_port_is_one_line() -> None:
     assert ports._title("python3", ["python3", "-c", "import os\nos.fork()"]) == "python3 import os\\nos.fork()"
+
+
+def test_a_process_is_not_given_one_port_twice() -> None:
+    begin = free_port()
+    given: list[int] = []
+    with contextlib.suppress(PortInUse):  # members of a fleet ask for their ports before they bind them
+        while True:
+            given.append(free_port(among=range(begin, begin + 100)))
+    assert len(given) > 10 and len(set(given)) == len(given)

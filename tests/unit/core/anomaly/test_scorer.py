@@ -228,3 +228,22 @@ def test_the_first_calm_of_a_wind_is_no_broken_sensor(tier: str) -> None:
     wind[15_000:15_010] = 0.0
     found = score_series(t, wind, tier)["cause"]  # type: ignore[arg-type]
     assert Cause.RARE not in found[15_000:15_010]
+
+
+@TIERS
+def test_a_value_far_outside_its_range_is_flagged_whatever_the_series(tier: str) -> None:
+    t, rng = of_two_weeks(), np.random.default_rng(5)
+    door = (rng.random(len(t)) < 0.1).astype(float)
+    switched = np.where(rng.random(len(t)) < 0.3, 2000.0, 180.0)
+    for series, far in (door, 3.0), (door, -3.0), (switched, 9000.0):
+        x = series.copy()
+        x[15_000] = far
+        found = score_series(t, x, tier)["cause"]  # type: ignore[arg-type]
+        assert found[15_000] and np.count_nonzero(found) == 1
+
+
+@TIERS
+def test_a_setting_that_is_changed_for_the_first_time_is_no_fault(tier: str) -> None:
+    t = of_two_weeks()
+    set_point = np.where(np.arange(len(t)) < 12_000, 21.0, 24.0)
+    assert np.count_nonzero(score_series(t, set_point, tier)["cause"] == Cause.RARE) == 0  # type: ignore[arg-type]
