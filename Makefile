@@ -8,8 +8,8 @@ ARGS :=
 MINUTES := 60
 PYTEST := $(PY) -m pytest
 # Tests run in parallel, each process with its own broker. Most wait for other processes most of the time, so there are
-# two for each core; each needs 2 GiB.
-JOBS := $(shell n=$$(( 2 * $$(nproc) )); m=$$(awk '/MemAvailable/ {print int($$2 / 2097152)}' /proc/meminfo); \
+# three for each core; each needs 2 GiB.
+JOBS := $(shell n=$$(( 3 * $$(nproc) )); m=$$(awk '/MemAvailable/ {print int($$2 / 2097152)}' /proc/meminfo); \
 	n=$$(( n < m ? n : m )); n=$$(( n < 8 ? n : 8 )); echo $$(( n > 1 ? n : 1 )))
 # The tests that call kernels: bounds checks find nothing in other tests, and half of the random examples suffice.
 KERNEL_TESTS := $(addprefix tests/unit/,core edge jit kafka sim fingerprint verify worker) tests/property tests/hostile
