@@ -20,7 +20,7 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge.drop_record")
 
 FOLDER = "udp-drops"
-MOST_FILES = 64  # of sockets that dropped something since boot
+MAX_FILES = 64  # of sockets that dropped something since boot
 _DIGITS = 10  # always as many, so that one write replaces the figure and a kill leaves the old or the new one
 _SO_COOKIE = 57
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -104,9 +104,9 @@ class DropRecord:
 
     def _open(self) -> int:
         folder = own_folder(named_folder(self._settings.state_dir, "KLAIS_STATE_DIR") / FOLDER)
-        files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)
+        files = sorted(folder.iterdir(), key=_changed_s, reverse=True)
         for place, file in enumerate(files):
-            if file != self._path and (place >= MOST_FILES or not file.name.startswith(self._boot)):
+            if file != self._path and (place >= MAX_FILES or not file.name.startswith(self._boot)):
                 file.unlink(missing_ok=True)
         return open_own(self._path, os.O_RDWR | os.O_CREAT)
 
@@ -114,3 +114,11 @@ class DropRecord:
         self._failed = True
         means = "the next process that inherits this socket counts its drops from the socket's creation on"
         log.warning("drop_record_failed", file=str(self._path), why=str(error), means=means)
+
+
+def _changed_s(file: Path) -> float:
+    """When the file was last written to; 0 if another process of the fleet has just removed it."""
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -91,7 +91,7 @@ def false_alarms(predicted: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, i
     return len(alarms), sum(not real for _, _, real in alarms)
 
 
-def largest_false(seen: Days, most: int = 10) -> list[dict[str, float]]:
+def largest_false(seen: Days, max_count: int = 10) -> list[dict[str, float]]:
     """The false alarms of the highest probability, and the highest ratio to the median that came (2 = a burst)."""
     out = [
         {
@@ -103,7 +103,7 @@ def largest_false(seen: Days, most: int = 10) -> list[dict[str, float]]:
         for start, end, real in alarms_of(seen.predicted, seen.came)
         if not real
     ]
-    return sorted(out, key=lambda alarm: -alarm["probability"])[:most]
+    return sorted(out, key=lambda alarm: -alarm["probability"])[:max_count]
 
 
 def brier(predicted: Floats, came: npt.NDArray[np.bool_]) -> float:

@@ -98,8 +98,8 @@ class Checkpointer:
             values = rows.view(np.uint8).reshape(len(rows), ROW.itemsize)
             done = 0
             while done < len(rows):
-                raw_verifier = writer.append_rows(keys, sizes, values, done)
-                done += raw_verifier if await send_or_halve(sender, writer) is not None else 0
+                appended = writer.append_rows(keys, sizes, values, done)
+                done += appended if await send_or_halve(sender, writer) is not None else 0
             fault.at("checkpoint_rows")
             await asyncio.sleep(0)
         if self._changelog_restarted():
@@ -138,6 +138,6 @@ class Checkpointer:
         done = 0
         while done < len(keys):
             some = keys[done : done + SLICE_ROWS]
-            raw_verifier = sum(1 for _ in itertools.takewhile(lambda key: writer.append_one(key, None), some))
-            done += raw_verifier if await send_or_halve(sender, writer) is not None else 0
+            appended = sum(1 for _ in itertools.takewhile(lambda key: writer.append_one(key, None), some))
+            done += appended if await send_or_halve(sender, writer) is not None else 0
             await asyncio.sleep(0)
