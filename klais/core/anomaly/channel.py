@@ -232,7 +232,7 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
             now[SCALE] = np.sqrt(np.float64(state["run_size"][r])) * now[SPACING]
         elif now[ZERO] > 0.0 or now[BEYOND] > 0.0:
             now[CAUSE], now[EXPECTED], now[REPORT] = _RARE, now[LEVEL], max(report, threshold)
-            now[SCALE] = abs(now[LEVEL]) / now[REPORT]
+            now[SCALE] = abs(now[INPUT] - now[LEVEL]) / now[REPORT]
     elif now[INPUT] == 0.0:
         state["traits"][r] |= np.uint8(ZEROS)  # these zeros have their flag
     if now[CAUSE] > 0.0 and state["mode"][r] == np.uint8(1):

@@ -23,16 +23,15 @@ from klais.core.anomaly.channel import (
 )
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
-STUCK_FACTOR = 12.0  # a run this many times longer than usual (4th moment) is a stuck sensor, if it is also longer than
-# the longest one of the last days by this factor, for a counter by the second one
-STUCK_LONGEST, STUCK_COUNTER_LONGEST = 1.5, 2.0
+# A run is a stuck sensor if it is so many times longer than usual (4th moment), and than the longest of the last days.
+STUCK_FACTOR, STUCK_LONGEST, STUCK_COUNTER_LONGEST = 12.0, 1.5, 2.0
 END_STOP_FACTOR = 2.5  # additional factor at the lowest or highest value so far, where a value rests
 RUN_HALF_LIFE_S = 7 * 86_400.0  # the longest run halves in this time
 COUNTER_STEPS = 40  # steps before a series can be classified as a counter
 MAX_RUN = 65_000
 ZERO_RUN = 2  # the third zero in a row is flagged, if no value was near 0:
 ZERO_QUANTA, ZERO_SHARE = 3.0, 0.005  # within 3 quanta, or within 0.5 % of the largest value
-# A value that leaves the range of the last days by more than this many ranges is flagged, once there was enough to see.
+# A value that leaves the range of its series by more than this many ranges is flagged, after days and rows enough.
 BEYOND_RANGES, BEYOND_DAYS, BEYOND_ROWS = 1.0, 2.0, 500.0
 
 

@@ -247,3 +247,16 @@ def test_a_setting_that_is_changed_for_the_first_time_is_no_fault(tier: str) -> 
     t = of_two_weeks()
     set_point = np.where(np.arange(len(t)) < 12_000, 21.0, 24.0)
     assert np.count_nonzero(score_series(t, set_point, tier)["cause"] == Cause.RARE) == 0  # type: ignore[arg-type]
+
+
+@TIERS
+@pytest.mark.parametrize(("low", "high", "value"), [(180.0, 2000.0, 0.0), (0.0, 1.0, 3.0)])
+def test_the_deviation_of_a_flag_without_a_view_is_score_times_scale(
+    tier: str, low: float, high: float, value: float
+) -> None:
+    t, rng = of_two_weeks(), np.random.default_rng(5)
+    x = np.where(rng.random(len(t)) < 0.1, high, low)
+    x[15_000:15_003] = value
+    found = score_series(t, x, tier)  # type: ignore[arg-type]
+    flag = found[15_000:15_003][found["cause"][15_000:15_003] == Cause.RARE][0]
+    assert flag["score"] * flag["scale"] == pytest.approx(abs(value - flag["expected"]), rel=1e-3)
