@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from klais.core.devices.index import find_rows, insert, remove
+from klais.core.devices.index import find_or_insert_rows, remove
 from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows
 from klais.core.lane.checkpoint import Marker, read_marker
 from klais.core.lane.journal import LAST_STEP, MARKER_KEY
@@ -51,12 +51,9 @@ class _Newest:
             return
         given = np.frombuffer(b"".join(values), OPAQUE_ROW)
         ids, sizes = given.view(ROW)["id"].copy(), given.view(ROW)["id_size"].copy()
-        at, room = np.zeros(len(values), np.int32), (np.empty(len(values), np.uint64), np.empty(1))
+        at = np.empty(len(values), np.int32)
         table.make_room(len(values))
-        find_rows(table.slots, table.index_key, table.rows, ids, sizes, at, *room)
-        for new in np.flatnonzero(at < 0).tolist():
-            of_table = table.slots, table.index_key, table.rows, table.free, table.room
-            at[new] = insert(*of_table, ids[new, 0], ids[new, 1], sizes[new])
+        find_or_insert_rows(table.slots, table.index_key, table.rows, table.free, table.room, ids, sizes, at)
         table.rows.view(OPAQUE_ROW)[at] = given
 
     def live(self) -> Rows:

@@ -105,6 +105,23 @@ def insert(
     return int(r)
 
 
+@kernel(void(U64, U64, ROWS, I32, I64, IDS, U8, I32), borrows=True)
+def find_or_insert_rows(
+    slots: npt.NDArray[np.uint64],
+    key: npt.NDArray[np.uint64],
+    rows: Rows,
+    free: npt.NDArray[np.int32],
+    room: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.uint64],
+    id_size: npt.NDArray[np.uint8],
+    row: npt.NDArray[np.int32],
+) -> None:
+    """Row of each of n devices (``row`` int32 [n], out), inserted if it has none. The caller has made room for n."""
+    for i in range(ids.shape[0]):
+        r = np.int64(find(slots, key, rows, ids[i, 0], ids[i, 1]))
+        row[i] = r if r >= 0 else insert(slots, key, rows, free, room, ids[i, 0], ids[i, 1], id_size[i])
+
+
 @kernel(void(U64, U64, ROWS, int64), borrows=True)
 def remove(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Rows, r: int) -> None:
     """Remove the device of row ``r`` from the index; the row itself stays unchanged."""
