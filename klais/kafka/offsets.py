@@ -1,7 +1,7 @@
 """First, end and timed offsets of topics, queried from the broker. End offsets also count transaction markers."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -14,6 +14,7 @@ from klais.kafka.admin_client import admin_client
 Offsets = dict[tuple[str, int], int]
 """Offsets by (topic, partition)."""
 
+TAIL_STRIDE = 16
 TIMEOUT_S = 30.0
 RETRY_S = 0.2
 LEADER_MOVES = (
@@ -22,6 +23,21 @@ LEADER_MOVES = (
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
 )
+
+
+def tail_ranges(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Ranges of offsets (first, end) from the end of a log back to ``start``, each larger than the one before.
+
+    Examples
+    --------
+    >>> list(tail_ranges(0, 100))
+    [(99, 100), (83, 99), (0, 83)]
+    """
+    stride = 1
+    while end > start:
+        low = max(start, end - stride)
+        yield low, end
+        end, stride = low, stride * TAIL_STRIDE
 
 
 def list_offsets(

@@ -23,6 +23,7 @@ from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.buffered_records import damaged_span, report_damaged
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.log_filter import filter_aiokafka
+from klais.kafka.offsets import tail_ranges
 from klais.kafka.record_batch import Mark, read_mark
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import Throttle, get
@@ -33,7 +34,6 @@ FETCH_BYTES = 8 << 20  # in one answer; the broker returns at least one whole ba
 RETRY_S = 0.1
 LOG_EVERY_S = 5.0
 METADATA_GRACE_S = 2.0  # a topic just created may not be in the metadata yet
-TAIL_STRIDE = 16
 CORRUPT_GRACE_S = 5.0  # a batch whose CRC is wrong for this long is skipped: repeated requests did not help
 _EARLIEST, _LATEST = -2, -1
 _READ_UNCOMMITTED = 0
@@ -368,18 +368,15 @@ async def last_own_mark(
     Reads backwards from the end in growing strides, skips control records and records without a mark, and reads each
     offset only once.
     """
-    log_start, high = await reader.offsets(topic, partition)
+    log_start, end = await reader.offsets(topic, partition)
     floor = max(floor_offset, log_start)
-    stride = 1
-    while high > floor:
-        low = max(floor, high - stride)
+    for low, high in tail_ranges(floor, end):
         found = None
         async for record in reader.read(topic, partition, low, high):
             seen = read_mark(record.headers)
             found = seen if seen is not None and seen.lineage == lineage else found
         if found is not None:
             return found
-        high, stride = low, stride * TAIL_STRIDE
     return None
 
 
