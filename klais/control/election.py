@@ -21,9 +21,7 @@ from klais.telemetry.schema import Gauges
 PREFIX = "controller-"
 FIRST_PARTITION = "0"  # its owner tries first
 SILENCE = 0.5  # of a session timeout: how long the first candidate waits for a heartbeat
-CANDIDATE_DELAY = (
-    0.125  # of a session timeout: additional wait of each next candidate, time to fence and to send a heartbeat
-)
+CANDIDATE_DELAY = 0.125  # of a session timeout: additional wait of each next candidate, to fence and send a heartbeat
 MAX_SILENCE = 1.0  # of a session timeout: longest wait
 HEARTBEATS_AT_START = 3.0  # heartbeat intervals that a new worker waits if it has received no heartbeat yet
 

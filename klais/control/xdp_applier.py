@@ -20,6 +20,7 @@ from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower, in_force
 from klais.telemetry import log as logs
+from klais.xdp.device_id import readable
 
 log = logs.get("klais.control.xdp_applier")
 
@@ -342,10 +343,6 @@ def reported_blocks(
     shown = zip(ids[here].tolist(), left_s[here].tolist(), dropped[here].tolist(), strict=True)
     return (
         len(ids),
-        tuple((_shown(name), None if left == np.inf else round(left, 1), count) for name, left, count in shown),
-        dict(zip(map(_shown, ids[there].tolist()), dropped[there].tolist(), strict=True)),
+        tuple((readable(name), None if left == np.inf else round(left, 1), count) for name, left, count in shown),
+        dict(zip(map(readable, ids[there].tolist()), dropped[there].tolist(), strict=True)),
     )
-
-
-def _shown(device_id: bytes) -> str:
-    return device_id.decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""The forecast of the controller: ONNX Runtime, else scikit-learn, else rules; each fall is logged and counted.
+"""The forecast of the controller: ONNX Runtime, else scikit-learn, else rules; each fallback is logged and counted.
 
 A thread loads the models and checks every few seconds whether another one was activated, so that neither a slow disk
 nor an import blocks the event loop. It starts when a window has half the rows that a forecast needs, so that a worker
@@ -112,13 +112,13 @@ class ForecastChain:
     observe : callable
         Called with the name of the step and the duration of each forecast (s).
     load : callable
-        Returns steps and falls for a store.
+        Returns steps and fallbacks for a store.
     """
 
     def __init__(self, store: ModelStore, observe: Observe = _ignore, load: Load = load_chain) -> None:
         self._store, self._observe, self._load = store, observe, load
         self._loaded = _Loaded((("rules", RulesPredictor()),), (), (None, -1))
-        self._said: set[Fallback] = set()
+        self._reported: set[Fallback] = set()
         self._stop, self._wanted = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
         self.fallbacks_total = 0
@@ -153,12 +153,12 @@ class ForecastChain:
             try:
                 forecast = predictor.predict(window)
             except Exception as error:  # the controller continues after any error of a model
-                fall = Fallback(f"{getattr(predictor, 'name', name)}", f"it failed: {error!r}")
+                fallback = Fallback(f"{getattr(predictor, 'name', name)}", f"it failed: {error!r}")
                 rest = loaded.steps[at + 1 :]
                 if not rest:
                     raise
-                self._tell([fall])
-                self._loaded = _Loaded(rest, (*self._loaded.fallbacks, fall), loaded.stamp)
+                self._report([fallback])
+                self._loaded = _Loaded(rest, (*self._loaded.fallbacks, fallback), loaded.stamp)
                 continue
             self._observe(name, time.perf_counter() - began_s)
             return forecast
@@ -170,19 +170,20 @@ class ForecastChain:
         if stamp == self._loaded.stamp:
             return False
         steps, fallbacks = self._load(self._store)
-        self._tell(fallbacks)
+        self._report(fallbacks)
         self._loaded = _Loaded(tuple(steps), tuple(fallbacks), stamp)
         log.info("forecast_model_loaded", step=steps[0][0], model=getattr(steps[0][1], "name", steps[0][0]))
         return True
 
-    def _tell(self, fallbacks: list[Fallback]) -> None:
-        """Log and count each fall once per process."""
+    def _report(self, fallbacks: list[Fallback]) -> None:
+        """Log and count each fallback once per process."""
         self.fallbacks_total += len(fallbacks)
-        for fall in fallbacks:
-            if fall not in self._said:
-                self._said.add(fall)
-                say = log.info if fall.optional else log.warning
-                say("forecast_model_skipped", model=fall.model, why=fall.why, means="the next in the chain is used")
+        for fallback in fallbacks:
+            if fallback not in self._reported:
+                self._reported.add(fallback)
+                write = log.info if fallback.optional else log.warning
+                means = "the next in the chain is used"
+                write("forecast_model_skipped", model=fallback.model, why=fallback.why, means=means)
 
     def _watch(self) -> None:
         self._wanted.wait()

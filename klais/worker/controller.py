@@ -199,11 +199,11 @@ class Controller:
         )
 
     def _forecast_state(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-        """Problems, warnings and falls of the forecast chain."""
+        """Problems, warnings and fallbacks of the forecast chain."""
         chain = self._predictor
         if not isinstance(chain, ForecastChain):
             return (), (), 0
-        texts = [(f"forecast by {chain.step}: {fall.model}: {fall.why}", fall.optional) for fall in chain.fallbacks()]
+        texts = [(f"forecast by {chain.step}: {step.model}: {step.why}", step.optional) for step in chain.fallbacks()]
         problems = tuple(text for text, optional in texts if not optional)
         return problems, tuple(text for text, optional in texts if optional), chain.fallbacks_total
 

@@ -232,11 +232,11 @@ def test_two_processes_that_read_at_once_count_each_drop_once(udp: socket.socket
     from klais.edge.sources.udp.socket import UdpSocket
 
     settings, sent, received = Settings(state_dir=tmp_path / "state"), 0, 0
-    old = UdpSocket(udp.dup(), 65_536, 0, inherited=True, keeper=DropRecord(settings, udp))
+    old = UdpSocket(udp.dup(), 65_536, 0, inherited=True, claims=DropRecord(settings, udp))
     sent += overflow(udp)
     received += drain(old.socket)
     before = old.drops()
-    new = UdpSocket(udp.dup(), 65_536, drop_count(udp), inherited=True, keeper=DropRecord(settings, udp))
+    new = UdpSocket(udp.dup(), 65_536, drop_count(udp), inherited=True, claims=DropRecord(settings, udp))
     for first, second in ((new, old), (old, new)):
         sent += overflow(udp)
         received += drain(first.socket)

@@ -17,7 +17,7 @@ _SO_TIMESTAMPNS = 35
 _SO_RXQ_OVFL = 40
 
 
-class Keeper(Protocol):
+class DropClaims(Protocol):
     """Shares the drops of a socket out among the processes that read it, at once or in turn."""
 
     def claim(self, before: int, now: int) -> int | None:
@@ -46,7 +46,7 @@ class UdpSocket:
         Whether another process created the socket, perhaps with a larger buffer.
     timestamps : bool
         Whether the kernel reports the receive time of each datagram (socket(7), ``SO_TIMESTAMPNS``).
-    keeper : Keeper, optional
+    claims : DropClaims, optional
         Shares the drops with other processes that read this socket; None = there is no other.
     """
 
@@ -57,7 +57,7 @@ class UdpSocket:
         drops: int | None = None,
         inherited: bool = False,
         timestamps: bool = False,
-        keeper: Keeper | None = None,
+        claims: DropClaims | None = None,
     ) -> None:
         if sys.maxsize < 1 << 32 or sys.platform != "linux":
             raise OSError("the sources need 64-bit Linux (layouts of the kernel's structures)")
@@ -69,7 +69,7 @@ class UdpSocket:
         self.timestamps = timestamps
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, int(timestamps))  # an inherited socket may have it enabled
         self._drops_word = drop_count(sock) if drops is None else drops
-        self._drops, self._keeper = 0, keeper
+        self._drops, self._claims = 0, claims
 
     @classmethod
     def bind(
@@ -79,7 +79,7 @@ class UdpSocket:
         share_port: bool = False,
         iface: str | None = None,
         timestamps: bool = False,
-        keeper: Callable[[socket.socket], Keeper] | None = None,
+        claims_of: Callable[[socket.socket], DropClaims] | None = None,
     ) -> "UdpSocket":
         """Open a socket.
 
@@ -93,8 +93,8 @@ class UdpSocket:
             Interface to join a multicast group on.
         timestamps : bool
             See :class:`UdpSocket`.
-        keeper : callable, optional
-            Makes the keeper of the new socket.
+        claims_of : callable, optional
+            Makes the claims of the new socket.
 
         Raises
         ------
@@ -104,8 +104,8 @@ class UdpSocket:
             If the multicast group cannot be joined.
         """
         sock = open_udp_socket(Bind.parse(address), share_port, iface, rcvbuf_bytes)
-        keep = None if keeper is None else keeper(sock)
-        return cls(sock, rcvbuf_bytes, 0, timestamps=timestamps, keeper=keep)  # a new socket: its drops are all ours
+        claims = None if claims_of is None else claims_of(sock)
+        return cls(sock, rcvbuf_bytes, 0, timestamps=timestamps, claims=claims)  # a new socket: its drops are all ours
 
     @property
     def buffer_bytes(self) -> int:
@@ -114,7 +114,7 @@ class UdpSocket:
 
     def note_drops(self, now: int) -> None:
         """Record the kernel's 32-bit count of drops, either the present one or the one at a datagram's arrival."""
-        if self._keeper is not None:
+        if self._claims is not None:
             return  # drops() asks it
         step = (now - self._drops_word) & 0xFFFFFFFF
         if step < 1 << 31:  # a datagram's count may be older than the socket's own
@@ -125,8 +125,8 @@ class UdpSocket:
         """Datagrams that this socket lost in the kernel: receive buffer full, or a bad checksum."""
         if self.socket.fileno() >= 0:
             now = drop_count(self.socket)
-            if self._keeper is not None and now != self._drops_word:
-                claimed = self._keeper.claim(self._drops_word, now)
+            if self._claims is not None and now != self._drops_word:
+                claimed = self._claims.claim(self._drops_word, now)
                 if claimed is not None:
                     self._drops += claimed
                     self._drops_word = now
@@ -149,8 +149,8 @@ class UdpSocket:
         if self.socket.fileno() >= 0:
             self.drops()
             self.socket.close()
-            if self._keeper is not None:
-                self._keeper.close()
+            if self._claims is not None:
+                self._claims.close()
 
 
 class OnSocket:
