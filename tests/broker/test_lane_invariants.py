@@ -3,11 +3,9 @@
 Each test breaks one relation between marker, journal, klais_raw and outputs, then compares topics and report.
 """
 
-import asyncio
 import time
 
 import numpy as np
-import pytest
 from confluent_kafka import Producer
 
 from klais.core.lane.step import forget
@@ -18,21 +16,25 @@ from klais.verify.audit import audit_lane
 from klais.verify.lane_log import read_table
 from klais.worker import watch
 from klais.worker.progress import Progress, Stage
-from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
+from tests.support.lanes import (
+    FAST,
+    Edge,
+    after,
+    caught_up,
+    caught_up_with_drain,
+    ends,
+    figures,
+    landed,
+    lanes,
+    live,
+    once,
+    records,
+    recreate,
+    remove,
+    until,
+)
 
-FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
 RARE = {"partitions": 1, "checkpoint_interval_s": 3600}  # no checkpoint but the one that a test asks for
-
-
-@pytest.fixture
-def system(settings_for, topics_of):
-    """Makes settings with their topics, and an edge that writes to them; the lanes of a test are the owners in turn."""
-
-    def make(**given):
-        settings = settings_for(**given)
-        return settings, topics_of(settings), Edge(settings)
-
-    return make
 
 
 async def began(settings, edge, rounds: int = 10) -> None:
@@ -45,36 +47,6 @@ async def began(settings, edge, rounds: int = 10) -> None:
         await lane.drain(30)
         edge.send(rounds, "old")
         await until(lambda: lane.session.acked_step >= 2 * rounds, "all put out")
-
-
-async def after(settings, edge, rounds: int = 10):
-    """A new owner; its report once ``rounds`` new batches are through."""
-    async with lanes(settings) as found:
-        await live(found[0])
-        edge.send(rounds, "new")
-        await caught_up_with_drain(settings, found[0])
-        report = figures(found[0])
-        assert report.conservation.holds, report
-        return report
-
-
-async def caught_up_with_drain(settings, lane) -> None:
-    async def drain() -> None:
-        while True:
-            await lane.drain(30)
-            await asyncio.sleep(0.2)
-
-    draining = asyncio.create_task(drain())
-    try:
-        await caught_up(settings, lane)
-    finally:
-        draining.cancel()
-
-
-def once(settings, edge) -> None:
-    """Every frame that was sent is on the clean topic once."""
-    there = landed(settings)
-    assert (len(there), sum(there.values())) == (edge.sent, edge.sent)
 
 
 async def test_nothing_is_wrong_after_a_plain_crash(system, monkeypatch):

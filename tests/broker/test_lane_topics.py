@@ -1,25 +1,12 @@
 """Topics of a lane in other hands: rows that are gone, records of another KLAIS."""
 
-import pytest
 from confluent_kafka import Producer
 
 from klais.kafka.reader import PartitionReader
 from klais.verify.audit import audit_lane
 from klais.worker.changelog import marker_key
-from tests.broker.test_lane_invariants import FAST, after, once
 from tests.broker.test_topics_changed import alter
-from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, recreate, remove
-
-
-@pytest.fixture
-def system(settings_for, topics_of):
-    """Makes settings with their topics, and an edge that writes to them."""
-
-    def make(**given):
-        settings = settings_for(**given)
-        return settings, topics_of(settings), Edge(settings)
-
-    return make
+from tests.support.lanes import FAST, Edge, after, caught_up, figures, landed, lanes, live, once, recreate, remove
 
 
 async def test_an_audit_leaves_out_what_somebody_copied_from_another_klais(system):

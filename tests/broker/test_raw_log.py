@@ -1,28 +1,13 @@
 """What lies on ``klais_raw`` and how it is read: a log that was replaced, records that nobody delivers, holes."""
 
-import pytest
-
 from klais.worker import watch
-from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, recreate, until
-
-FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
-
-
-@pytest.fixture
-def system(settings_for, topics_of):
-    """Settings with their topics, these, and an edge that writes to them."""
-
-    def make(**given):
-        settings = settings_for(**FAST | given)
-        return settings, topics_of(settings), Edge(settings)
-
-    return make
+from tests.support.lanes import FAST, caught_up, ends, figures, landed, lanes, live, recreate, until
 
 
 async def test_records_that_the_consumer_does_not_deliver_are_fetched(system, monkeypatch):
     """As where the group's offset lies ahead of the log: what the lane was to read lies before it."""
     monkeypatch.setattr(watch, "WATCH_S", 0.05)
-    settings, _, edge = system()
+    settings, _, edge = system(**FAST)
     async with lanes(settings) as found:
         lane = found[0]
         await live(lane)
@@ -37,7 +22,7 @@ async def test_a_log_that_was_replaced_and_grew_again_before_anybody_looked(syst
     """The lane goes on at its offset in the new log. No checkpoint covers that, and what lies before it is taken, too:
     its batches have lower numbers than those that were taken, and are no repeats."""
     monkeypatch.setattr(watch, "WATCH_S", 3600)  # between two looks
-    settings, topics, edge = system()
+    settings, topics, edge = system(**FAST)
     async with lanes(settings) as found:
         lane = found[0]
         await live(lane)

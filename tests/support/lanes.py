@@ -32,6 +32,7 @@ from klais.worker.limits import LaneLimits
 from tests.support.process import wait_for
 
 WAIT_S = 90.0
+FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}  # settings of a lane that is often at a checkpoint
 
 
 class Consumers:
@@ -225,3 +226,35 @@ def figures(lane: Lane) -> SimpleNamespace:
         conservation=conservation(tally, state.queue.depth, seen.unsent, seen.missing),
         alarms=seen.alarms,
     )
+
+
+async def after(settings: Settings, edge: Edge, rounds: int = 10) -> SimpleNamespace:
+    """A new owner; its report once ``rounds`` new batches are through."""
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(rounds, "new")
+        await caught_up_with_drain(settings, found[0])
+        report = figures(found[0])
+        assert report.conservation.holds, report
+        return report
+
+
+async def caught_up_with_drain(settings: Settings, lane: Lane) -> None:
+    """As :func:`caught_up`, with outputs and checkpoints not waiting for their interval."""
+
+    async def drain() -> None:
+        while True:
+            await lane.drain(30)
+            await asyncio.sleep(0.2)
+
+    draining = asyncio.create_task(drain())
+    try:
+        await caught_up(settings, lane)
+    finally:
+        draining.cancel()
+
+
+def once(settings: Settings, edge: Edge) -> None:
+    """Every frame that was sent is on the clean topic once."""
+    there = landed(settings)
+    assert (len(there), sum(there.values())) == (edge.sent, edge.sent)
