@@ -103,21 +103,44 @@ KLAIS_INLINE klais_found take_source(const struct klais_config *config, const st
 	return klais_take(bucket, limit, KLAIS_SOURCE_COST, now_ns) ? KLAIS_PASS : KLAIS_SOURCE_RATE;
 }
 
-/* Allow list and bucket of the source address: 1 when the packet must be dropped. */
+/*
+ * Block list of the source address: 1 when the packet must be dropped. `allowed` is the prefix_bits of the allow list's
+ * entry, if any; the longer of the two prefixes decides, and of equal ones the allow list's.
+ */
+KLAIS_INLINE int drops_by_source_block(struct judgement *judgement, const struct klais_prefix *key,
+				const __u64 *allowed, __u64 now_ns)
+{
+	struct klais_source_block *block = klais_lookup(src_block, key);
+
+	if (!block || now_ns >= block->until_ns || (allowed && *allowed >= block->prefix_bits))
+		return 0;
+	if (!drops(judgement, KLAIS_BLOCKED_SOURCE, KLAIS_MONITOR_SOURCE_BLOCK))
+		return 0;
+	__sync_fetch_and_add(&block->dropped, 1); /* CPUs share the entry; only blocked packets pay for it */
+	return 1;
+}
+
+/* Allow list, block list and bucket of the source address: 1 when the packet must be dropped. */
 KLAIS_INLINE int drops_by_source(struct judgement *judgement, const struct klais_config *config, __u32 rules,
 		const __u8 *ip,
 				const void *data_end, __u64 now_ns)
 {
 	klais_found denied = KLAIS_PASS, over = KLAIS_PASS;
+	const __u64 *allowed = 0;
 	struct klais_address from;
 	struct klais_prefix key;
 
 	if (!klais_read_source(ip, data_end, &from))
 		return 0;
 	key = klais_source_key(&from);
-	if ((rules & KLAIS_SOURCE_RULE_LIST) && !klais_lookup(src_allow, &key))
-		denied = KLAIS_SOURCE_DENIED;
+	if (rules & KLAIS_SOURCE_RULE_LIST) {
+		allowed = klais_lookup(src_allow, &key);
+		if (!allowed)
+			denied = KLAIS_SOURCE_DENIED;
+	}
 	if (drops(judgement, denied, KLAIS_MONITOR_SOURCE_LIST))
+		return 1;
+	if ((rules & KLAIS_SOURCE_RULE_BLOCK) && drops_by_source_block(judgement, &key, allowed, now_ns))
 		return 1;
 	if (rules & KLAIS_SOURCE_RULE_RATE)
 		over = take_source(config, &from, now_ns);

@@ -101,7 +101,7 @@ def _set_sources(filter_: LoadedFilter, kind: str) -> None:
         sources.allow("10.9.0.0/16")
     else:
         for prefix in sources.allowed():
-            sources.disallow(prefix)
+            sources.disallow(str(prefix))
 
 
 def _fixtures(bench: Bench, result: Result) -> None:

@@ -66,6 +66,10 @@ class Filter(BaseModel):
     block_drops: dict[str, int] | None = _of(
         "packets dropped since the block began, by device; of those that klais_control blocks, the 20 with the most"
     )
+    blocked_sources: int | None = _of("prefixes of source addresses that it blocks; absent if none")
+    source_drops: dict[str, int] | None = _of(
+        "packets dropped since the block began, by blocked prefix; the 20 with the most"
+    )
 
 
 class Restoring(BaseModel):
@@ -126,6 +130,10 @@ class Gauges(BaseModel):
     spool_max_bytes: float | None = _of("edge: KLAIS_SPOOL_MAX_BYTES, the limit of these bytes; 0 = no spool", 0)
     spool_full_s: float | None = _of(
         "edge: time until its disk spool is full at the growth of the last seconds, s; absent while it does not grow", 0
+    )
+    blocked_sources: int | None = _of("edge: prefixes of source addresses that it blocks; absent if none")
+    source_drops: dict[str, int] | None = _of(
+        "edge: frames that it dropped since it learned of the block, by blocked prefix; the 20 with the most"
     )
     xdp: Filter | None = _of("edge: the XDP filter of its host; absent without a filter")
     devices: int | None = _of("known devices of this worker")

@@ -38,7 +38,7 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
         {
             *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
             *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED, Reason.GLOBAL_RATE),
-            *(Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.UNSIGNED),
+            *(Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.UNSIGNED, Reason.BLOCKED_SOURCE),
             *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
         }
     ),

@@ -35,6 +35,7 @@ from klais.xdp.layout import (
 from klais.xdp.limits import Limits, pack, unpack
 from klais.xdp.pins import check_layout, close_all, locked, possible_cpus, read_spread, shared, unavailable
 from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
+from klais.xdp.source_blocks import SourceBlock, SourceBlocks
 from klais.xdp.sources import SourceLimit, Sources
 
 FRAGMENTS = ("pass", "drop")
@@ -61,6 +62,7 @@ class XdpStatus:
     set_points: Limits | None
     source_limit: SourceLimit
     allowed_sources: tuple[str, ...]
+    blocked_sources: tuple[SourceBlock, ...]
     fragments: str
     monitor: tuple[str, ...]
     accept: str
@@ -81,6 +83,7 @@ class XdpMaps:
         self._multipliers = read_spread(fds["spread"])["multipliers"][-1]
         self._rules = Rules(fds["rules"], self._marks["bits"], self._multipliers, self._lock)
         self.sources = Sources(fds["src_allow"], self._config, self._lock)
+        self.source_blocks = SourceBlocks(fds["src_block"], self._config, self._lock)
         self._cpus = possible_cpus()
 
     @classmethod
@@ -113,7 +116,7 @@ class XdpMaps:
 
     def close(self) -> None:
         """Close descriptors and memory; the filter continues to run."""
-        del self._config, self._ports, self._marks, self._rules, self.sources
+        del self._config, self._ports, self._marks, self._rules, self.sources, self.source_blocks
         for memory in (self._config_memory, self._ports_memory, self._marks_memory):
             memory.close()
         close_all(self._fds)
@@ -295,7 +298,8 @@ class XdpMaps:
             at_load=at_load,
             set_points=set_points if age_s is not None else None,
             source_limit=self.sources.limit(),
-            allowed_sources=tuple(self.sources.allowed()),
+            allowed_sources=tuple(map(str, self.sources.allowed())),
+            blocked_sources=tuple(self.source_blocks.all()),
             fragments=FRAGMENTS[int(config["drop_fragments"])],
             monitor=tuple(str(rule.name).lower() for rule in Monitor if int(config["monitor"]) & rule),
             accept=Accept(int(config["accept"])).name.lower(),

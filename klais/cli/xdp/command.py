@@ -377,7 +377,7 @@ def allow_source(maps: "XdpMaps", prefix: str | None, clear: bool, as_json: bool
             maps.sources.allow(prefix)
     elif clear:
         raise click.UsageError("which prefix? CIDR --clear")
-    allowed = maps.sources.allowed()
+    allowed = [str(network) for network in maps.sources.allowed()]
     show.echo(allowed or ["no list: every source may send"], {"allowed_sources": allowed}, as_json)
 
 

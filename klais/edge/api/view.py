@@ -142,12 +142,12 @@ class EdgeView:
         now, now_s = self.statistics(), time.monotonic()
         latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
         with self._spine.lock:
-            second = self._spine.activity.second(now_s)
+            second, blocked = self._spine.activity.second(now_s), self._spine.blocked_sources.gauges()
         traffic = {} if second is None else {"traffic": second}
         at, batch = now.forwarder, self._settings.batch_max_bytes
         self._forecast.sample(now_s, at.spool_bytes, at.spool_max_bytes, batch)
         gauges = now.gauges() | self._forecast.gauges() | self._applier.figures.gauges()
-        return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic
+        return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic | blocked
 
     def problems(self) -> list[str]:
         """Problems that may stop frames, as texts; empty if there are none."""

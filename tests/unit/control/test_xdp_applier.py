@@ -8,8 +8,9 @@ import pytest
 
 from klais.config.host import host_of
 from klais.config.load import Settings
+from klais.control.filter_figures import MAX_LOCAL_BLOCKS
 from klais.control.setpoints import ControlFollower
-from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, MAX_LOCAL_BLOCKS, OPEN_S, RENEW_S, Applier
+from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, OPEN_S, RENEW_S, Applier
 from klais.errors import KlaisError
 from klais.telemetry.schema import Filter
 
