@@ -312,6 +312,11 @@ class ControlFollower(TopicFollower):
         """Blocked source addresses: prefix -> end as in :meth:`blocked`. Includes expired blocks."""
         return self._now().blocked_sources
 
+    def blocked_sources_in_force(self) -> dict[Network, int | None]:
+        """The same without expired blocks."""
+        now_ns = time.time_ns()
+        return {network: end for network, end in self.blocked_sources().items() if in_force(end, now_ns)}
+
     def device_limits(self) -> dict[bytes, DeviceLimit]:
         """Devices with their own limits, including expired ones."""
         return self._now().device_limits

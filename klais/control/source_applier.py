@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from klais.control.setpoints import ControlFollower, in_force
+from klais.control.setpoints import ControlFollower
 from klais.control.source_blocks import MAX_BLOCKED_SOURCES
 from klais.system.prefix import Network
 from klais.telemetry import log as logs
@@ -92,8 +92,7 @@ class SourceApplier:
     def write(self, maps: SourceMaps, renew: bool) -> int:
         """Write changes, all entries with ``renew``; returns the number of changes, at most 1."""
         now_ns = time.time_ns()
-        ends = {network: end for network, end in self._follower.blocked_sources().items() if in_force(end, now_ns)}
-        ends = self._bounded(ends)
+        ends = self._bounded(self._follower.blocked_sources_in_force())
         lifted, new = self._done - ends.keys(), ends.keys() - self._done
         for network in lifted:
             maps.source_blocks.unblock(network)

@@ -106,8 +106,8 @@ class SourceBlocks:
         return [SourceBlock(str(network), left_s, dropped) for network, left_s, dropped in found]
 
     def _sweep(self, now_ns: int) -> int:
-        old = [key for keys, blocks in self._rows() for key in keys[blocks["until_ns"] <= now_ns]]
-        gone = sum(bpf.delete(self._fd, key) for key in old)
+        old = [keys[blocks["until_ns"] <= now_ns] for keys, blocks in self._rows()]
+        gone = sum(bpf.delete(self._fd, keys[i : i + 1]) for keys in old for i in range(len(keys)))
         self._note()
         return gone
 

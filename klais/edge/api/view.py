@@ -41,7 +41,7 @@ class EdgeStatistics:
     """Counters and gauges of this edge, read together between two rounds of the spine.
 
     ``dropped`` (int64 [REASONS]) is by ``Reason``; ``refused`` frames had room neither in Kafka nor in the spool;
-    ``limit_per_s`` is None while no frames are shed.
+    ``limit_per_s`` is None while no frames are shed. ``blocked``: gauges of the blocked sources.
     """
 
     counters: dict[str, Any]
@@ -57,12 +57,13 @@ class EdgeStatistics:
     receive_buffer_bytes: int
     refused: int
     unaccounted: int
+    blocked: dict[str, Any]
 
     def gauges(self) -> dict[str, Any]:
         """The gauges of ``/stats`` and ``klais_stats``."""
-        excluded = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted")
+        excluded = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted", "blocked")
         all_of_it = {name: getattr(self, name) for name in self.__slots__} | asdict(self.forwarder)
-        return {name: value for name, value in all_of_it.items() if name not in excluded}
+        return {name: value for name, value in all_of_it.items() if name not in excluded} | self.blocked
 
 
 class EdgeView:
@@ -133,6 +134,7 @@ class EdgeView:
                 receive_buffer_bytes=spine.source.buffer_bytes // 2,
                 refused=sum(int(counts.by_reason[reason]) for reason in REFUSED),
                 unaccounted=counts.unaccounted(),
+                blocked=spine.blocked_sources.gauges(),
             )
 
     def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -142,12 +144,12 @@ class EdgeView:
         now, now_s = self.statistics(), time.monotonic()
         latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
         with self._spine.lock:
-            second, blocked = self._spine.activity.second(now_s), self._spine.blocked_sources.gauges()
+            second = self._spine.activity.second(now_s)
         traffic = {} if second is None else {"traffic": second}
         at, batch = now.forwarder, self._settings.batch_max_bytes
         self._forecast.sample(now_s, at.spool_bytes, at.spool_max_bytes, batch)
         gauges = now.gauges() | self._forecast.gauges() | self._applier.figures.gauges()
-        return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic | blocked
+        return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic
 
     def problems(self) -> list[str]:
         """Problems that may stop frames, as texts; empty if there are none."""
@@ -295,6 +297,7 @@ class EdgeView:
             spool_max_bytes=forwarder.spool_max_bytes,
             spool_recovered=counters["spool_recovered"],
             spool_replayed=counters["spool_replayed"],
+            blocked_sources=now.blocked.get("blocked_sources", 0),
             xdp_maps=self._applier.available,
             xdp_writes=self._applier.applied,
             xdp_packets=filtered.packets,

@@ -1,6 +1,7 @@
 """What the applier writes into a host's maps, looked at without a kernel: maps that note what they are told."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import orjson
@@ -10,12 +11,21 @@ from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.filter_figures import MAX_LOCAL_BLOCKS
 from klais.control.setpoints import ControlFollower
+from klais.control.source_applier import TTL_S
 from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, OPEN_S, RENEW_S, Applier
 from klais.errors import KlaisError
+from klais.system.prefix import Network
 from klais.telemetry.schema import Filter
 
 SETTINGS = Settings(xdp_pin_dir=Path("/sys/fs/bpf/klais-none"), control_auto=True)
 HOST = host_of(SETTINGS)
+
+
+class Sources:
+    """The list of allowed sources: empty."""
+
+    def allowed(self) -> list[Network]:
+        return []
 
 
 class Noted:
@@ -25,6 +35,10 @@ class Noted:
         self.calls: list[tuple] = []
         self.blocks: dict[bytes, float] = {}
         self.dropped: dict[bytes, int] = {}
+        self.source_blocks, self.sources = SimpleNamespace(all=list, block=self._block, sweep=int), Sources()
+
+    def _block(self, network: Network, ttl_s: float) -> None:
+        self.calls.append(("block_source", str(network), ttl_s))
 
     def __getattr__(self, name: str):
         return lambda *args: self.calls.append((name, *args))
@@ -115,6 +129,13 @@ def test_blocks_are_renewed_and_lifted(host: Host) -> None:
     assert host.look(RENEW_S + 2) == [("unblock", b"a")]
     host.put("device/b", block=True, until_ms=1)  # ended long ago
     assert host.look(RENEW_S + 3) == []
+
+
+def test_blocked_sources_are_written_and_renewed(host: Host) -> None:
+    host.put("source/192.0.2.0/24", block=True)
+    assert host.look(0.0) == [("block_source", "192.0.2.0/24", TTL_S)]
+    assert host.look(RENEW_S / 2) == []
+    assert host.look(RENEW_S + 1) == [("block_source", "192.0.2.0/24", TTL_S)]
 
 
 def test_without_maps_it_says_so_once_and_looks_again(host: Host, caplog: pytest.LogCaptureFixture) -> None:
