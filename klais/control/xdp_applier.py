@@ -21,6 +21,7 @@ from klais.config.load import Settings
 from klais.control.filter_figures import FilterFigures, LocalBlock, packet_rates, reported_blocks
 from klais.control.setpoints import ControlFollower, in_force
 from klais.control.source_applier import SourceApplier, SourceMaps
+from klais.system.prefix import Network
 from klais.telemetry import log as logs
 
 log = logs.get("klais.control.xdp_applier")
@@ -140,6 +141,10 @@ class Applier:
         self._counted_s = 0.0  # when `figures` were read
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
+
+    def allowed_sources(self) -> tuple[Network, ...]:
+        """The filter's list of allowed sources, see :class:`SourceApplier`."""
+        return self.sources.allowed
 
     def start(self) -> None:
         """Start the thread and return immediately."""

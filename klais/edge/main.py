@@ -105,7 +105,7 @@ class Edge:
 
         # The data path, from its end to its beginning.
         self.metrics, kafka_ms, batch_ms = EdgeMetrics(self._snapshot, s.edge_id), Quantiles(), Quantiles()
-        self.counts = Counts()
+        self.counts, blocked = Counts(), BlockedSources(self.control.blocked_sources, self.applier.allowed_sources)
         observe_kafka_s = both(self.metrics.kafka.observe, kafka_ms.observe)
         backlog = Backlog(s, self.counts, 0.0 if successor else LOCK_WAIT_S)
         publisher = partial(KafkaPublisher, s, self.counts, self.clock, observe_kafka_s=observe_kafka_s)
@@ -118,7 +118,6 @@ class Edge:
         source = (chosen := self._open_source(udp)).source
         linger = LingerController(int(s.linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
         shedder, auth = LoadShedder(s.partitions), authenticator(s, max(source.capacity, BLOCK_FRAMES))
-        blocked = BlockedSources(self.control.blocked_sources, lambda: self.applier.sources.allowed)
         self.spine = Spine(
             source, batcher, self.forwarder, self.dead_letters, self.counts, linger, shedder, s.frame_max_bytes,
             self.on_tick, both(self.metrics.processing.observe, batch_ms.observe), auth, blocked,

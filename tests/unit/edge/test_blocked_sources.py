@@ -24,6 +24,10 @@ def row(address: str) -> bytes:
     return bytes(10) + b"\xff\xff" + bytes(map(int, address.split("."))) + b"\x13\x88"
 
 
+def rows(senders: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(senders), np.uint8).reshape(-1, 18).copy()
+
+
 def spine_of(calls: list[list[tuple[str, bytes]]], *blocked: str, **more: Any) -> tuple[Spine, MemorySink]:
     """A spine whose source gives frames with their senders."""
     spine, sink = build([[frame for _, frame in call] for call in calls], **more)
@@ -37,7 +41,7 @@ def spine_of(calls: list[list[tuple[str, bytes]]], *blocked: str, **more: Any) -
         return n
 
     spine.source.fill = filled  # type: ignore[method-assign]
-    spine.source.sources = lambda n: np.frombuffer(b"".join(now[0][:n]), np.uint8).reshape(-1, 18).copy()  # type: ignore
+    spine.source.sources = lambda n: rows(now[0][:n])  # type: ignore[method-assign]
     spine.blocked_sources = BlockedSources(lambda: dict.fromkeys(map(ip_network, blocked)))
     spine.blocked_sources.on_tick(1.0)
     return spine, sink
@@ -109,7 +113,7 @@ class Lists:
         self.sources.on_tick(self.now_s)
         reason = np.zeros(len(addresses), np.uint8)
         if self.sources.active:
-            self.sources.mark(np.frombuffer(b"".join(map(row, addresses)), np.uint8).reshape(-1, 18).copy(), reason)
+            self.sources.mark(rows([row(address) for address in addresses]), reason)
         return [bool(each) for each in reason]
 
 
