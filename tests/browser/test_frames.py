@@ -132,7 +132,7 @@ def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, rec
         drops = {"block_drops": {"dev-1": 1234}, "source_drops": {"192.0.2.0/24": 2345}}
         event["edges"][0]["gauges"] |= {"blocked_sources": 2, "source_drops": {"192.0.2.0/24": 3456}}
         event["edges"][0]["gauges"]["xdp"] |= {"blocked": 2, "local_blocks": local} | drops
-        event["edges"][0]["gauges"]["xdp"]["packets"] |= {"blocked": 77, "would_blocked": 8}
+        event["edges"][0]["gauges"]["xdp"]["packets"] |= {"blocked": 77, "would_blocked": 8, "blocked_source": 99}
         shown.page.evaluate("location.hash = '/edges'")
         shown.page.evaluate("event => import('/ui/store.js').then(({store}) => store.receive(event))", event)
         table = shown.page.get_by_role("region", name="Blocks: of the whole system")
@@ -147,6 +147,7 @@ def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, rec
         assert "edges and 1 kernel filter" in sources[0] and "2,345" in sources[0] and "3,456" in sources[0]
         shown.page.get_by_text("blocks 2 devices and has dropped 77 packets").wait_for()
         shown.page.get_by_text("let 8 pass").wait_for()
+        shown.page.get_by_text("It dropped 99 packets of blocked sources.").wait_for()
         limits_of = shown.page.get_by_role("region", name="Devices with limits of their own").locator("tbody")
         assert "slow" in limits_of.inner_text() and "dev-1" not in limits_of.inner_text()
         shown.page.evaluate("location.hash = '/overview'")

@@ -120,8 +120,11 @@ const Kernels = ({ kernels }) =>
     const only = filter.packets.would_blocked;
     const now = Number.isFinite(filter.blocked) && `blocks ${counted(filter.blocked, "device", "devices")} and `;
     const gone = counted(filter.packets.blocked, "packet", "packets");
+    const goneOfSources = filter.packets.blocked_source
+      ? ` It dropped ${count(filter.packets.blocked_source)} packets of blocked sources.`
+      : "";
     return html`The kernel filter of ${hostName(filter.key)} ${now}has dropped ${gone} of blocked devices since it was
-      ${" "}loaded${only > 0 && `, and let ${count(only)} pass, because the rule is only monitored`}. `;
+      ${" "}loaded${only > 0 && `, and let ${count(only)} pass, because the rule is only monitored`}.${goneOfSources} `;
   })}<small>A filter counts since a block began; what it drops reaches no lane.</small></p>`;
 
 export function Blocks({ event, paused }) {

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from klais.cli import sources
+from klais.cli.top.tabs import pipeline
 from tests.unit.cli.test_devices import Run, recorded, run
 
 __all__ = ["recorded", "run"]  # fixtures
@@ -32,6 +33,13 @@ def test_blocked_sources_are_listed_with_the_drops_of_edges_and_filters() -> Non
     ]
     (row,) = sources.rows_of([record(one)], {})
     assert (row["edge_dropped"], row["kernel_dropped"]) == (None, None), "nobody counts"
+
+
+def test_top_counts_the_blocks_in_force() -> None:
+    rows = [{"scope": "source/10.0.0.0/8", "block": True, **more} for more in ({}, {"until_ms": 5}, {"unblock": True})]
+    event = {"sample": {}, "at_ms": 10, "control": {"overrides": [*rows, {"scope": "device/d", "block": True}]}}
+    assert pipeline(event)[-1] == {"figure": "sources blocked", "value": 1.0, "unit": "prefixes"}
+    assert pipeline({"sample": {}})[-1]["value"] == 0.0
 
 
 def test_no_source_of_a_recorded_worker_is_blocked(run: Run, recorded: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import time
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from klais.edge.blocked_sources import POLL_S, BlockedSources
 from klais.edge.spine import Spine
 from klais.edge.tap import EdgeFilter
 from klais.system.prefix import Network
+from tests.unit.edge.test_auth import FORGED, with_keys
+from tests.unit.edge.test_auth import build as build_signed
 from tests.unit.edge.test_spine import MemorySink, balance, build
 
 MINE, OTHER = "10.1.2.3", "10.9.9.9"
@@ -66,6 +69,15 @@ def test_frames_of_a_blocked_sender_are_counted_and_no_dead_letters_and_all_othe
     ]
     assert sorted(landed) == sorted(good[::2])
     assert spine.blocked_sources.gauges() == {"blocked_sources": 1, "source_drops": {"10.1.2.3/32": 14}}
+
+
+def test_frames_of_a_blocked_sender_are_not_verified(tmp_path: Path) -> None:
+    spine, sink = build_signed(with_keys(tmp_path, auth="require"), [[FORGED, encode_frame("dev-1", 1, b"{}"), b"x"]])
+    spine.blocked_sources = BlockedSources(lambda: {ip_network("10.1.2.3"): None})  # the sender of that source
+    spine.blocked_sources.on_tick(1.0)
+    spine.round(spine.source.fill(0), 0)
+    assert spine.counts.totals()["dropped"] == {"blocked_source": 3} and sink.letters == []
+    assert spine.auth is not None and spine.auth.counts.sum() == 0
 
 
 def test_blocked_frames_take_no_token_of_the_hosts_limit() -> None:
