@@ -78,7 +78,7 @@ class Pending:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._steps: deque[tuple[int, int, int]] = deque()  # (step, bytes, frames)
-        self._room = asyncio.Event()
+        self._changed = asyncio.Event()
         self.bytes = self.frames = 0
 
     def add(self, step: Step) -> None:
@@ -94,7 +94,7 @@ class Pending:
             _, size, frames = self._steps.popleft()
             self.bytes -= size
             self.frames -= frames
-        self._room.set()
+        self._changed.set()
 
     def discount(self, step: int) -> None:
         """Count one frame less of this step, because it will not be sent."""
@@ -106,19 +106,19 @@ class Pending:
     def remove_bound(self) -> None:
         """Remove the bound: an output waits for a step that comes at the end of the replay."""
         self._limit = NO_LIMIT
-        self._room.set()
+        self._changed.set()
 
-    async def drained(self) -> None:
+    async def wait_empty(self) -> None:
         """Wait until nothing is pending."""
         while self._steps:
-            self._room.clear()
-            await self._room.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
-    async def room(self) -> None:
-        """Wait until no more than the limit is pending."""
+    async def wait_below_limit(self) -> None:
+        """Wait until the pending bytes are within the limit."""
         while self.bytes > self._limit:
-            self._room.clear()
-            await self._room.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
 
 def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64]) -> list[str]:

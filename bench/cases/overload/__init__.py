@@ -178,7 +178,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
     at = column(rows, "at_s")
     before, within = at < marks[1], (at >= marks[1]) & (at <= marks[2])
     during = rows[within]
-    least_intake = float(column(during, "intake").min())
+    intake_min = float(column(during, "intake").min())
     return {
         "factor": factor,
         "capacity_before_per_s": round(around.before),
@@ -197,14 +197,14 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
             float(waiting(rows)[before].max()) / capacity, 2
         ),  # above NORMAL_S: normal_s says little
         **step.ledger,
-        "waited_most_s": round(float(waiting(rows)[within].max()) / capacity, 2),
-        "most_lag": round(float(column(during, "lag").max())),
-        "most_queue": round(float(column(during, "queue").max())),
-        "rate_least": round(float(column(during, "rate").min())),
-        "rate_most": round(float(column(during, "rate").max())),
-        "intake_least": round(least_intake) if np.isfinite(least_intake) else None,
+        "waited_max_s": round(float(waiting(rows)[within].max()) / capacity, 2),
+        "lag_max": round(float(column(during, "lag").max())),
+        "queue_max": round(float(column(during, "queue").max())),
+        "rate_min": round(float(column(during, "rate").min())),
+        "rate_max": round(float(column(during, "rate").max())),
+        "intake_min": round(intake_min) if np.isfinite(intake_min) else None,
         # its whole share in each second = frames always waited, and goodput is its speed
-        "worker_cpus_least": round(
+        "worker_cpus_min": round(
             min(second["cpu_worker"] for second in step.series if 2 <= second["at_s"] < seconds), 2
         ),
         "others_cpus": round(float(np.mean([second["cpu_others"] for second in step.series])), 2),
