@@ -149,10 +149,10 @@ EDGE = Board(
             ),
         ],
         [
-            Panel("Breaker open", "short", [(of("klais_edge_breaker_open"), "{{instance}}")], "1: Kafka is not asked."),
+            Panel("Breaker open", "short", [(of("klais_edge_breaker_open"), "{{instance}}")], "1 = spooling."),
             Panel(
-                "Breaker moves", "short",
-                [(rate("klais_edge_breaker_moves_total", "instance, state"), "{{instance}} {{state}}")],
+                "Breaker transitions", "short",
+                [(rate("klais_edge_breaker_transitions_total", "instance, state"), "{{instance}} {{state}}")],
             ),
             Panel(
                 "In flight to Kafka", "bytes",
@@ -256,7 +256,7 @@ WORKER = Board(
                 [(of("klais_queue_bytes"), "{{instance}}"), (of("klais_queue_limit_bytes"), "{{instance}} limit")],
             ),
             Panel(
-                "Longest turn of the event loop", "s", [(of("klais_event_loop_longest_block_seconds"), "{{instance}}")]
+                "Longest block of the event loop", "s", [(of("klais_event_loop_longest_block_seconds"), "{{instance}}")]
             ),
         ],
         [
@@ -293,7 +293,7 @@ CONTROL = Board(
     [
         [
             Panel(
-                "Rate in force and what arrives", "pps",
+                "Rate in force and arriving frames", "pps",
                 [
                     (f"max({of('klais_rate_limit', stage='lane')})", "rate in force"),
                     (rate(RECEIVED, stage="edge"), "arrives"),
@@ -314,7 +314,7 @@ CONTROL = Board(
                     (f"sum by (term) ({of('klais_pid_term')})", "{{term}}"),
                     (f"sum({of('klais_control_error')})", "error"),
                 ],
-                "Terms of the newest decision; above 0 there is room.",
+                "Terms of the newest decision; an error above 0 = spare capacity.",
             ),
         ],
         [

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=int, help="Edge processes that share the port, supervised, one API (KLAIS_EDGE_WORKERS, 1)."
 )
-@click.option("--cpus", help="CPUs to run on: auto, or a list as 0-3,8 (KLAIS_CPUS; unset = not pinned).")
+@click.option("--cpus", help="CPUs to run on: auto, or a list like 0-3,8 (KLAIS_CPUS; unset = not pinned).")
 @click.option("--successor", is_flag=True, hidden=True, help="Used by the supervisor to replace a running process.")
 @click.option("--now", is_flag=True, help="On SIGTERM spool unacknowledged batches without waiting for Kafka.")
 def edge(

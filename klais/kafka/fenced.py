@@ -347,8 +347,8 @@ async def fence(
         except TimeoutError as error:
             wanted = ", ".join(f"{topic}/{partition}" for topic, partition in partitions)
             raise KafkaUnavailable(
-                f"{transactional_id} could not acquire {wanted} within {timeout_s:g} s: do the topics exist, and has "
-                "the transaction coordinator its replicas?"
+                f"{transactional_id} could not acquire {wanted} within {timeout_s:g} s: do the topics exist, and does "
+                "the transaction coordinator have enough replicas?"
             ) from error
         except kafka_errors.KafkaError as error:
             if not _is_coordinator_error(error) or time.monotonic() > deadline:

@@ -76,5 +76,5 @@ class TopicsWatch:
             if mismatch not in self._known:
                 log.error("topic_changed", topic=mismatch.topic, setting=mismatch.setting, why=str(mismatch))
         for mismatch in self._known - found:
-            log.info("topic_mended", topic=mismatch.topic, setting=mismatch.setting)
+            log.info("topic_restored", topic=mismatch.topic, setting=mismatch.setting)
         self._known, self.problems = found, tuple(map(str, wrong))

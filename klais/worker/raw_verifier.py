@@ -80,7 +80,7 @@ class RawVerifier:
         until_s = asyncio.get_running_loop().time() + LEADER_CHANGE_S
         while not await self.verify():
             if asyncio.get_running_loop().time() > until_s:
-                raise self._lost("ends before records that were taken")
+                raise self._lost("ends before records that the lane has read")
             await asyncio.sleep(RETRY_S)
 
     async def _same(self, place: Place) -> int:
@@ -113,7 +113,7 @@ class RawVerifier:
             if end <= offset:
                 raise OffsetGone(f"{self._where[0]} ends at {end}, before offset {offset}", start, end)
         if record is None or fingerprint(record.value or b"") != wanted:
-            raise self._lost(f"has another record at offset {offset} than the one that was taken")
+            raise self._lost(f"has another record at offset {offset} than the one that the lane read")
         return leader
 
     async def _compare(self, some: list[Place], start: int) -> None:
@@ -123,10 +123,10 @@ class RawVerifier:
             return
         async for record in self._reader.read(*self._where, min(wanted), max(wanted) + 1):
             if wanted.pop(record.offset, None) not in (None, fingerprint(record.value or b"")):
-                raise self._lost(f"has another record at offset {record.offset} than the one that was taken")
+                raise self._lost(f"has another record at offset {record.offset} than the one that the lane read")
         for place in wanted.items():  # the read skipped them, as it skips damaged batches
             await self._same(place)
 
     def _lost(self, why: str) -> LaneFailed:
         topic, partition = self._where
-        return LaneFailed(f"Kafka lost what lane {partition} relies on: {topic} {why}")
+        return LaneFailed(f"Kafka lost records that lane {partition} needs: {topic} {why}")

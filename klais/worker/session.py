@@ -127,11 +127,11 @@ def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64
     texts = (
         (
             Tally.LOST_RECORDS,
-            "records of klais_raw were gone before the lane took them: see raw_records_lost in the log",
+            "records of klais_raw were removed before the lane read them: see raw_records_lost in the log",
         ),
         (
             Tally.MISSING_BATCHES,
-            "batches never arrived, by their edges' numbers: an edge gave them up, or klais_raw was cut",
+            "batch numbers of edges are missing: an edge dropped the batches, or klais_raw was truncated",
         ),
         (
             Tally.POISON_FRAMES,
@@ -265,7 +265,7 @@ class LaneSession:
             at = self.resumed
             texts.append(
                 f"since then {at.output_lost} frames that passed and {at.queue_lost} that waited are lost, "
-                f"{at.doubled} records come twice ({at.why})"
+                f"{at.doubled} records are doubled ({at.why})"
             )
         texts += lost_while_live(self.state.tally, self.live_tally)
         texts += self._stuck()
@@ -282,7 +282,7 @@ class LaneSession:
             return []
         return [
             f"Kafka has accepted nothing on {sender.topic}/{sender.partition} for {waits_s:.0f} s ({sender.why}): "
-            "the lane waits and loses nothing; `klais topics check` and the broker's log say more"
+            "the lane waits and loses nothing; see `klais topics check` and the broker's log"
         ]
 
     def release(self) -> Step | None:

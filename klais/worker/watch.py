@@ -86,7 +86,7 @@ class Watch:
         if 0 < self._short < NEW_LEADER_CHECKS:
             return
         if why is not None:
-            raise LaneFailed(f"Kafka lost what lane {partition} relies on: {why}")
+            raise LaneFailed(f"Kafka lost records that lane {partition} needs: {why}")
         await self.raw_verifier.verify()
         base_end, base_acknowledged = self._base
         self.landed = Landed(acknowledged - base_acknowledged, output_end - base_end)

@@ -180,9 +180,9 @@ class EdgeView:
         """Body of ``/readyz``: whether there is room for frames that arrive now, in Kafka, the spool or memory."""
         waits = ["nothing: the edge is stopping"] if self._stopping() else []
         if not waits and (why := self._forwarder.no_room):
-            waits.append(f"room for frames: {why}")
+            waits.append(f"capacity for frames: {why}")
         if not waits and self._refuses():
-            waits.append("room for frames: some were dropped in the last 5 s")
+            waits.append("capacity for frames: some were dropped in the last 5 s")
         return {"ready": not waits, "waiting_for": waits, "edge_id": self._settings.edge_id}
 
     def health(self) -> dict[str, Any]:
@@ -289,7 +289,7 @@ class EdgeView:
             inflight_max_bytes=settings.publish_max_inflight_bytes,
             rcvbuf_bytes=now.receive_buffer_bytes,
             breaker_open=forwarder.breaker != "closed",
-            breaker_moves=forwarder.transitions,
+            breaker_transitions=forwarder.transitions,
             spool_frames=forwarder.spooled,
             spool_bytes=forwarder.spool_bytes,
             spool_max_bytes=forwarder.spool_max_bytes,

@@ -35,9 +35,10 @@ class FramesQuery(Query):
     """Of ``/api/v1/frames``."""
 
     device_id: Annotated[str, AfterValidator(known_id)] | None = Field(
-        default=None, description="Only this device, of whichever worker; else all devices of this worker's lanes."
+        default=None,
+        description="Only this device, whichever worker owns it; default: all devices of this worker's lanes.",
     )
-    limit: Whole = Field(default=6, ge=1, le=MAX_FRAMES, description="At most so many frames.")
+    limit: Whole = Field(default=6, ge=1, le=MAX_FRAMES, description="Maximum number of frames.")
 
 
 class PageFilter(Filter):
