@@ -99,7 +99,7 @@ def edge(
 
 
 def _numbered(settings: "Settings") -> "Settings":
-    """With the number of this edge; most edges have theirs in a setting, and bind their port the sooner."""
+    """The settings with the number of this edge. Usually a setting has it, and the port is bound without Kafka."""
     if settings.edge_id_from == "number":
         return settings
     from klais.edge.number import with_edge_id

@@ -117,7 +117,7 @@ def tap(
 
 
 def _check(stage: str, wanted: dict[str, str | None]) -> None:
-    """Refuse what the stage never says of a frame: nothing would be shown."""
+    """Refuse a verdict or reason that frames of the stage never have: nothing would be shown."""
     known = {"verdict": LANE_VERDICTS, "reason": LANE_REASONS}
     if stage == "edge":
         known = {"verdict": EDGE_VERDICTS, "reason": EDGE_REASONS}

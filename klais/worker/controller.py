@@ -170,7 +170,7 @@ class Controller:
         )
 
     def _leaderless(self) -> tuple[str, ...]:
-        """What to say where no controller leads, although processes are heard; empty while one does."""
+        """The problem that no controller leads although processes report; empty while one leads."""
         now_s = time.monotonic()
         leads = any(gauges.epoch is not None for _, gauges in recent_gauges(self.stats, "controller", FRESH_S).values())
         if leads or not self.stats.newest("worker"):  # without any record Kafka is away, which is another problem

@@ -11,8 +11,8 @@ system whose topics keep all acknowledged records:
 5. The changelog holds a row for each device that the marker counts.
 
 Kafka breaks these invariants if it loses its tail (power loss, unclean leader election), if a topic is recreated or
-renamed, or if retention was faster than the worker. Each violation has one outcome here. In all cases the lane
-continues: lost and doubled records are counted in a RESUMED step and logged. This module is pure. Recovery collects
+renamed, or if retention was faster than the worker. Each violation has one outcome here. The lane always continues: a
+RESUMED step counts lost and doubled records, and the log names them. This module is pure. Recovery collects
 :class:`RecoveryInputs`, and :func:`judge` returns the plan.
 """
 

@@ -1,7 +1,7 @@
-"""Checks that ``klais_raw`` still holds the records that a session took: only this detects a log that was cut and grew.
+"""Checks that ``klais_raw`` still holds the records that a session took: only this detects a truncated log.
 
-A consumer continues at its offset, and reads the new log there. The records between the cut and that offset would never
-be taken.
+After a truncation a consumer continues at its offset and reads the new log there. It would never read the new records
+between the truncation and that offset.
 """
 
 import asyncio

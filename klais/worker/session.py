@@ -122,7 +122,7 @@ class Pending:
 
 
 def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64]) -> list[str]:
-    """What a session has lost, or set aside, since its tally stood at ``before``, and what to do about it."""
+    """What a session has lost, or set aside, since its tally was ``before``, and what to do about it."""
     grown = tally.astype(np.int64) - before.astype(np.int64)
     texts = (
         (

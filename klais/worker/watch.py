@@ -1,6 +1,6 @@
 """The live check of the invariants: once a second (idle: every 5 s) a lane checks that Kafka holds what it needs.
 
-A consumer detects none of this. A topic that was cut and has grown again, or was recreated, looks like one that
+A consumer detects none of this. A topic that was truncated and grew again, or was recreated, looks like one that
 continues, and committed offsets of the group may be far ahead of the log. So each check asks the broker.
 """
 

@@ -14,7 +14,7 @@ from klais.jit.kernel import I32, I64, IDS, U8, U64, int64, kernel, uint8, void
 
 EVICT_ABOVE = 0.9  # share of a lane's maximum of devices above which the longest silent ones are forgotten
 ALARM_ABOVE = 0.8  # share above which the lane logs a warning
-ACTIVE_S = 10  # a device heard of within this time is never evicted
+ACTIVE_S = 10  # a device seen within this time is never evicted
 MAX_FORGOTTEN = 10_000  # devices of one call: the rest is chosen in the next
 
 _BYTES = uint8[:, ::1]

@@ -95,7 +95,7 @@ function App() {
     first.current = false;
   }, [title]);
   useEffect(() => {
-    // A jump to #main would leave the page: what stands behind the # is the route.
+    // A jump to #main would leave the page: the part after the # is the route.
     const skip = (event) => {
       event.preventDefault();
       heading.current?.focus();

@@ -1,7 +1,7 @@
 """``/api/v1/frames``: the sample of a tap in one answer, for the live page.
 
 A page asks once a second, so it needs no second connection of the browser, and a device's frames come from the worker
-that owns it. Equal requests of one second share one answer. Who no longer asks costs nothing after 30 s.
+that owns it. Equal requests of one second share one answer. A page that stops asking costs nothing after 30 s.
 """
 
 from typing import Annotated, Any
