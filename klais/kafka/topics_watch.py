@@ -44,7 +44,7 @@ class TopicsWatch:
         threading.Thread(target=self._run, name="topics-watch", daemon=True).start()
 
     def ask(self) -> None:
-        """Look now: something has failed for which a changed topic may be the reason. From any thread."""
+        """Check now: something has failed for which a changed topic may be the reason. From any thread."""
         self._ask.set()
 
     def stop(self) -> None:

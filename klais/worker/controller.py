@@ -183,7 +183,7 @@ class Controller:
         )
 
     def _laneless(self) -> tuple[str, ...]:
-        """What to say about partitions whose lanes no worker has, for example because another program has them."""
+        """The problem of partitions whose lanes no worker has, for example because another program has them."""
         now_s, view = time.monotonic(), self.stats.view(max(FRESH_S, self._settings.session_timeout_s))
         there = view.live_lanes() | set(view.restoring())
         ours = range(self._settings.partitions)
