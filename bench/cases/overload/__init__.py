@@ -108,7 +108,7 @@ def normal_after(rows: Floats, begin_s: float, max_s: float) -> float | None:
     return float(later[0] - begin_s) if len(later) else None
 
 
-class Ledger:
+class FrameTotals:
     """Location of all frames: counters of edge, kernel, worker and log, to be subtracted."""
 
     def __init__(self, settings: Settings, stats: StatsFollower) -> None:
@@ -120,7 +120,7 @@ class Ledger:
         self.dropped_later = int(sum(total(c["dropped"]) for c in workers))
         self.landed = count_records(settings, Topics.of(settings).telemetry)
 
-    def since(self, before: "Ledger", sent: int) -> dict[str, Any]:
+    def since(self, before: "FrameTotals", sent: int) -> dict[str, Any]:
         """Outcome of that many frames sent since then; ``unaccounted`` must be 0."""
         dropped = {
             why: n - before.dropped.get(why, 0) for why, n in self.dropped.items() if n > before.dropped.get(why, 0)
@@ -146,14 +146,14 @@ class Step:
     samples: Floats
     marks: tuple[float, ...]
     sent: tuple[int, ...]
-    ledger: dict[str, Any]
+    totals: dict[str, Any]
     series: list[dict[str, Any]]
 
 
 def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, factor: float, seconds: float) -> Step:
     """Run a calm load, the overload, and calm again."""
     watched, calm = Watched(settings, clock), CALM_SHARE * capacity
-    before = Ledger(settings, watched.stats)
+    before = FrameTotals(settings, watched.stats)
     rates = ((calm, CALM_S / 2), (factor * capacity, seconds), (calm, CALM_S))
     marks, sent = [time.monotonic()], []
     for part, (rate, part_s) in enumerate(rates):
@@ -166,9 +166,9 @@ def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, 
             sent.append(int(sender.summary(30)["frames"]))
         marks.append(time.monotonic())
     watched.until(marks[-1] + 4)  # the backlog lands, and all processes report it
-    ledger = Ledger(settings, watched.stats).since(before, sum(sent))
+    totals = FrameTotals(settings, watched.stats).since(before, sum(sent))
     watched.stats.stop()
-    return Step(watched.table(), tuple(marks), tuple(sent), ledger, watched.series(marks[1]))
+    return Step(watched.table(), tuple(marks), tuple(sent), totals, watched.series(marks[1]))
 
 
 def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: float) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
         "waited_before_s": round(
             float(waiting(rows)[before].max()) / capacity, 2
         ),  # above NORMAL_S: normal_s says little
-        **step.ledger,
+        **step.totals,
         "waited_max_s": round(float(waiting(rows)[within].max()) / capacity, 2),
         "lag_max": round(float(column(during, "lag").max())),
         "queue_max": round(float(column(during, "queue").max())),

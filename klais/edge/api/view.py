@@ -157,8 +157,8 @@ class EdgeView:
             out.append(
                 "frames were dropped in the last 5 s: neither Kafka nor the spool takes more; `/stats` has the reasons"
             )
-        if astray := self.statistics().unaccounted:
-            out.append(f"{abs(astray)} frames are in no counter: a defect of KLAIS, report it with `/stats`")
+        if missing := self.statistics().unaccounted:
+            out.append(f"{abs(missing)} frames are in no counter: a defect of KLAIS, report it with `/stats`")
         depth = self._dam()["queue_depth"]
         if depth >= self._settings.dam_queue_limit > 0:
             out.append(f"the dam's queue is full ({depth} frames): raise the rate, or KLAIS_DAM_QUEUE_LIMIT")
