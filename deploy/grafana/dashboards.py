@@ -25,7 +25,7 @@ PIPELINE = Board(
     [
         [
             Panel("Received", "pps", [(rate(RECEIVED, stage="edge"), "")], "Frames/s at all edges.", kind="number"),
-            Panel("Landed", "pps", [(rate(PASSED, stage="lane"), "")], "Frames/s that pass the dam.", kind="number"),
+            Panel("Passed", "pps", [(rate(PASSED, stage="lane"), "")], "Frames/s that pass the dam.", kind="number"),
             Panel(
                 "Lost", "pps", [(rate(DROPPED, intentional="false"), "")],
                 "Frames/s dropped unintentionally.", kind="number",
@@ -40,7 +40,7 @@ PIPELINE = Board(
         ],
         [
             Panel(
-                "The path", "pps",
+                "Frames/s by stage", "pps",
                 [
                     (rate(RECEIVED, stage="edge"), "edge received"),
                     (rate(PASSED, stage="edge"), "Kafka acknowledged"),
@@ -277,7 +277,7 @@ WORKER = Board(
             ),
         ],
         [
-            Panel("CPU", "percentunit", [(rate("process_cpu_seconds_total", "instance"), "{{instance}}")], "1: a core"),
+            Panel("CPU", "percentunit", [(rate("process_cpu_seconds_total", "instance"), "{{instance}}")], "Cores."),
             Panel("Memory", "bytes", [(of("process_resident_memory_bytes"), "{{instance}}")]),
             Panel(
                 "Versions", "short", [(f"sum by (stage, version) ({of('klais_build_info')})", "{{stage}} {{version}}")]
@@ -331,7 +331,7 @@ CONTROL = Board(
                     (f"sum({of('klais_control_is_leader')})", "leaders"),
                     (f"max({of('klais_control_enabled')})", "the rate is not fixed"),
                 ],
-                "One leader.",
+                "The sum must be 1.",
             ),
             Panel(
                 "Decisions", "short",

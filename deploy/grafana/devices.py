@@ -38,7 +38,7 @@ DEVICES = Board(
         ],
         [
             Panel(
-                "Refused to devices", "pps",
+                "Dropped by rules for devices", "pps",
                 [(rate(DROPPED, "reason", reason="~duplicate|blocked|device_rate|device_limit"), "{{reason}}")],
             ),
             Panel(
