@@ -177,7 +177,7 @@ class EdgeView:
         return {"live": self._stopping() or age_s < LOOP_HUNG_S, "loop_age_s": round(age_s, 3)}
 
     def ready(self) -> dict[str, Any]:
-        """Body of ``/readyz``: whether there is room for frames that arrive now, in Kafka, the spool or memory."""
+        """Body of ``/readyz``: whether Kafka, the spool or memory can keep frames that arrive now."""
         waits = ["nothing: the edge is stopping"] if self._stopping() else []
         if not waits and (why := self._forwarder.no_room):
             waits.append(f"capacity for frames: {why}")
