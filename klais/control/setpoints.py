@@ -8,7 +8,7 @@ A record's key is its scope, its value a JSON object with its fields and ``autho
   ``until_ms``;
 - ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
   ``limits_until_ms``; ``forget_ms``: its lane forgets the state of the device as of that time;
-- ``edge-id/<name>``: not interpreted here, see :mod:`klais.edge.number`;
+- ``edge/<id>``: kept, not interpreted;
 - ``incident/<id>``, ``incidents``, ``ack/<id>``, ``mute/...``: see :mod:`klais.control.incidents`.
 
 A record without an end is in force until it is replaced. The newest record of a scope counts, and a record without a

@@ -1,4 +1,4 @@
-"""Kernels of the edge: mark malformed frames, and copy the others into one batch builder for each partition."""
+"""Kernels of the edge: sort out malformed frames, distribute the rest to one batch builder for each partition."""
 
 import numpy as np
 import numpy.typing as npt
