@@ -170,7 +170,7 @@ class Controller:
         )
 
     def _leaderless(self) -> tuple[str, ...]:
-        """The problem that no controller leads although processes report; empty while one leads."""
+        """What to say where no controller leads, although processes are heard; empty while one does."""
         now_s = time.monotonic()
         leads = any(gauges.epoch is not None for _, gauges in recent_gauges(self.stats, "controller", FRESH_S).values())
         if leads or not self.stats.newest("worker"):  # without any record Kafka is away, which is another problem
@@ -183,7 +183,7 @@ class Controller:
         )
 
     def _laneless(self) -> tuple[str, ...]:
-        """The problem of partitions whose lanes no worker has, for example because another program has them."""
+        """What to say about partitions whose lanes no worker has, for example because another program has them."""
         now_s, view = time.monotonic(), self.stats.view(max(FRESH_S, self._settings.session_timeout_s))
         there = view.live_lanes() | set(view.restoring())
         ours = range(self._settings.partitions)

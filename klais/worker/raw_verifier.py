@@ -113,7 +113,7 @@ class RawVerifier:
             if end <= offset:
                 raise OffsetGone(f"{self._where[0]} ends at {end}, before offset {offset}", start, end)
         if record is None or fingerprint(record.value or b"") != wanted:
-            raise self._lost(f"has another record at offset {offset} than the one that the lane read")
+            raise self._lost(f"has another record at offset {offset} than the one that was taken")
         return leader
 
     async def _compare(self, some: list[Place], start: int) -> None:
@@ -123,7 +123,7 @@ class RawVerifier:
             return
         async for record in self._reader.read(*self._where, min(wanted), max(wanted) + 1):
             if wanted.pop(record.offset, None) not in (None, fingerprint(record.value or b"")):
-                raise self._lost(f"has another record at offset {record.offset} than the one that the lane read")
+                raise self._lost(f"has another record at offset {record.offset} than the one that was taken")
         for place in wanted.items():  # the read skipped them, as it skips damaged batches
             await self._same(place)
 
