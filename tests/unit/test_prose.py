@@ -163,6 +163,20 @@ def test_no_page_uses_a_banned_phrase(page: Path) -> None:
     assert [phrase for phrase in BANNED if re.search(rf"\b{phrase}\b", text)] == []
 
 
+@pytest.mark.parametrize("package", ["agents", "deploy", "klais"])
+def test_no_text_in_code_uses_a_banned_phrase(package: str) -> None:
+    """Docstrings, messages, help texts and descriptions of metrics."""
+    texts = [
+        f"{path.relative_to(REPO)}: {' '.join(node.value.lower().split())}"
+        for path in sorted((REPO / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+    ]
+    assert len(texts) > 20
+    phrases = re.compile(rf"\b({'|'.join(BANNED)})\b")
+    assert [text[:200] for text in texts if phrases.search(text)] == []
+
+
 def test_the_readme_is_short() -> None:
     assert len((REPO / "README.md").read_text().splitlines()) <= 120
 
