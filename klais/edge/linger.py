@@ -16,10 +16,10 @@ of frames that wait for a full worker. ``bench/notes/latency.md`` has the measur
 Polling follows the same rule: one round costs some hundred microseconds, whatever it returns. A loop that emptied the
 socket sleeps for the linger before it polls again, like interrupt moderation in a network card. The frames that it then
 finds count as that old, so a batch closes after one poll or two. With five polls a linger the edge needed 0.16 instead
-of 0.12 of a core at 50,000 frames/s. Three limits apply to the sleep: three times the time of receiving three quarters
-of one poll, a quarter of the time in which the receive buffer would fill, and a tenth of a second, so that a stop is
-noticed. A linger longer than the limit is split into equal intervals, because an interval that ends just before a batch
-comes due would delay it by another interval. An idle edge does not sleep: it waits in the kernel until a frame arrives.
+of 0.12 of a core at 50,000 frames/s. The sleep is at most the time in which three quarters of one poll arrive, at most
+a quarter of the time in which the receive buffer would fill, and at most 0.1 s, so that a stop is noticed. A linger
+longer than these limits is split into equal intervals, because an interval that ends just before a batch comes due
+would delay it by another interval. An idle edge does not sleep: it waits in the kernel until a frame arrives.
 """
 
 import math
