@@ -239,7 +239,7 @@ class Applier:
         except Exception as error:  # the filter was unloaded or never loaded: the dam works alone
             if not self._reported:
                 self._reported = True
-                log.info("xdp_maps_not_there", why=str(error), means="limits act in the workers only")
+                log.info("xdp_maps_missing", why=str(error), means="limits act in the workers only")
             self._close_maps()
 
     def _close_maps(self) -> None:

@@ -223,7 +223,7 @@ def test_recorded_figures_cannot_be_changed_and_the_page_says_so(tab: Tab, demo:
     assert shown.page.get_by_role("button", name="Block…").is_disabled()
 
 
-def test_a_lost_connection_is_said_and_mends_itself(tab: Tab, recording: Recording) -> None:
+def test_a_lost_connection_is_reported_and_restored(tab: Tab, recording: Recording) -> None:
     served = Served.demo(recording)
     shown = opened(tab(), served.url, "overview")
     shown.page.wait_for_selector(".rate")

@@ -157,8 +157,8 @@ class EdgeView:
             out.append(
                 "frames were dropped in the last 5 s: neither Kafka nor the spool takes more; `/stats` has the reasons"
             )
-        if astray := self.statistics().unaccounted:
-            out.append(f"{abs(astray)} frames are in no counter: a defect of KLAIS, report it with `/stats`")
+        if missing := self.statistics().unaccounted:
+            out.append(f"{abs(missing)} frames are in no counter: a defect of KLAIS, report it with `/stats`")
         depth = self._dam()["queue_depth"]
         if depth >= self._settings.dam_queue_limit > 0:
             out.append(f"the dam's queue is full ({depth} frames): raise the rate, or KLAIS_DAM_QUEUE_LIMIT")
@@ -177,12 +177,12 @@ class EdgeView:
         return {"live": self._stopping() or age_s < LOOP_HUNG_S, "loop_age_s": round(age_s, 3)}
 
     def ready(self) -> dict[str, Any]:
-        """Body of ``/readyz``: whether there is room for frames that arrive now, in Kafka, the spool or memory."""
+        """Body of ``/readyz``: whether Kafka, the spool or memory can keep frames that arrive now."""
         waits = ["nothing: the edge is stopping"] if self._stopping() else []
         if not waits and (why := self._forwarder.no_room):
-            waits.append(f"room for frames: {why}")
+            waits.append(f"capacity for frames: {why}")
         if not waits and self._refuses():
-            waits.append("room for frames: some were dropped in the last 5 s")
+            waits.append("capacity for frames: some were dropped in the last 5 s")
         return {"ready": not waits, "waiting_for": waits, "edge_id": self._settings.edge_id}
 
     def health(self) -> dict[str, Any]:
@@ -289,7 +289,7 @@ class EdgeView:
             inflight_max_bytes=settings.publish_max_inflight_bytes,
             rcvbuf_bytes=now.receive_buffer_bytes,
             breaker_open=forwarder.breaker != "closed",
-            breaker_moves=forwarder.transitions,
+            breaker_transitions=forwarder.transitions,
             spool_frames=forwarder.spooled,
             spool_bytes=forwarder.spool_bytes,
             spool_max_bytes=forwarder.spool_max_bytes,

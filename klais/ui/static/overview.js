@@ -56,7 +56,7 @@ export function clearing(s, h) {
   if (!s.lag_records) return "No batches wait in klais_raw.";
   const faster = mean(h.worker_received) - mean(h.edge_passed);
   const wait = `${waiting(s)} in klais_raw.`;
-  if (!s.lag_frames || s.lag_s < 5) return `${wait} They take a moment.`;
+  if (!s.lag_frames || s.lag_s < 5) return `${wait} The workers read them within seconds.`;
   if (faster <= 0) return `${wait} The workers are slower than the arrivals: the lag grows.`;
   const left = duration(s.lag_frames / faster);
   return `${wait} The workers process ${short(faster)} frames/s more than arrive: done in ${left}.`;

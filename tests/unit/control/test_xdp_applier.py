@@ -122,7 +122,7 @@ def test_without_maps_it_says_so_once_and_looks_again(host: Host, caplog: pytest
     with caplog.at_level("INFO"):
         for tick in range(100):
             host.look(tick / 10)
-    assert caplog.text.count("xdp_maps_not_there") == 1
+    assert caplog.text.count("xdp_maps_missing") == 1
     assert not host.applier.available
     host.refuses = None
     assert host.look(10.0 + OPEN_S) == [("block", b"a", BLOCK_TTL_S)]

@@ -124,7 +124,7 @@ def late(edge: Edge) -> None:
 
 SMALL: dict[str, Any] = {"spool_max_bytes": 2 * MIB, "batch_max_bytes": 65_536}
 PROBLEMS: dict[str, list[Any]] = {
-    "breaker open": [outage, ("the breaker is open", "wait on disk", "tries again by itself")],
+    "breaker open": [outage, ("the breaker is open", "wait on disk", "retries automatically")],
     "spool full": [full_spool, ("the breaker", ""), ("the spool is full", "raise KLAIS_SPOOL_MAX_BYTES")],
     "memory full": [
         full_memory, ("the breaker", "in memory"), ("memory is full", "raise KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"),
@@ -137,7 +137,7 @@ PROBLEMS: dict[str, list[Any]] = {
     "control stale": [stale("control"), ("klais_control has not been followed", "authorization failed")],
     "statistics stale": [stale("system"), ("klais_stats has not been followed", "authorization failed")],
     "topic changed": [changed_topic, ("retention.ms is 1", "--fix")],
-    "clock refused": [refused_clock, ("clock of this host", "set it")],
+    "clock refused": [refused_clock, ("clock of this host", "correct it")],
     "id shared": [same_id, ("another edge on there", "its own KLAIS_EDGE_ID")],
 }  # fmt: skip
 WARNINGS: dict[str, tuple[Callable[[Edge], None], str, str]] = {
