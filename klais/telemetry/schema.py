@@ -60,6 +60,7 @@ class Filter(BaseModel):
         "packets/s by verdict since the counters were last read, without those that are 0; absent at the first reading"
     )
     set_points_age_s: float | None = _of("time since its set-points were confirmed, s; absent if they never were")
+    interfaces: list[str] | None = _of("interfaces of the edge's network namespace that have it; absent: unknown")
     limits_by: str | None = _of("source of its limits: load (those given at load), controller or operator")
     blocked: int | None = _of("devices that it blocks")
     local_blocks: list[LocalBlock] | None = _of("some of those that klais_control does not block; absent if none")

@@ -195,7 +195,7 @@ class EdgeView:
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
-            "warnings": [text for text in (clock, self._forwarder.backlog.warning, *late) if text],
+            "warnings": [text for text in (clock, self._forwarder.backlog.warning, self._bypassed(), *late) if text],
             "queue_depth": self._dam()["queue_depth"],
             "rate_limit": self.rate(),
             "version": __version__,
@@ -203,6 +203,16 @@ class EdgeView:
             "edge_id": self._settings.edge_id,
             "workers": len(self._system.newest("worker")),
         }
+
+    def _bypassed(self) -> str:
+        """A warning if packets go around the kernel filter; empty otherwise."""
+        if not self._applier.figures.bypassed:
+            return ""
+        return (
+            f"the XDP filter in {self._settings.xdp_pin_dir} is attached to no interface and sees no packets: blocks "
+            "and limits act in edges and workers only. `klais xdp load --iface IF` attaches it, `klais xdp unload` "
+            "removes it"
+        )
 
     def _workers(self) -> list[ProcessView]:
         return list(SystemView.of(self._system.newest).workers.values())
