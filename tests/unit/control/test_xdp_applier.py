@@ -200,7 +200,7 @@ def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(ho
     host.look(101.0)
     assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("controller", 0.5)
     expected = {"packets": {"pass": 1}, "limits_by": "controller", "set_points_age_s": 0.5, "rates": {"pass": 1.0}}
-    expected["blocked"] = 0
+    expected |= {"blocked": 0, "interfaces": ["eth0"]}
     assert host.applier.figures.gauges() == {"xdp": expected}
     host.put("override", mode="manual", rate=9.0)
     host.put("global", mode="manual", rate=9.0, hosts={HOST: {"rate": 7.0, "burst": 6.0}})
