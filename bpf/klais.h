@@ -14,7 +14,7 @@
 #endif
 
 /* Version of all layouts below. Raise it when a value changes its meaning but not its size. */
-#define KLAIS_VERSION 6
+#define KLAIS_VERSION 7
 
 /* The verdict on a packet. A verdict with KLAIS_WOULD passed only because its rule is in monitor mode. */
 enum klais_verdict {
@@ -37,6 +37,7 @@ enum klais_verdict {
 	KLAIS_BAD_MAC = 16,	     /* a signed frame with a wrong tag, or with a key that is not loaded */
 	KLAIS_UNSIGNED = 17,	     /* a plain frame, while klais_auth.mode has KLAIS_AUTH_REQUIRE */
 	KLAIS_UNVERIFIED = 18,	     /* a signed frame that the filter cannot check, above the rate for such frames */
+	KLAIS_BLOCKED_SOURCE = 19,
 	KLAIS_WOULD = 32,
 	KLAIS_WOULD_TOO_SHORT = KLAIS_WOULD | KLAIS_TOO_SHORT,
 	KLAIS_WOULD_BAD_MAGIC = KLAIS_WOULD | KLAIS_BAD_MAGIC,
@@ -50,6 +51,7 @@ enum klais_verdict {
 	KLAIS_WOULD_BAD_MAC = KLAIS_WOULD | KLAIS_BAD_MAC,
 	KLAIS_WOULD_UNSIGNED = KLAIS_WOULD | KLAIS_UNSIGNED,
 	KLAIS_WOULD_UNVERIFIED = KLAIS_WOULD | KLAIS_UNVERIFIED,
+	KLAIS_WOULD_BLOCKED_SOURCE = KLAIS_WOULD | KLAIS_BLOCKED_SOURCE,
 	KLAIS_VERDICTS = 64, /* size of an array counted by verdict; a power of two */
 };
 
@@ -63,6 +65,7 @@ enum klais_monitor {
 	KLAIS_MONITOR_SOURCE_LIST = 32,
 	KLAIS_MONITOR_SOURCE_RATE = 64,
 	KLAIS_MONITOR_AUTH = 128, /* bad_mac, unsigned, unverified */
+	KLAIS_MONITOR_SOURCE_BLOCK = 256,
 };
 
 /* Bits of klais_auth.mode. Without KLAIS_AUTH_KNOW signed frames count as bad_magic. */
@@ -76,6 +79,7 @@ enum klais_auth_mode {
 enum klais_source_rule {
 	KLAIS_SOURCE_RULE_LIST = 1, /* src_allow has entries: all other sources are denied */
 	KLAIS_SOURCE_RULE_RATE = 2,
+	KLAIS_SOURCE_RULE_BLOCK = 4, /* src_block has entries */
 };
 
 /* klais_config.accept: where accepted frames go. */
@@ -105,6 +109,7 @@ enum klais_size {
 	KLAIS_MARK_WORDS = 4096,   /* 262,144 marks, a bit each */
 	KLAIS_SOURCES = 65536,	   /* source prefixes with a bucket; the least recently used is evicted */
 	KLAIS_ALLOWED_SOURCES = 4096,
+	KLAIS_BLOCKED_SOURCES = 4096,
 	KLAIS_GENERIC = 8,	   /* interfaces that run the filter in generic mode, at most */
 	KLAIS_MAX_TAGS = 2,	   /* VLAN tags that the parser walks */
 	KLAIS_MAX_EXTENSIONS = 6,  /* IPv6 extension headers that the parser walks. Linux itself has no limit */
@@ -152,7 +157,10 @@ struct klais_address {
 	};
 };
 
-/* A key of src_allow, a longest-prefix-match trie: prefix_bits counts the bits of family and address. */
+/*
+ * A key of src_allow and src_block, longest-prefix-match tries: prefix_bits counts the bits of family and address. The
+ * value of src_allow is the same number, because the longer prefix of the two maps decides.
+ */
 struct klais_prefix {
 	__u32 prefix_bits;
 	__u32 family; /* 4 or 6, so that ::/0 does not also contain all of IPv4 */
@@ -248,6 +256,13 @@ struct klais_rule {
 	__u64 dropped; /* packets that the block dropped, since it began */
 };
 
+/* A blocked prefix of source addresses, the value of src_block. */
+struct klais_source_block {
+	__u64 until_ns;
+	__u64 prefix_bits; /* as in its key */
+	__u64 dropped;	   /* packets that it dropped, since it began */
+};
+
 struct klais_count {
 	__u64 packets;
 	__u64 bytes; /* from the Ethernet header on */
@@ -290,6 +305,7 @@ _Static_assert(sizeof(struct klais_set) == 64, "a set is one cache line");
 _Static_assert(sizeof(struct klais_owners) == 64, "owners are one cache line");
 _Static_assert(sizeof(struct klais_spread) == 72, "klais_spread");
 _Static_assert(sizeof(struct klais_rule) == 48, "klais_rule");
+_Static_assert(sizeof(struct klais_source_block) == 24, "klais_source_block");
 _Static_assert(sizeof(struct klais_count) == 16, "klais_count");
 _Static_assert(sizeof(struct klais_ports) == 8192, "klais_ports");
 _Static_assert(sizeof(struct klais_marks) == 32768, "klais_marks");
@@ -302,6 +318,6 @@ _Static_assert(KLAIS_MARK_WORDS == 1 << 12, "the upper 12 bits of a key choose t
 /* All maps: X(name). It names the pinned file and, with the prefix klais_, the map in the kernel. */
 #define KLAIS_MAPS(X) \
 	X(config) X(ports) X(counts) X(sets) X(owners) X(spread) X(rules) X(marks) X(bucket) X(sources) X(src_allow)   \
-	X(xsks) X(ring) X(about) X(auth) X(known)
+	X(xsks) X(ring) X(about) X(auth) X(known) X(src_block)
 
 #endif

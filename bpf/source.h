@@ -53,7 +53,7 @@ KLAIS_INLINE struct klais_address klais_source_prefix(const struct klais_config 
 	return prefix;
 }
 
-/* The whole address, as the key for src_allow. */
+/* The whole address, as the key for src_allow and src_block. */
 KLAIS_INLINE struct klais_prefix klais_source_key(const struct klais_address *from)
 {
 	struct klais_prefix key = {

@@ -122,6 +122,10 @@ class XdpForeign(KlaisError):
     """An interface has an XDP program of another owner, which is neither replaced nor removed; names it."""
 
 
+class SourceBlocksFull(KlaisError):
+    """The maximum number of source addresses is blocked; says what to do."""
+
+
 class SpoolFull(KlaisError):
     """The disk spool has reached its size limit."""
 

@@ -14,6 +14,7 @@ from bench.harness import Bench, BenchUnavailable
 from bench.harness.packets.row import NO_LIMITS, WIDE, Row, frame, sent
 from bench.harness.packets.rows import all_rows
 from bench.harness.report import Result
+from klais.system.prefix import network_of
 from klais.xdp import bpf
 from klais.xdp.limits import Limits
 from klais.xdp.sources import SourceLimit
@@ -37,6 +38,8 @@ KINDS: dict[str, tuple[bytes, Limits]] = {
     "pass_qinq": (sent(frame(DEVICE), tags=(0x88A8, 0x8100)), Limits(1e8, 1e9, 1e9, 4e6)),
     "pass_source_rate": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
     "pass_source_list": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
+    "pass_source_block": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
+    "drop_source_block": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
     "pass_with_rules_of_others": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
 }
 
@@ -92,8 +95,16 @@ def _kinds(bench: Bench, result: Result) -> None:
 
 
 def _set_sources(filter_: LoadedFilter, kind: str) -> None:
-    """Set the rules about sources of a kind; 1,000 networks are on the list."""
-    sources = filter_.maps.sources
+    """Set the rules about sources of a kind; 1,000 networks are on the lists."""
+    sources, blocks = filter_.maps.sources, filter_.maps.source_blocks
+    if kind == "pass_source_block":
+        for number in range(1000):
+            blocks.block(network_of(f"10.{number >> 8}.{number & 255}.0/24"))
+    elif kind == "drop_source_block":
+        blocks.block(network_of("10.9.0.0/16"))
+    else:
+        for block in blocks.all():
+            blocks.unblock(network_of(block.prefix))
     sources.set_limit(SourceLimit(1e9, 4e6) if kind == "pass_source_rate" else SourceLimit())
     if kind == "pass_source_list":
         for number in range(1000):
@@ -101,7 +112,7 @@ def _set_sources(filter_: LoadedFilter, kind: str) -> None:
         sources.allow("10.9.0.0/16")
     else:
         for prefix in sources.allowed():
-            sources.disallow(prefix)
+            sources.disallow(str(prefix))
 
 
 def _fixtures(bench: Bench, result: Result) -> None:

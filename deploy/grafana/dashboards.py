@@ -210,6 +210,14 @@ EDGE = Board(
                     (of("klais_xdp_maps"), "{{instance}} may write"),
                 ],
             ),
+            Panel(
+                "Blocked sources", "short",
+                [
+                    (of("klais_edge_blocked_sources"), "{{instance}} prefixes"),
+                    (rate("klais_packets_dropped_total", "instance", reason="blocked_source"), "{{instance}} frames/s"),
+                ],
+                "Prefixes of `klais sources block`, and the frames of these senders that edges dropped.",
+            ),
         ],
     ],
 )  # fmt: skip

@@ -56,7 +56,7 @@ def rows_of(overrides: Iterable[Row], event: dict[str, Any], items: Iterable[Row
     items : iterable of dict
         Of ``/devices/?state=blocked``.
     """
-    filters = _filters(event)
+    filters = filters_of(event)
     in_lanes = {item["device_id"]: item["blocked"] for item in items}
     in_kernels: Counter[str] = Counter()
     for filtered in filters.values():
@@ -81,7 +81,7 @@ def rows_of(overrides: Iterable[Row], event: dict[str, Any], items: Iterable[Row
     return rows
 
 
-def _filters(event: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def filters_of(event: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The filter of each host: every edge of the host reports the same."""
     edges = event.get("edges") or ()
     return {edge.get("host") or edge["id"]: xdp for edge in edges if (xdp := edge.get("gauges", {}).get("xdp"))}

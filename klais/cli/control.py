@@ -4,7 +4,8 @@ import getpass
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,9 @@ from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.views import complete_device_id
 from klais.system.durations import DURATION
+
+if TYPE_CHECKING:
+    from klais.control.setpoints import ControlFollower
 
 RATE = FRAMES_PER_S
 GAIN = Finite(0, 1000)
@@ -44,18 +48,26 @@ def author() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def write_override(scope: str, changes: dict[str, Any], reason: str, as_json: bool, text: str) -> None:
-    """Change the record of a scope, and print a confirmation."""
+def write_override(
+    scope: str,
+    changes: dict[str, Any],
+    reason: str,
+    as_json: bool,
+    text: str,
+    check: "Callable[[ControlFollower], object] | None" = None,
+) -> None:
+    """Change the record of a scope, and print a confirmation; ``check`` may refuse it by an exception."""
     from klais.control.overrides import write
 
-    record = write(load(), scope, changes, author(), reason)
+    record = write(load(), scope, changes, author(), reason, check)
     if as_json:
         say_json({"scope": scope, **record})
     else:
         say(f"{text}; by {record['author']}")
 
 
-def _ends(for_s: float | None) -> str:
+def ends(for_s: float | None) -> str:
+    """The end of a change, for its confirmation."""
     return "" if for_s is None else f" for {for_s:g} s"
 
 
@@ -115,7 +127,7 @@ def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> No
     from klais.control.overrides import until
 
     changes = {"block": True, "unblock": None, "until_ms": until(for_s)}
-    write_override(scope_of_device(device_id), changes, reason, as_json, f"blocked {device_id}{_ends(for_s)}")
+    write_override(scope_of_device(device_id), changes, reason, as_json, f"blocked {device_id}{ends(for_s)}")
 
 
 @control.command()

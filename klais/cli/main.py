@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "xdp": ("klais.cli.xdp.command", "xdp", "Load, control and watch the XDP filter in the kernel."),
     "control": ("klais.cli.control", "control", "Show the limits in force with their reasons, and override them."),
     "devices": ("klais.cli.devices", "devices", "Show devices; block, limit or forget single ones."),
+    "sources": ("klais.cli.sources", "sources", "Block source addresses, and list the blocked ones."),
     "incidents": ("klais.cli.incidents", "incidents", "Show incidents, acknowledge them, mute known ones."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "redrive": ("klais.cli.redrive", "redrive", "Send dead letters back to klais_raw, once each."),

@@ -7,7 +7,7 @@ other's fields again: the result is as if the two had written one after the othe
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -196,8 +196,16 @@ def overwritten(
     return out
 
 
-def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
-    """As :func:`apply`, for a command without a follower. Return the written record.
+def write(
+    settings: Settings,
+    scope: str,
+    changes: dict[str, Any],
+    author: str,
+    reason: str,
+    check: Callable[[ControlFollower], object] | None = None,
+) -> dict[str, Any]:
+    """As :func:`apply`, for a command without a follower. Return the written record. ``check`` sees the records in
+    force first, and refuses the change by an exception.
 
     Raises
     ------
@@ -205,6 +213,8 @@ def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, 
         If the record could not be read, or Kafka did not acknowledge the new one.
     """
     with following(settings) as follower:
+        if check is not None:
+            check(follower)
         producer = ControlProducer(settings, "klais-control")
         try:
             return apply(follower, producer, scope, changes, author, reason)[1]

@@ -8,7 +8,8 @@ A record's key is its scope, its value a JSON object with its fields and ``autho
   ``until_ms``;
 - ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
   ``limits_until_ms``; ``forget_ms``: its lane forgets the state of the device as of that time;
-- ``edge/<id>``: kept, not interpreted;
+- ``source/<prefix>``: ``block`` with ``until_ms`` or ``unblock``, see :mod:`klais.control.source_blocks`;
+- ``edge-id/<name>``: kept, not interpreted;
 - ``incident/<id>``, ``incidents``, ``ack/<id>``, ``mute/...``: see :mod:`klais.control.incidents`.
 
 A record without an end is in force until it is replaced. The newest record of a scope counts, and a record without a
@@ -23,19 +24,20 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from klais.config.load import Settings
+from klais.control.record_rules import check
+from klais.control.source_blocks import SOURCE, source_of_scope
 from klais.core.wire.constants import ID_SIZE
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
-from klais.system.clock import LATEST_MS, now_ms
+from klais.system.clock import now_ms
+from klais.system.prefix import Network
 
 GLOBAL = "global"
 OVERRIDE = "override"
 DEVICE = "device/"
 INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
 DECISIONS = 600  # newest decisions kept for display
-MAX_LIMIT = 1e12  # frames/s or frames
-MAX_NUMBER = 1e24  # largest gain, figure or limit of a host: these are sums of reports
 
 
 class DeviceLimit(NamedTuple):
@@ -54,6 +56,7 @@ class _Seen(NamedTuple):
     blocked: dict[bytes, int | None]
     device_limits: dict[bytes, DeviceLimit]
     to_forget: dict[bytes, int]
+    blocked_sources: dict[Network, int | None]
 
 
 class Watch:
@@ -100,9 +103,13 @@ class ControlFollower(TopicFollower):
         self._blocked: dict[bytes, int | None] = {}
         self._device_limits: dict[bytes, DeviceLimit] = {}
         self._to_forget: dict[bytes, int] = {}
+        self._blocked_sources: dict[Network, int | None] = {}
         self._seen: _Seen | None = None
         self._watches: list[tuple[str, Watch]] = []
         self._on_change: tuple[Callable[[], object], ...] = ()
+
+    def _by_device(self) -> tuple[dict[bytes, Any], ...]:
+        return self._blocked, self._device_limits, self._to_forget
 
     @contextmanager
     def changes(self, call: Callable[[], object]) -> Iterator[None]:
@@ -123,7 +130,9 @@ class ControlFollower(TopicFollower):
     def reset(self) -> None:
         """Drop all records (see :class:`TopicFollower`)."""
         with self._change:
-            for kept in (self._records, self._blocked, self._device_limits, self._to_forget):
+            self._records.clear()
+            self._blocked_sources.clear()
+            for kept in self._by_device():
                 kept.clear()
             self._seen = None
             self._changed()
@@ -172,7 +181,9 @@ class ControlFollower(TopicFollower):
                 raise ValueError(f"{key!r} has a device id of more than {ID_SIZE} bytes: no frame has such an id")
             if not isinstance(record, dict):
                 raise ValueError(f"control record of {key!r} is not a JSON object")
-            _check(record)
+            if key.startswith(SOURCE):
+                source_of_scope(key)
+            check(record)
         return record
 
     def _put(self, key: str, record: dict[str, Any] | None, appended_ms: int | None) -> None:
@@ -185,6 +196,8 @@ class ControlFollower(TopicFollower):
             self._records[key] = record
         if key.startswith(DEVICE):
             self._note_device(key.removeprefix(DEVICE).encode(), record or {}, appended_ms)
+        elif key.startswith(SOURCE):
+            self._note_source(key, record or {})
         elif key == GLOBAL and record is not None:
             self.decisions.append(record)
         self._seen = None
@@ -193,10 +206,10 @@ class ControlFollower(TopicFollower):
         self._changed()
 
     def _note_device(self, device_id: bytes, record: dict[str, Any], appended_ms: int | None) -> None:
-        for kept in (self._blocked, self._device_limits, self._to_forget):
+        for kept in self._by_device():
             kept.pop(device_id, None)
         rate, burst, forget_ms = record.get("rate"), record.get("burst"), record.get("forget_ms")
-        if record.get("block") is True and record.get("unblock") is not True:
+        if _is_block(record):
             self._blocked[device_id] = _until_ns(record.get("until_ms"))
         if rate is not None or burst is not None:
             self._device_limits[device_id] = DeviceLimit(rate, burst, _until_ns(record.get("limits_until_ms")))
@@ -204,13 +217,23 @@ class ControlFollower(TopicFollower):
             # A request from a clock that is ahead would hold for rows that are not made yet: again at each restart.
             self._to_forget[device_id] = min(forget_ms, appended_ms or forget_ms) // 1000
 
+    def _note_source(self, scope: str, record: dict[str, Any]) -> None:
+        try:
+            network = source_of_scope(scope)
+        except ValueError:
+            return  # a deleted record of a scope that never counted
+        self._blocked_sources.pop(network, None)
+        if _is_block(record):
+            self._blocked_sources[network] = _until_ns(record.get("until_ms"))
+
     def _now(self) -> _Seen:
         """The present mappings; the same objects until a record changes something."""
         seen = self._seen
         if seen is None:
             with self._change:
-                mappings = (self._records, self._blocked, self._device_limits, self._to_forget)
-                seen = self._seen = _Seen(*(kept.copy() for kept in mappings))  # type: ignore[arg-type]
+                blocked, limits, to_forget = (kept.copy() for kept in self._by_device())
+                sources = self._blocked_sources.copy()
+                seen = self._seen = _Seen(self._records.copy(), blocked, limits, to_forget, sources)
         return seen
 
     def record(self, scope: str) -> dict[str, Any] | None:
@@ -285,6 +308,15 @@ class ControlFollower(TopicFollower):
         blocks."""
         return self._now().blocked
 
+    def blocked_sources(self) -> dict[Network, int | None]:
+        """Blocked source addresses: prefix -> end as in :meth:`blocked`. Includes expired blocks."""
+        return self._now().blocked_sources
+
+    def blocked_sources_in_force(self) -> dict[Network, int | None]:
+        """The same without expired blocks."""
+        now_ns = time.time_ns()
+        return {network: end for network, end in self.blocked_sources().items() if in_force(end, now_ns)}
+
     def device_limits(self) -> dict[bytes, DeviceLimit]:
         """Devices with their own limits, including expired ones."""
         return self._now().device_limits
@@ -302,65 +334,17 @@ class ControlFollower(TopicFollower):
             out.append({**override, "scope": OVERRIDE})
         for scope, record in self.records().items():
             ends: list[int] = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
-            if scope.startswith(DEVICE) and not (ends and max(ends) <= now) and _sets_something(record):
+            if scope.startswith((DEVICE, SOURCE)) and not (ends and max(ends) <= now) and _sets_something(record):
                 out.append({**record, "scope": scope})
         return out
 
 
 def _sets_something(record: dict[str, Any]) -> bool:
-    return any(record.get(name) is not None for name in ("rate", "burst")) or (
-        record.get("block") is True and record.get("unblock") is not True
-    )
+    return any(record.get(name) is not None for name in ("rate", "burst")) or _is_block(record)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
-
-
-def _is_limit(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= MAX_LIMIT
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LATEST_MS
-
-
-def _has_limits(value: Any) -> bool:
-    limits: tuple[Any, ...] = (value.get("rate"), value.get("burst")) if isinstance(value, dict) else (0,)
-    return all(_is_number(limit) and limit > 0 for limit in limits)
-
-
-def _all(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(is_one, value.values()))
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _rules(*names: str, is_one: Callable[[Any], bool], kind: str) -> dict[str, tuple[Callable[[Any], bool], str]]:
-    return dict.fromkeys(names, (is_one, kind))
-
-
-_RULES = (
-    _rules("rate", "burst", "device_rate", is_one=_is_limit, kind=f"a number above 0, at most {MAX_LIMIT:g}")
-    | _rules("until_ms", "limits_until_ms", "forget_ms", "at", is_one=_is_time, kind="a time in epoch ms")
-    | _rules("cut", is_one=_is_number, kind="a number")
-    | _rules("block", "unblock", "ack", "mute", "alert", is_one=lambda v: isinstance(v, bool), kind="a boolean")
-    | _rules("mode", "author", "reason", "by", is_one=lambda v: isinstance(v, str), kind="text")
-    | _rules("gains", "setpoints", "terms", "error", is_one=_all(_is_number), kind="an object of numbers")
-    | _rules("inputs", is_one=_all(lambda v: isinstance(v, bool) or _is_number(v)), kind="an object of numbers")
-    | _rules("shares", is_one=_all(_is_share), kind="an object of shares from 0 to 1")
-    | _rules("hosts", is_one=_all(_has_limits), kind="an object of objects with rate and burst")
-)
-"""Fields of a record that readers use or show: name, check, and description of valid values."""
-
-
-def _check(record: dict[str, Any]) -> None:
-    for name, value in record.items():
-        rule = _RULES.get(name) if value is not None else None
-        if rule is not None and not rule[0](value):
-            raise ValueError(f"{name} is {value!r:.200}, not {rule[1]}")
+def _is_block(record: dict[str, Any]) -> bool:
+    return record.get("block") is True and record.get("unblock") is not True
 
 
 def _until_ns(until_ms: int | None) -> int | None:

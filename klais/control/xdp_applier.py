@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from klais.config.host import host_of
 from klais.config.load import Settings
+from klais.control.filter_figures import FilterFigures, LocalBlock, packet_rates, reported_blocks
 from klais.control.setpoints import ControlFollower, in_force
+from klais.control.source_applier import SourceApplier, SourceMaps
+from klais.system.prefix import Network
 from klais.telemetry import log as logs
-from klais.xdp.device_id import readable
 
 log = logs.get("klais.control.xdp_applier")
 
@@ -28,16 +30,12 @@ POLL_S = 0.1
 OPEN_S = 5.0  # between two checks for pinned maps
 COUNTS_S = 1.0  # between two reads of the filter's counters
 BLOCKS_S = 5.0  # between two reads of its blocks
-# Reported blocks of a host's own, and as many of klais_control: the record goes to Kafka once a second.
-MAX_LOCAL_BLOCKS = 20
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
 HEARTBEATS_PER_TIMEOUT = 4  # heartbeats within the time after which the filter considers them stale
 
-LocalBlock = tuple[str, float | None, int]
 
-
-class Maps(Protocol):
+class Maps(SourceMaps, Protocol):
     """The used part of ``klais.xdp.maps.XdpMaps``."""
 
     def set_limits(self, rate_per_s: float, burst: float, device_rate: float, device_burst: float) -> None:
@@ -70,6 +68,12 @@ class Maps(Protocol):
     def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], npt.NDArray[np.uint64]]:
         """Ids of all blocked devices, seconds until each block ends, and the packets that it dropped."""
 
+    def check_pins(self) -> None:
+        """Raise an error if the filter was unloaded, or loaded again with new maps."""
+
+    def interfaces(self) -> tuple[str, ...]:
+        """Interfaces of this network namespace with the filter; OSError if that cannot be seen."""
+
     def close(self) -> None:
         """Close the maps."""
 
@@ -85,70 +89,6 @@ def open_pinned(pin_dir: Path) -> Maps:
     from klais.xdp.maps import XdpMaps
 
     return XdpMaps.open(pin_dir)
-
-
-@dataclass(frozen=True, slots=True)
-class FilterFigures:
-    """Counters of this host's XDP filter, at most a second old; empty if there is no filter.
-
-    Attributes
-    ----------
-    packets, bytes : mapping of str to int
-        By verdict, since the filter was loaded.
-    rates : mapping of str to float, or None
-        Packets/s by verdict since the reading before; None if that was of another filter or there was none.
-    set_points_age_s : float or None
-        Time since the set-points were confirmed; None = never.
-    limits_by : str
-        Source of the limits in force: ``controller``, ``operator``, or ``load`` (those given at load).
-    blocked : int
-        Devices that the filter blocks.
-    local_blocks : tuple of (str, float or None, int)
-        Some of those that ``klais_control`` does not block: ``klais xdp block`` was run on this host. Device id,
-        seconds until the end of the block (None = until it is removed), and the packets that it dropped.
-    block_drops : mapping of str to int
-        The devices blocked by ``klais_control`` with the most dropped packets: device id -> packets.
-    """
-
-    packets: Mapping[str, int] = field(default_factory=dict)
-    bytes: Mapping[str, int] = field(default_factory=dict)
-    rates: Mapping[str, float] | None = None
-    set_points_age_s: float | None = None
-    limits_by: str = ""
-    blocked: int = 0
-    local_blocks: tuple[LocalBlock, ...] = ()
-    block_drops: Mapping[str, int] = field(default_factory=dict)
-
-    def gauges(self) -> dict[str, Any]:
-        """The gauge ``xdp`` of ``klais_stats``; empty without a filter."""
-        if not self.packets:
-            return {}
-        found: dict[str, Any] = {"packets": dict(self.packets), "limits_by": self.limits_by, "blocked": self.blocked}
-        if self.local_blocks:
-            names = ("device_id", "left_s", "dropped")
-            found["local_blocks"] = [dict(zip(names, block, strict=True)) for block in self.local_blocks]
-        if self.block_drops:
-            found["block_drops"] = dict(self.block_drops)
-        if self.rates is not None:
-            found["rates"] = {verdict: round(per_s, 1) for verdict, per_s in self.rates.items() if per_s}
-        if self.set_points_age_s is not None:
-            found["set_points_age_s"] = round(self.set_points_age_s, 3)
-        return {"xdp": found}
-
-
-def packet_rates(before: Mapping[str, int], now: Mapping[str, int], elapsed_s: float) -> dict[str, float] | None:
-    """Packets/s by verdict between two readings of the counters, None if they were not of the same filter.
-
-    Examples
-    --------
-    >>> packet_rates({"pass": 5, "blocked": 7}, {"pass": 9, "blocked": 7}, 2.0)
-    {'pass': 2.0, 'blocked': 0.0}
-    >>> packet_rates({"pass": 5}, {"pass": 0}, 2.0), packet_rates({}, {"pass": 9}, 2.0)
-    (None, None)
-    """
-    if not before or elapsed_s <= 0 or any(count < before.get(verdict, 0) for verdict, count in now.items()):
-        return None
-    return {verdict: (count - before.get(verdict, 0)) / elapsed_s for verdict, count in now.items()}
 
 
 @dataclass(slots=True)
@@ -183,6 +123,8 @@ class Applier:
         Number of changes written to them.
     figures : FilterFigures
         Counters of the filter, and the source of the limits in force.
+    sources : SourceApplier
+        Its part for blocked sources.
     """
 
     def __init__(
@@ -196,15 +138,21 @@ class Applier:
         self._controlled, self._opened = controlled, opened
         self._host = host_of(settings)
         self._maps: Maps | None = None
-        self._done = _Applied()
+        self._done, self.sources = _Applied(), SourceApplier(follower)
         self._next_open_s = self._next_beat_s = self._next_counts_s = self._next_blocks_s = 0.0
         self._blocks: tuple[int, tuple[LocalBlock, ...], dict[str, int]] = (0, (), {})
+        self._interfaces: tuple[str, ...] | None = None
+        self._bypassed, self._packets = False, 0  # at the last reading of the blocks
         self._reported = False
         self.available, self.applied = False, 0
         self.figures = FilterFigures()
         self._counted_s = 0.0  # when `figures` were read
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
+
+    def allowed_sources(self) -> tuple[Network, ...]:
+        """The filter's list of allowed sources, see :class:`SourceApplier`."""
+        return self.sources.allowed
 
     def start(self) -> None:
         """Start the thread and return immediately."""
@@ -232,6 +180,7 @@ class Applier:
             if self._maps is None and now_s >= self._next_open_s:
                 self._next_open_s = now_s + OPEN_S
                 self._maps, self._done = self._opened(self._settings.xdp_pin_dir), _Applied()
+                self.sources.forget()
                 self.available, self._reported = True, False
                 log.info("xdp_maps_opened", folder=str(self._settings.xdp_pin_dir))
             if self._maps is not None:
@@ -245,6 +194,7 @@ class Applier:
     def _close_maps(self) -> None:
         maps, self._maps, self.available = self._maps, None, False
         self.figures, self._next_blocks_s = FilterFigures(), 0.0
+        self.sources.forget()
         if maps is not None:
             try:
                 maps.close()
@@ -252,8 +202,11 @@ class Applier:
                 log.debug("xdp_maps_not_closed", error=str(error))
 
     def _write(self, maps: Maps, now_s: float) -> None:
+        if now_s >= self._next_counts_s:
+            maps.check_pins()  # otherwise, after an unload and a load, this would write to maps that no filter reads
         renew = now_s - self._done.renewed_s >= RENEW_S
         changes = self._write_limits(maps, now_s) + self._write_devices(maps) + self._write_blocks(maps, renew)
+        changes += self.sources.write(maps, renew)
         if renew:
             self._done.renewed_s = now_s
         self.applied += changes
@@ -265,13 +218,28 @@ class Applier:
         if now_s >= self._next_blocks_s:
             self._next_blocks_s = now_s + BLOCKS_S
             self._blocks = reported_blocks(*maps.block_rows(), self._done.blocked)
+            self.sources.read(maps)
+            self._find_interfaces(maps)
         counts = maps.counts()
         packets = {name: at[0] for name, at in counts.items()}
         age_s, in_force = maps.set_points_age()
         by = ("operator" if self._follower.mode() == "manual" else "controller") if in_force else "load"
         rates = packet_rates(self.figures.packets, packets, now_s - self._counted_s)
         size = {name: at[1] for name, at in counts.items()}
-        return FilterFigures(packets, size, rates, age_s, by, *self._blocks)
+        return FilterFigures(
+            packets, size, rates, age_s, by, *self._blocks, *self.sources.figures, self._interfaces, self._bypassed
+        )
+
+    def _find_interfaces(self, maps: Maps) -> None:
+        """Find where the filter is attached. In a network namespace of its own an edge cannot see that, so only a
+        filter without packets is bypassed.
+        """
+        before, self._packets = self._packets, sum(packets for packets, _ in maps.counts().values())
+        try:
+            self._interfaces = maps.interfaces()
+        except OSError:  # a process that may use the maps need not have the right to see programs
+            self._interfaces = None
+        self._bypassed = self._interfaces == () and self._packets == before
 
     def _write_limits(self, maps: Maps, now_s: float) -> int:
         mode, limits = self._follower.mode(), self._follower.intake(self._host)
@@ -326,23 +294,3 @@ class Applier:
             maps.block(device_id, left_s)
         self._done.blocked = set(ends)
         return int(bool(lifted or new))
-
-
-def reported_blocks(
-    ids: npt.NDArray[np.bytes_],
-    left_s: npt.NDArray[np.float64],
-    dropped: npt.NDArray[np.uint64],
-    controlled: set[bytes],
-) -> tuple[int, tuple[LocalBlock, ...], dict[str, int]]:
-    """The number of blocks in a filter; ``MAX_LOCAL_BLOCKS`` of devices that are not ``controlled``, by id; and as
-    many of those that are, with the most dropped packets."""
-    ours = np.isin(ids, np.array(list(controlled), ids.dtype))
-    here, there = np.flatnonzero(~ours), np.flatnonzero(ours & (dropped > 0))
-    here = here[np.argsort(ids[here])][:MAX_LOCAL_BLOCKS]
-    there = there[np.argsort(dropped[there])[::-1]][:MAX_LOCAL_BLOCKS]
-    shown = zip(ids[here].tolist(), left_s[here].tolist(), dropped[here].tolist(), strict=True)
-    return (
-        len(ids),
-        tuple((readable(name), None if left == np.inf else round(left, 1), count) for name, left, count in shown),
-        dict(zip(map(readable, ids[there].tolist()), dropped[there].tolist(), strict=True)),
-    )

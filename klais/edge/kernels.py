@@ -1,4 +1,6 @@
-"""Kernels of the edge: sort out malformed frames, distribute the rest to one batch builder for each partition."""
+"""Kernels of the edge: sort out blocked and malformed frames, distribute the rest to one batch builder for each
+partition.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,9 +8,11 @@ import numpy.typing as npt
 from klais.core.wire.batch import HEADER, SOURCE_SIZE
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import copy_frame
-from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, int64, kernel, uint8, uint16, uint32
+from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, int64, kernel, uint8, uint16, uint32, uint64
 
 _TOO_LONG = np.uint8(Reason.TOO_LONG)
+_BLOCKED_SOURCE = np.uint8(Reason.BLOCKED_SOURCE)
+_MAPPED = np.uint64(0xFFFF)
 _LAST_OFFSET = np.int64(0xFFFFFFFF)
 _BATCH_HEADER = HEADER.size
 _COLUMN_BYTES = 2 + 4  # of one frame in a batch: length and time offset
@@ -28,18 +32,18 @@ def mark_malformed(
     by_reason: npt.NDArray[np.uint64],
     bad: npt.NDArray[np.int64],
 ) -> int:
-    """Count malformed frames by reason and list them; returns their number.
+    """Count malformed and blocked frames by reason and list the malformed ones; returns the number of those.
 
     Parameters
     ----------
     lengths : int64 [n]
         Frame lengths.
     max_length : int
-        Longer frames are TOO_LONG, whatever their other errors.
+        Longer frames are TOO_LONG, whatever their other errors, unless their source is blocked.
     reason : uint8 [n], in and out
-        The result of ``check_headers``.
+        The result of ``check_headers`` and ``mark_blocked``.
     partition : int32 [n], in and out
-        -1 for each malformed frame, so that ``scatter`` skips it.
+        -1 for each such frame, so that ``scatter`` skips it.
     by_reason : uint64 [r], in and out
         Counters, indexed by ``Reason``.
     bad : int64 [n], out
@@ -47,12 +51,74 @@ def mark_malformed(
     """
     found = 0
     for i in range(lengths.shape[0]):
-        if lengths[i] > max_length:
+        if lengths[i] > max_length and reason[i] != _BLOCKED_SOURCE:
             reason[i] = _TOO_LONG
         if reason[i] != 0:
             partition[i] = -1
             by_reason[reason[i]] += np.uint64(1)
-            bad[found] = i
+            if reason[i] != _BLOCKED_SOURCE:  # a flood of blocked frames must not take the place of dead letters
+                bad[found] = i
+                found += 1
+    return found
+
+
+@kernel(int64(U64, U64, int64, int64, uint64, uint64))
+def last_at_most(
+    high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], first: int, until: int, wanted_high: int, wanted_low: int
+) -> int:
+    """Index of the last of the sorted numbers ``first`` to ``until`` (128 bits: ``high``, ``low``) that is at most
+    ``wanted``; ``first`` - 1 if all are above it."""
+    below, above = first, until
+    while below < above:
+        middle = (below + above) >> 1
+        if high[middle] < wanted_high or (high[middle] == wanted_high and low[middle] <= wanted_low):
+            below = middle + 1
+        else:
+            above = middle
+    return below - 1
+
+
+@kernel(int64(_U8_2D, U64, U64, I32, int64, U8, I64))
+def mark_blocked(
+    sources: npt.NDArray[np.uint8],
+    high: npt.NDArray[np.uint64],
+    low: npt.NDArray[np.uint64],
+    entry: npt.NDArray[np.int32],
+    split: int,
+    reason: npt.NDArray[np.uint8],
+    drops: npt.NDArray[np.int64],
+) -> int:
+    """Mark the frames whose source is blocked; returns their number.
+
+    Parameters
+    ----------
+    sources : uint8 [n, 18]
+        Sender of each frame, as in KFB1.
+    high, low : uint64 [r]
+        Where each range of addresses begins, ascending; it ends where the next one begins. The first ``split`` ranges
+        are of IPv4 (v4-mapped), the others of IPv6.
+    entry : int32 [r]
+        Block that applies to the range; -1 = none.
+    reason : uint8 [n], in and out
+        BLOCKED_SOURCE for these frames, whatever else is wrong with them.
+    drops : int64 [blocks], in and out
+        Frames dropped by each block.
+    """
+    found = 0
+    for i in range(sources.shape[0]):
+        upper = np.uint64(0)
+        lower = np.uint64(0)
+        for k in range(8):
+            upper = upper << np.uint64(8) | np.uint64(sources[i, k])
+            lower = lower << np.uint64(8) | np.uint64(sources[i, 8 + k])
+        if upper == 0 and lower >> np.uint64(32) == _MAPPED:
+            begin, until = np.int64(0), np.int64(split)
+        else:
+            begin, until = np.int64(split), np.int64(high.shape[0])
+        at = last_at_most(high, low, begin, until, upper, lower)
+        if at >= begin and entry[at] >= 0:
+            reason[i] = _BLOCKED_SOURCE
+            drops[entry[at]] += 1
             found += 1
     return found
 

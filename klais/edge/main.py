@@ -21,6 +21,7 @@ from klais.edge.api.server import api_of
 from klais.edge.api.view import EdgeView
 from klais.edge.auth import authenticator
 from klais.edge.batcher import Batcher
+from klais.edge.blocked_sources import BlockedSources
 from klais.edge.counts import Counts
 from klais.edge.early import BLOCK_FRAMES, EarlyFrames
 from klais.edge.host_checks import ClockCheck
@@ -104,7 +105,7 @@ class Edge:
 
         # The data path, from its end to its beginning.
         self.metrics, kafka_ms, batch_ms = EdgeMetrics(self._snapshot, s.edge_id), Quantiles(), Quantiles()
-        self.counts = Counts()
+        self.counts, blocked = Counts(), BlockedSources(self.control.blocked_sources, self.applier.allowed_sources)
         observe_kafka_s = both(self.metrics.kafka.observe, kafka_ms.observe)
         backlog = Backlog(s, self.counts, 0.0 if successor else LOCK_WAIT_S)
         publisher = partial(KafkaPublisher, s, self.counts, self.clock, observe_kafka_s=observe_kafka_s)
@@ -118,8 +119,8 @@ class Edge:
         linger = LingerController(int(s.linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
         shedder, auth = LoadShedder(s.partitions), authenticator(s, max(source.capacity, BLOCK_FRAMES))
         self.spine = Spine(
-            source, batcher, self.forwarder, self.dead_letters, self.counts, linger, shedder,
-            s.frame_max_bytes, self.on_tick, both(self.metrics.processing.observe, batch_ms.observe), auth,
+            source, batcher, self.forwarder, self.dead_letters, self.counts, linger, shedder, s.frame_max_bytes,
+            self.on_tick, both(self.metrics.processing.observe, batch_ms.observe), auth, blocked,
         )  # fmt: skip
         self._host_limit = HostLimit(shedder, name, host_of(s), self.control, self.system, self.applier)
         self._worker_load = WorkerLoad(linger, self.system)
@@ -166,6 +167,7 @@ class Edge:
         self._notifier.ping_watchdog(now_s)
         self._host_limit.on_tick(now_s)
         self._worker_load.on_tick(now_s)
+        self.spine.blocked_sources.on_tick(now_s)
         if now_s >= self._drops_next_s:
             self._drops_next_s = now_s + DROPS_PERIOD_S
             self.spine.sample_kernel_drops()

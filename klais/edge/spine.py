@@ -2,6 +2,7 @@
 
     UDP socket ──fill──> columns ──check_headers──> good ──partition, scatter──> one open batch a partition ──>
     klais_raw
+                                       ├─ of blocked sources ──> counted
                                        ├─ signed ── Authenticator: tag good, or malformed (only with KLAIS_AUTH)
                                        ├─ malformed ──> klais_dead_letter (a sample) and counters
                                        └─ above the host's limit ──> counted
@@ -21,6 +22,7 @@ from klais.core.wire.partition import partition_column
 from klais.edge.activity import Activity
 from klais.edge.auth import Authenticator
 from klais.edge.batcher import Batcher
+from klais.edge.blocked_sources import BlockedSources
 from klais.edge.counts import Counts
 from klais.edge.early import BLOCK_FRAMES, Block
 from klais.edge.kernels import mark_malformed, shed
@@ -56,6 +58,8 @@ class Spine:
         Called with the age of each batch (s) when it is handed to the sink.
     auth : Authenticator, optional
         Checks the tags of frames; None = authenticated frames are not accepted (``KLAIS_AUTH=off``).
+    blocked_sources : BlockedSources, optional
+        Whose frames are dropped; None = nobody's.
 
     Attributes
     ----------
@@ -82,8 +86,10 @@ class Spine:
         on_tick: OnTick = _ignore,
         observe_batch_s: Callable[[float], None] = _ignore,
         auth: Authenticator | None = None,
+        blocked_sources: BlockedSources | None = None,
     ) -> None:
         self.auth = auth
+        self.blocked_sources = BlockedSources() if blocked_sources is None else blocked_sources
         self._frame_max_bytes = frame_max_bytes
         self.source, self.batcher, self.sink, self.dead_letters = source, batcher, sink, dead_letters
         self.counts, self.linger, self.shedder = counts, linger, shedder
@@ -166,6 +172,9 @@ class Spine:
         self.counts.received += n
         self.counts.received_bytes += int(lengths.sum())
         check_headers(source.head, starts, lengths, reason, self._ids[:n], self._sequence[:n], id_size)
+        blocking, with_sources = self.blocked_sources.active, self.batcher.with_sources
+        senders = source.sources(n) if blocking or with_sources else None
+        n_blocked = self.blocked_sources.mark(senders, reason) if blocking and senders is not None else 0
         epochs = None
         if self.auth is not None:
             columns = self._ids[:n], self._sequence[:n], id_size
@@ -175,11 +184,12 @@ class Spine:
         self.activity.add(lengths, reason, self._ids[:n])
         if n_bad:
             self.dead_letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
-        if (acquired := self.shedder.acquire(n - n_bad, now_ns)) < n - n_bad:
+        n_good = n - n_bad - n_blocked
+        if (acquired := self.shedder.acquire(n_good, now_ns)) < n_good:
             self.counts.drop(Reason.GLOBAL_RATE, shed(partition, acquired))
         if self.taps.open:
             self.taps.observe(source, reason, partition, self._ids[:n], self._sequence[:n], id_size)
-        sources = source.sources(n) if self.batcher.with_sources else None
+        sources = senders if with_sources else None
         times_ns = source.times(n)
         at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns, epochs)
         while at < n:  # the batch of frame ``at`` is full: close it and continue with that frame

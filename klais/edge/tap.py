@@ -17,7 +17,8 @@ from klais.edge.sources.base import Frames
 from klais.system.address import source_text
 from klais.telemetry.sample import MAX_PAYLOAD_BYTES, Mask, OpenTap, OpenTaps, Selection, text_of
 
-_GLOBAL_RATE = np.uint8(Reason.GLOBAL_RATE)
+_GLOBAL_RATE, _BLOCKED_SOURCE = np.uint8(Reason.GLOBAL_RATE), np.uint8(Reason.BLOCKED_SOURCE)
+_BY_RULE = (Reason.GLOBAL_RATE, Reason.BLOCKED_SOURCE)  # dropped, whatever they contain
 
 
 class Received(NamedTuple):
@@ -54,7 +55,7 @@ class EdgeFilter(Selection):
         elif self.verdict:
             out &= outcome != 0
             if self.verdict == "malformed":
-                out &= outcome != _GLOBAL_RATE
+                out &= (outcome != _GLOBAL_RATE) & (outcome != _BLOCKED_SOURCE)
         if self.reason:
             out &= outcome == Reason[self.reason.upper()]
         return out
@@ -106,7 +107,7 @@ def frame_of(edge_id: int, batch: Received, outcome: npt.NDArray[np.uint8], ts_m
     reason, size = Reason(int(outcome[i])), int(batch.source.lengths[i])
     data = frame_bytes(batch.source, i, HEADER_SIZE + MAX_PAYLOAD_BYTES)
     known = int(batch.id_size[i])
-    verdict = "dropped" if reason == Reason.GLOBAL_RATE else "malformed" if reason else "passed"
+    verdict = "dropped" if reason in _BY_RULE else "malformed" if reason else "passed"
     payload = text_of(data[HEADER_SIZE:], size - HEADER_SIZE) if known else text_of(data, size)
     return {
         "ts": ts_ms,

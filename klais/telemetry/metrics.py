@@ -228,6 +228,7 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield _gauge("edge_spool_max_bytes", "KLAIS_SPOOL_MAX_BYTES; 0 = no spool (bytes).", s.spool_max_bytes)
     yield _counter("edge_spool_recovered", "Frames found in the spool at the start.", s.spool_recovered)
     yield _counter("edge_spool_replayed", "Frames published from the spool.", s.spool_replayed)
+    yield _gauge("edge_blocked_sources", "Prefixes of source addresses that the edge blocks.", s.blocked_sources)
     text = "Age of the oldest process's newest record on klais_stats, by kind of process (s)."
     ages = {kind: s.stats_age_s[kind] for kind in KINDS if kind in s.stats_age_s}
     yield _gauges_by("stats_age_seconds", text, "kind", ages)

@@ -60,11 +60,16 @@ class Filter(BaseModel):
         "packets/s by verdict since the counters were last read, without those that are 0; absent at the first reading"
     )
     set_points_age_s: float | None = _of("time since its set-points were confirmed, s; absent if they never were")
+    interfaces: list[str] | None = _of("interfaces of the edge's network namespace that have it; absent: unknown")
     limits_by: str | None = _of("source of its limits: load (those given at load), controller or operator")
     blocked: int | None = _of("devices that it blocks")
     local_blocks: list[LocalBlock] | None = _of("some of those that klais_control does not block; absent if none")
     block_drops: dict[str, int] | None = _of(
         "packets dropped since the block began, by device; of those that klais_control blocks, the 20 with the most"
+    )
+    blocked_sources: int | None = _of("prefixes of source addresses that it blocks; absent if none")
+    source_drops: dict[str, int] | None = _of(
+        "packets dropped since the block began, by blocked prefix; the 20 with the most"
     )
 
 
@@ -126,6 +131,10 @@ class Gauges(BaseModel):
     spool_max_bytes: float | None = _of("edge: KLAIS_SPOOL_MAX_BYTES, the limit of these bytes; 0 = no spool", 0)
     spool_full_s: float | None = _of(
         "edge: time until its disk spool is full at the growth of the last seconds, s; absent while it does not grow", 0
+    )
+    blocked_sources: int | None = _of("edge: prefixes of source addresses that it blocks; absent if none")
+    source_drops: dict[str, int] | None = _of(
+        "edge: frames that it dropped since it learned of the block, by blocked prefix; the 20 with the most"
     )
     xdp: Filter | None = _of("edge: the XDP filter of its host; absent without a filter")
     devices: int | None = _of("known devices of this worker")

@@ -38,7 +38,7 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
         {
             *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
             *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED, Reason.GLOBAL_RATE),
-            *(Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.UNSIGNED),
+            *(Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.UNSIGNED, Reason.BLOCKED_SOURCE),
             *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
         }
     ),
@@ -107,7 +107,8 @@ class EdgeSnapshot(Snapshot):
     """Additional values of the edge: closed batches, bytes in flight, socket buffer (bytes), breaker and spool.
 
     ``breaker_transitions``: entries into each state, by name. ``spool_frames`` wait on disk in ``spool_bytes``;
-    ``spool_recovered`` were there at the start, ``spool_replayed`` were sent to Kafka from there. ``xdp_maps``: whether
+    ``spool_recovered`` were there at the start, ``spool_replayed`` were sent to Kafka from there. ``blocked_sources``:
+    prefixes of source addresses that it blocks. ``xdp_maps``: whether
     this edge writes set-points to an XDP filter's maps; ``xdp_writes``: number of writes; ``xdp_packets`` and
     ``xdp_bytes``: the filter's counters by verdict. ``set_points_age_s``: time since the filter's set-points were
     confirmed, None = never. ``limits_by``: source of its limits (:data:`LIMITS_BY`), empty without a filter.
@@ -125,6 +126,7 @@ class EdgeSnapshot(Snapshot):
     spool_max_bytes: int = 0
     spool_recovered: int = 0
     spool_replayed: int = 0
+    blocked_sources: int = 0
     xdp_maps: bool = False
     xdp_writes: int = 0
     auth_frames: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -17,7 +17,7 @@ EDGE_REASONS = tuple(
     reason.label
     for reason in (
         *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
-        *(Reason.UNSIGNED, Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.GLOBAL_RATE),
+        *(Reason.UNSIGNED, Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.GLOBAL_RATE, Reason.BLOCKED_SOURCE),
     )
 )
 

@@ -15,11 +15,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 from klais.control.incidents import ack_scope, mute_scope
 from klais.control.overrides import Writer, apply, device_scope, until
 from klais.control.setpoints import INCIDENT, OVERRIDE, ControlFollower
+from klais.control.source_blocks import MAX_BLOCKED_SOURCES, need_room, source_scope
 from klais.core.wire.constants import ID_RULE, is_device_id
-from klais.errors import ChangedMeanwhile
+from klais.errors import ChangedMeanwhile, SourceBlocksFull
 from klais.http.body import Body
 from klais.http.errors import HttpError
 from klais.system.clock import now_ms
+from klais.system.prefix import Network
 from klais.telemetry.log import get
 
 log = get("klais.ui.changes")
@@ -61,7 +63,7 @@ class Reason(Body):
 
 
 class Block(Reason):
-    """Drop every frame of a device."""
+    """Drop every frame of a device, or of a source address."""
 
     for_s: Seconds = None
 
@@ -171,6 +173,20 @@ class Changes:
                 blocked = list(wanted)[: len(made)]
                 raise HttpError(error.status, error.code, text, **error.details, blocked=blocked) from None
         return made
+
+    async def block_source(self, prefix: Network, asked: Block, who: Requester) -> Changed:
+        """Drop the frames from a prefix of source addresses."""
+        try:
+            need_room(prefix, self._control.blocked_sources_in_force())
+        except SourceBlocksFull as error:
+            raise HttpError(422, "too_many_blocks", str(error), maximum=MAX_BLOCKED_SOURCES) from None
+        return await self._write(
+            source_scope(prefix), {"block": True, "unblock": None, "until_ms": until(asked.for_s)}, asked, who
+        )
+
+    async def unblock_source(self, prefix: Network, asked: Reason, who: Requester) -> Changed:
+        """Let the frames from a prefix of source addresses pass again."""
+        return await self._write(source_scope(prefix), {"block": None, "unblock": True, "until_ms": None}, asked, who)
 
     async def limit(self, device_id: str, asked: DeviceLimits, who: Requester) -> Changed:
         """Give a device its own rate and burst."""

@@ -9,6 +9,7 @@ from klais.ui.changes import Ack, Block, Blocks, Changed, DeviceLimits, Mute, Ov
 from klais.ui.incidents import PARAMETER as INCIDENT_ID
 from klais.ui.incidents import IncidentsQuery
 from klais.ui.routes import CHANGES, GETS, AuditQuery, HistoryQuery, Login, about, audit, history, incidents, settings
+from klais.ui.source_path import PARAMETER as SOURCE_PREFIX
 
 MODELS = (Reason, Block, Blocks, DeviceLimits, Ack, Mute, Unmute, Override, Login)
 ANSWERS = (Changed,)
@@ -18,6 +19,8 @@ _CHANGE = (*_READ, "409", "413", "415", "422", "503")
 _SUMMARIES = {
     ("PUT", "block"): "Drop every frame of a device.",
     ("DELETE", "block"): "Let the frames of a device pass again.",
+    ("PUT", "source_block"): "Drop every frame from a prefix of source addresses.",
+    ("DELETE", "source_block"): "Let the frames from a prefix pass again; it ends the block of exactly this prefix.",
     ("PUT", "limits"): "Give a device its own rate and burst.",
     ("DELETE", "limits"): "Return a device to the default limits.",
     ("POST", "devices:block"): "Drop every frame of up to 1,000 devices.",
@@ -54,13 +57,14 @@ def paths() -> dict[str, Any]:
     }
     for method, path, _, model in CHANGES:
         kind = path.rpartition("/")[2]
+        kind = "source_block" if "{prefix}" in path else kind
         many = kind == "devices:block"
         changed = {"$ref": "#/components/schemas/Changed"}
         schema = {"type": "array", "items": changed} if many else changed
         out.setdefault(path, {})[method.lower()] = {
             "operationId": f"{method.lower()}_{kind.replace(':', '_')}",
             "summary": _SUMMARIES[method, kind],
-            "parameters": [own for own in (PARAMETER, INCIDENT_ID) if f"{{{own['name']}}}" in path],
+            "parameters": [own for own in (PARAMETER, SOURCE_PREFIX, INCIDENT_ID) if f"{{{own['name']}}}" in path],
             "requestBody": {"required": True, "content": json_body(model.__name__)},
             "responses": {
                 "200": {"description": "Acknowledged by Kafka.", "content": {"application/json": {"schema": schema}}}

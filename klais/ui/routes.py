@@ -21,6 +21,7 @@ from klais.http.query import Query, Whole, read_query
 from klais.http.response_cache import ResponseCache
 from klais.http.session import COOKIE, Session, cookie_header
 from klais.http.stream import Hub
+from klais.system.prefix import Network
 from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
 from klais.ui.changes import (
@@ -40,6 +41,7 @@ from klais.ui.changes import (
 from klais.ui.history import SECONDS
 from klais.ui.incidents import IncidentsQuery, incident_of_path
 from klais.ui.logins import FailedLogins
+from klais.ui.source_path import prefix_of_path
 
 log = get("klais.ui.routes")
 
@@ -221,6 +223,16 @@ def _of_device(make: Callable[[Changes, str, B, Requester], Awaitable[Changed]],
     return handle
 
 
+def _of_source(make: Callable[[Changes, Network, B, Requester], Awaitable[Changed]], model: type[B]) -> Handler:
+    async def handle(page: Page, request: web.Request) -> web.StreamResponse:
+        prefix, asked = prefix_of_path(request, 4), await read_body(request, model)
+        made = await make(page.changer(), prefix, asked, page.who(request))
+        page.answers.forget()
+        return reply(made.model_dump())
+
+    return handle
+
+
 def _of_incident(make: Callable[[Changes, str, B, Requester], Awaitable[Changed]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         incident_id, asked = incident_of_path(request, 4), await read_body(request, model)
@@ -253,6 +265,8 @@ CHANGES: tuple[tuple[str, str, Handler, type[Reason]], ...] = (
     ("PUT", "/api/v1/devices/{device_id}/limits", _of_device(Changes.limit, DeviceLimits), DeviceLimits),
     ("DELETE", "/api/v1/devices/{device_id}/limits", _of_device(Changes.unlimit, Reason), Reason),
     ("POST", "/api/v1/devices:block", _of_system(Changes.block_all, Blocks), Blocks),
+    ("PUT", "/api/v1/sources/{prefix}/block", _of_source(Changes.block_source, Block), Block),
+    ("DELETE", "/api/v1/sources/{prefix}/block", _of_source(Changes.unblock_source, Reason), Reason),
     ("PUT", "/api/v1/incidents/{incident_id}/ack", _of_incident(Changes.ack, Ack), Ack),
     ("DELETE", "/api/v1/incidents/{incident_id}/ack", _of_incident(Changes.unack, Reason), Reason),
     ("PUT", "/api/v1/mutes", _of_system(Changes.mute, Mute), Mute),

@@ -21,7 +21,7 @@ MAX_RESTORING = 3  # lanes named in one text
 _EDGE_GAUGES = (
     *("queue_depth", "waiting", "inflight", "inflight_bytes", "spooled", "spool_bytes", "breaker", "frames_per_s"),
     *("limit_per_s", "linger_ms", "cpu_share", "host_cpu_share", "processing_ms", "kafka_ms", "source", "xdp"),
-    *("spool_max_bytes", "spool_full_s"),
+    *("spool_max_bytes", "spool_full_s", "blocked_sources", "source_drops"),
 )
 _WORKER_GAUGES = (
     *("lanes", "lanes_live", "lane_restarts", "devices", "queue_depth", "pending_frames", "lag_records", "lag_s"),

@@ -7,7 +7,7 @@ import numpy as np
 
 from klais.core.wire.constants import ID_SIZE
 
-VERSION = 6
+VERSION = 7
 SLOTS = 4
 WAYS = 2
 PLACES = 2
@@ -15,6 +15,7 @@ RULES = 65_536
 MARK_WORDS = 4096
 SOURCES = 65_536
 ALLOWED_SOURCES = 4096
+BLOCKED_SOURCES = 4096
 GENERIC = 8
 MAX_TAGS = 2
 MAX_EXTENSIONS = 6
@@ -56,6 +57,7 @@ class Verdict(IntEnum):
     BAD_MAC = 16
     UNSIGNED = 17
     UNVERIFIED = 18
+    BLOCKED_SOURCE = 19
     WOULD_TOO_SHORT = 35
     WOULD_BAD_MAGIC = 36
     WOULD_BAD_DEVICE_ID = 37
@@ -68,6 +70,7 @@ class Verdict(IntEnum):
     WOULD_BAD_MAC = 48
     WOULD_UNSIGNED = 49
     WOULD_UNVERIFIED = 50
+    WOULD_BLOCKED_SOURCE = 51
 
     @property
     def label(self) -> str:
@@ -96,6 +99,7 @@ class Monitor(IntFlag):
     SOURCE_LIST = 32
     SOURCE_RATE = 64
     AUTH = 128
+    SOURCE_BLOCK = 256
 
 
 class AuthMode(IntFlag):
@@ -111,6 +115,7 @@ class SourceRule(IntFlag):
 
     LIST = 1
     RATE = 2
+    BLOCK = 4
 
 
 class Accept(IntEnum):
@@ -164,6 +169,7 @@ OWNER = np.dtype([("id", "u1", (16,)), ("dropped", "<u8")])
 OWNERS = np.dtype([("ways", OWNER, (WAYS,)), ("prefetch", "<u8"), ("spare", "<u8")])
 SPREAD = np.dtype([("multipliers", "<u8", (PLACES, 4)), ("shift", "<u8")])
 RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT), ("dropped", "<u8")])
+SOURCE_BLOCK = np.dtype([("until_ns", "<u8"), ("prefix_bits", "<u8"), ("dropped", "<u8")])
 COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 PORTS = np.dtype([("bits", "<u8", (1024,))])
 MARKS = np.dtype([("bits", "<u8", (MARK_WORDS,))])
@@ -232,4 +238,5 @@ def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
         MapSpec("about", ARRAY, 4, ABOUT.itemsize, 1),
         MapSpec("auth", ARRAY, 4, AUTH.itemsize, 1),
         MapSpec("known", PERCPU_ARRAY, 4, KNOWN.itemsize, 1 << KNOWN_BITS),
+        MapSpec("src_block", LPM_TRIE, PREFIX.itemsize, SOURCE_BLOCK.itemsize, BLOCKED_SOURCES, NO_PREALLOC),
     )

@@ -224,6 +224,7 @@ def _configure(request: Request, done: Loaded) -> None:
     with XdpMaps.open(request.pin_dir) as maps:
         maps.sweep()  # sets all marks again: their map may be new and the rules old
         maps.sources.refresh()
+        maps.source_blocks.refresh()
         maps.sources.set_limit(request.source_limit)
         maps.set_fragments(request.fragments)
         _note_generic(request.pin_dir, maps, done.notices)

@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.errors import KlaisError
+from klais.system.prefix import MAPPED_BITS, Network, network_of, packed
 from klais.xdp import bpf
 from klais.xdp.layout import ADDRESS, ALLOWED_SOURCES, PREFIX, SLOTS, SOURCE_COST, SourceRule
 from klais.xdp.limits import from_units, to_units
 
 IPV4_PREFIX, IPV6_PREFIX = 32, 56  # one bucket: a host, or the prefix that a provider assigns to one customer
-_MAPPED_BITS = 96  # of an IPv4 address in its v4-mapped form
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class AllowedSourcesFull(KlaisError):
@@ -58,7 +57,7 @@ class Sources:
     def limit(self) -> SourceLimit:
         """The limit in force."""
         config = self._config.copy()
-        masks = (_bits(config["ipv4_mask"]) - _MAPPED_BITS, _bits(config["ipv6_mask"]))
+        masks = (_bits(config["ipv4_mask"]) - MAPPED_BITS, _bits(config["ipv6_mask"]))
         if not int(config["source_rules"]) & SourceRule.RATE:
             return SourceLimit(math.inf, math.inf, *masks)
         slot = config["source_slots"][int(config["source_slot"]) % SLOTS]
@@ -79,10 +78,10 @@ class Sources:
         with self._lock():
             slot = (int(self._config["source_slot"]) + 1) % SLOTS  # a packet may still be reading the present one
             self._config["source_slots"][slot] = units
-            self._config["ipv4_mask"] = _mask(_MAPPED_BITS + limit.ipv4_prefix)
+            self._config["ipv4_mask"] = _mask(MAPPED_BITS + limit.ipv4_prefix)
             self._config["ipv6_mask"] = _mask(limit.ipv6_prefix)
             self._config["source_slot"] = slot
-            self._set_rule(SourceRule.RATE, bool(units["cap_units"]))
+            set_rule(self._config, SourceRule.RATE, bool(units["cap_units"]))
 
     def allow(self, prefix: str) -> None:
         """Add a prefix (CIDR) to the list. The first entry denies all other sources.
@@ -94,82 +93,63 @@ class Sources:
         AllowedSourcesFull
             If there is no room for another one.
         """
-        key = _key(network_of(prefix))
+        key = key_of(network_of(prefix))
         with self._lock():
             try:
-                bpf.update(self._fd, key, np.ones(1, np.uint64))
+                bpf.update(self._fd, key, key["prefix_bits"].astype(np.uint64))
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
                 text = f"the list of allowed sources has {ALLOWED_SOURCES:,} prefixes, the maximum number"
                 raise AllowedSourcesFull(f"{text}: remove some (`klais xdp allow-source CIDR --clear`)") from None
-            self._set_rule(SourceRule.LIST, True)
+            set_rule(self._config, SourceRule.LIST, True)
 
     def disallow(self, prefix: str) -> bool:
         """Remove a prefix; returns whether it was on the list. Removing the last one lets all sources send again."""
-        key = _key(network_of(prefix))
+        key = key_of(network_of(prefix))
         with self._lock():
             others = any((keys != key).any() for keys in self._keys())
-            self._set_rule(SourceRule.LIST, others)  # first: an empty list would deny all sources
+            set_rule(self._config, SourceRule.LIST, others)  # first: an empty list would deny all sources
             return bpf.delete(self._fd, key)
 
-    def allowed(self) -> list[str]:
+    def allowed(self) -> list[Network]:
         """The prefixes on the list, IPv4 first; empty = all sources may send."""
-        return [str(network) for network in sorted(self._allowed(), key=lambda one: (one.version, one))]
+        if not int(self._config["source_rules"]) & SourceRule.LIST:
+            return []
+        found = [network_of_key(key) for keys in self._keys() for key in keys]
+        return sorted(found, key=lambda one: (one.version, one))
 
     def refresh(self) -> None:
         """Update in the configuration whether the list has entries (the loader, if one of the two maps is new)."""
         with self._lock():
-            self._set_rule(SourceRule.LIST, any(len(keys) for keys in self._keys()))
-
-    def _allowed(self) -> list[Network]:
-        return [_network(key) for keys in self._keys() for key in keys]
+            set_rule(self._config, SourceRule.LIST, any(len(keys) for keys in self._keys()))
 
     def _keys(self) -> Iterator[npt.NDArray[np.void]]:
         """The entries of the list, in batches of ``PREFIX [n]``."""
         return (keys for keys, _ in bpf.batches(self._fd, PREFIX, np.uint64, ALLOWED_SOURCES))
 
-    def _set_rule(self, rule: SourceRule, on: bool) -> None:
-        rules = int(self._config["source_rules"])
-        self._config["source_rules"] = rules | rule if on else rules & ~rule
 
-
-def network_of(prefix: str) -> Network:
-    """Parse a prefix: ``10.0.0.0/8``, ``2001:db8::/32``, or one address.
-
-    Raises
-    ------
-    ValueError
-        If it is invalid; the message has the reason.
-
-    Examples
-    --------
-    >>> str(network_of("10.1.2.3")), str(network_of("::ffff:10.0.0.0/104"))
-    ('10.1.2.3/32', '10.0.0.0/8')
-    """
-    network = ipaddress.ip_network(prefix)
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED_BITS:
-        mapped = network.network_address.ipv4_mapped
-        return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS)) if mapped else network
-    return network
-
-
-def _key(network: Network) -> npt.NDArray[np.void]:
-    """Create a ``struct klais_prefix``: bits of the family, then of the address."""
+def key_of(network: Network) -> npt.NDArray[np.void]:
+    """The key of a prefix in a map, ``struct klais_prefix``: bits of the family, then of the address."""
     key = np.zeros((), PREFIX)
-    raw, bits = network.network_address.packed, network.prefixlen
-    if network.version == 4:
-        raw, bits = bytes(10) + b"\xff\xff" + raw, bits + _MAPPED_BITS
+    bits = network.prefixlen + (MAPPED_BITS if network.version == 4 else 0)
     key["prefix_bits"], key["family"] = 32 + bits, network.version
-    key["address"] = np.frombuffer(raw, ADDRESS)[0]
+    key["address"] = np.frombuffer(packed(network), ADDRESS)[0]
     return key
 
 
-def _network(key: npt.NDArray[np.void]) -> Network:
+def network_of_key(key: npt.NDArray[np.void]) -> Network:
+    """The prefix of a key."""
     raw, bits = key["address"].tobytes(), int(key["prefix_bits"]) - 32
     if int(key["family"]) == 4:
-        return ipaddress.IPv4Network((raw[12:], bits - _MAPPED_BITS))
+        return ipaddress.IPv4Network((raw[12:], bits - MAPPED_BITS))
     return ipaddress.IPv6Network((raw, bits))
+
+
+def set_rule(config: npt.NDArray[np.void], rule: SourceRule, on: bool) -> None:
+    """Enable or disable a check in the configuration. Needs the lock of the maps."""
+    rules = int(config["source_rules"])
+    config["source_rules"] = rules | rule if on else rules & ~rule
 
 
 def _mask(bits: int) -> npt.NDArray[np.void]:

@@ -126,11 +126,13 @@ def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, rec
         )
         scopes = [{"scope": "device/dev-1"} | block, {"scope": "device/dev-3", "unblock": True} | block]
         scopes.append({"scope": "device/dev-2", "block": True, "until_ms": 1})
+        scopes += [{"scope": f"source/{prefix}"} | block for prefix in ("192.0.2.0/24", "2001:db8::/32")]
         event["control"]["overrides"] = [*scopes, {"scope": "device/slow", "rate": 2.0, "author": "ben"}]
         local = [{"device_id": HOSTILE_ID, "left_s": 120.0, "dropped": 5678}]
-        drops = {"block_drops": {"dev-1": 1234}}
+        drops = {"block_drops": {"dev-1": 1234}, "source_drops": {"192.0.2.0/24": 2345}}
+        event["edges"][0]["gauges"] |= {"blocked_sources": 2, "source_drops": {"192.0.2.0/24": 3456}}
         event["edges"][0]["gauges"]["xdp"] |= {"blocked": 2, "local_blocks": local} | drops
-        event["edges"][0]["gauges"]["xdp"]["packets"] |= {"blocked": 77, "would_blocked": 8}
+        event["edges"][0]["gauges"]["xdp"]["packets"] |= {"blocked": 77, "would_blocked": 8, "blocked_source": 99}
         shown.page.evaluate("location.hash = '/edges'")
         shown.page.evaluate("event => import('/ui/store.js').then(({store}) => store.receive(event))", event)
         table = shown.page.get_by_role("region", name="Blocks: of the whole system")
@@ -139,8 +141,13 @@ def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, rec
         assert len(both) == 2 and "workers and 1 kernel filter" in both[0] and "ada" in both[0]
         assert "1,234" in both[0] and "5,678" in both[1]
         assert HOSTILE_ID in both[1] and "only the kernel filter of vm" in both[1] and "in 2 min" in both[1]
+        of_sources = shown.page.get_by_role("region", name="Blocked sources").locator("tbody tr")
+        sources = [row.inner_text() for row in of_sources.all()]
+        assert len(sources) == 2 and "192.0.2.0/24" in sources[0] and "2001:db8::/32" in sources[1]
+        assert "edges and 1 kernel filter" in sources[0] and "2,345" in sources[0] and "3,456" in sources[0]
         shown.page.get_by_text("blocks 2 devices and has dropped 77 packets").wait_for()
         shown.page.get_by_text("let 8 pass").wait_for()
+        shown.page.get_by_text("It dropped 99 packets of blocked sources.").wait_for()
         limits_of = shown.page.get_by_role("region", name="Devices with limits of their own").locator("tbody")
         assert "slow" in limits_of.inner_text() and "dev-1" not in limits_of.inner_text()
         shown.page.evaluate("location.hash = '/overview'")

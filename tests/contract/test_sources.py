@@ -4,10 +4,14 @@ counted.
 
 import time
 from collections.abc import Iterator
+from functools import partial
+from ipaddress import ip_network
 
 import numpy as np
 import pytest
 
+from klais.core.wire.constants import Reason, encode_frame
+from klais.edge.blocked_sources import BlockedSources
 from klais.edge.sources.base import Source
 from klais.edge.sources.io_uring.source import IoUringSource
 from klais.edge.sources.udp.socket import UdpSocket
@@ -96,6 +100,19 @@ def test_senders_do_not_get_mixed_up(rig: Rig) -> None:
             host = rig.hosts[i % len(rig.hosts)]
             sent[f"frame {i}".encode()] = rig.send(source, [f"frame {i}".encode()], host)
         assert {frame: who for frame, who, _ in receive(source, 40)} == sent
+
+
+def test_frames_of_a_blocked_sender_are_marked_whatever_the_source(rig: Rig) -> None:
+    with rig.opened() as source:
+        for host in rig.hosts:
+            sender = rig.send(source, [encode_frame("dev", 1, b"{}")], host).rpartition(":")[0].strip("[]")
+            assert source.fill(60 * SECOND_NS) == 1
+            others = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")]
+            for blocked in ([*others, ip_network(sender)], others):
+                lists, reason = BlockedSources(partial(dict.fromkeys, blocked)), np.zeros(1, np.uint8)
+                lists.on_tick(1.0)
+                assert lists.mark(source.sources(1), reason) == int(blocked is not others)
+                assert reason[0] == (0 if blocked is others else Reason.BLOCKED_SOURCE)
 
 
 def test_a_frame_has_its_receive_time_where_the_source_knows_it(rig: Rig) -> None:

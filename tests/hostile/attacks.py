@@ -43,6 +43,13 @@ BY_DATAGRAM: dict[str, list[str]] = {
         f"{DEVICES}::test_new_devices_come_at_their_rate_and_known_ones_as_they_like",
         f"{DEVICES}::test_a_full_lane_gets_room_when_silent_devices_are_forgotten",
     ],
+    "invented ids from one address, which limits of devices do not stop": [
+        "tests/broker/test_source_blocks.py::test_a_flood_of_invented_ids_from_one_address_is_stopped",
+        "tests/kernel/test_control_hosts.py::"
+        "test_a_blocked_source_is_blocked_on_every_host_and_an_allowed_address_is_not",
+        "tests/unit/edge/test_blocked_sources.py::"
+        "test_frames_of_a_blocked_sender_are_counted_and_no_dead_letters_and_all_others_pass",
+    ],
     "invented field names that push out those in use": [
         f"{NAMES}::test_invented_names_push_out_no_name_in_use_and_leave_when_they_stop"
     ],

@@ -24,6 +24,7 @@ from klais.control.setpoints import ControlFollower, control_in_force
 from klais.core.incidents.grouping import Grouping, Rules
 from klais.core.incidents.incident import facts
 from klais.core.incidents.summary import FlagSeen, read_flag
+from klais.edge.blocked_sources import ranges_of
 from klais.telemetry.view import SystemView
 from klais.text import escape
 from klais.ui.incidents import incident_body
@@ -82,6 +83,8 @@ def good_records() -> dict[str, Any]:
         "override": {"mode": "auto", "burst": 10, "gains": {"kp": 1.0}, "setpoints": {"lag": 5000, "cpu": 0.5}, **who},
         "device/a": {"block": True, "until_ms": 99 * T0_MS // 50, **who | {"author": "controller"}},
         "device/b": {"rate": 5, "burst": 6, "limits_until_ms": 2 * T0_MS, "forget_ms": T0_MS, **who},
+        "source/192.0.2.0/24": {"block": True, "until_ms": 2 * T0_MS, **who},
+        "source/2001:db8::/32": {"block": True, **who},
         "edge/e": {"first": 1024, "count": 2},
         **incidents,
         "incidents": made.state() | {"next": {"0": 5, "1": 7}, "floor": 4, "unsent": {first: 1}},
@@ -136,6 +139,8 @@ def read_all(follower: ControlFollower, settings: Settings) -> None:
         state, decision = decide(state, inputs, targets, gains, request, PARTITIONS, float(second), 1.0)
         sound(decision)
     own_blocks(records, T0_MS)
+    blocked = tuple(follower.blocked_sources_in_force())
+    assert len(ranges_of(blocked).entry) <= 2 * len(blocked)
     before = follower.record("device/a") or {}
     orjson.dumps(merged(before, {"block": True}))
     shown = [control_in_force(follower, settings, 100), follower.overrides(), page(records, Wanted(), T0_MS)]

@@ -75,6 +75,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 def filled(path: str) -> str:
     """A path of the table with something in the place of each variable."""
     values = {"{name}": "nothing.js", "{path}": "nothing", "{device_id}": "dev-1", "{incident_id}": "i-0123456789"}
+    values |= {"{prefix}": "192.0.2.0%2F24"}
     for name, value in values.items():
         path = path.replace(name, value)
     assert "{" not in path, f"say what stands for the variable of {path}"

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ class Host:
             for _ in range(frames):
                 self._sequence += 1
                 out.sendto(encode_frame(device, self._sequence, b'{"t":1}'), (self.behind.pair.hosts[0], 5000))
-        names = ("pass", "blocked", "device_rate", "global_rate")
+        names = ("pass", "blocked", "blocked_source", "device_rate", "global_rate")
 
         def seen() -> dict[str, int] | None:
             now = self.maps.counts()
@@ -90,7 +91,7 @@ def test_two_hosts_follow_one_controller_and_an_operator(hosts, tmp_path: Path) 
         it.wait_ready()
         for host in (one, two):
             wait_for(lambda host=host: host.maps.status().fresh, 20, "set-points in the maps")
-            assert host.send("dev-a") == {"pass": FRAMES, "blocked": 0, "device_rate": 0, "global_rate": 0}
+            assert host.send("dev-a")["pass"] == FRAMES
         # the decision changes the verdicts, on both
         write(settings, "override", {"mode": "manual", "rate": 40.0, "burst": 20.0}, "ops", "a test")
         for host in (one, two):
@@ -120,3 +121,24 @@ def test_two_hosts_follow_one_controller_and_an_operator(hosts, tmp_path: Path) 
             wait_for(lambda host=host: not host.maps.status().fresh, HEARTBEAT_S + 8, "the heartbeat to lapse")
             assert host.send("dev-a")["pass"] == FRAMES
             assert host.send("dev-b", 50)["blocked"] == 50
+
+
+def test_a_blocked_source_is_blocked_on_every_host_and_an_allowed_address_is_not(hosts) -> None:
+    settings, both = hosts
+    (address,) = {host.behind.pair.peers[0] for host in both}
+    wide = str(ip_network((address, 16), strict=False))
+    write(settings, f"source/{wide}", {"block": True}, "ops", "flood")
+    for host in both:
+        wait_for(lambda host=host: len(host.maps.source_blocks.all()) == 1, 5, "the block in the map")
+        assert host.send("invented-1", 50)["blocked_source"] == host.send("invented-2", 50)["blocked_source"] == 50
+        wait_for(lambda host=host: host.applier.figures.source_drops == {wide: 100}, 20, "the report of the drops")
+        assert host.applier.figures.gauges()["xdp"]["blocked_sources"] == 1
+        host.maps.sources.allow(address)  # a longer prefix
+        assert host.send("dev-a", 50)["pass"] == 50
+        wait_for(lambda host=host: host.applier.sources.allowed == (ip_network(address),), 20, "the list at the edge")
+        host.maps.sources.disallow(address)
+        assert host.send("dev-a", 50)["blocked_source"] == 50
+    write(settings, f"source/{wide}", {"block": None, "unblock": True}, "ops", "over")
+    for host in both:
+        wait_for(lambda host=host: host.maps.source_blocks.all() == [], 5, "the end of the block")
+        assert host.send("dev-a", 50)["pass"] == 50

@@ -235,6 +235,7 @@ NUMBERS = [
     "MARK_WORDS",
     "SOURCES",
     "ALLOWED_SOURCES",
+    "BLOCKED_SOURCES",
     "GENERIC",
     "MAX_TAGS",
     "MAX_EXTENSIONS",
@@ -285,6 +286,7 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         "owners",
         "spread",
         "rule",
+        "source_block",
         "count",
     )
     for name in (*layouts, "ports", "marks", "about", "slot"):

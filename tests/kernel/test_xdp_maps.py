@@ -4,17 +4,19 @@ import os
 import subprocess
 import sys
 import time
+from ipaddress import ip_network
 
 import numpy as np
 import pytest
 
+from bench.harness.packets.packet import udp_packet
 from klais.core.wire.constants import encode_frame
-from klais.errors import XdpUnavailable
-from klais.xdp.layout import RULES, Verdict
+from klais.errors import SourceBlocksFull, XdpUnavailable
+from klais.xdp.layout import BLOCKED_SOURCES, RULES, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from klais.xdp.rules import RulesFull
-from tests.support.process import PATIENCE
+from tests.support.process import PATIENCE, wait_for
 from tests.support.xdp import rig
 
 
@@ -77,3 +79,49 @@ def test_counts_and_rows_from_another_process() -> None:
         assert seen == {b"one": (3, 2), b"two": (2, 0)}
         packets, size = maps.counts()[Verdict.PASS.label]
         assert packets == 5 and size == 5 * len(raw.udp(encode_frame("one", 1, b"{}")))
+
+
+def test_blocked_sources_end_by_themselves_and_keep_their_count_when_renewed() -> None:
+    narrow, wide = ip_network("10.1.2.0/24"), ip_network("10.0.0.0/8")
+    with rig() as found, found.raw() as raw, found.maps() as maps:
+        packet = raw.addressed(udp_packet(encode_frame("dev", 1, b"{}"), "10.1.2.3", to=found.pair.hosts[0]))
+        assert maps.source_blocks.all() == []
+        maps.source_blocks.block(wide)
+        maps.source_blocks.block(narrow, 0.3)  # a look-up of its key finds the wider one: it must start at 0
+        assert [(each.prefix, each.dropped) for each in maps.source_blocks.all()] == [
+            ("10.0.0.0/8", 0), ("10.1.2.0/24", 0),
+        ]  # fmt: skip
+        raw.send(packet, 5)
+        wait_for(lambda: len(maps.source_blocks.all()) == 1, 5, "the end of the block")
+        raw.send(packet)  # the expired entry hides the wider one until somebody sweeps it
+        assert maps.counts()["blocked_source"][0] == 5 and maps.counts()["pass"][0] == 1
+        assert maps.source_blocks.sweep() == 1 and maps.source_blocks.sweep() == 0
+        raw.send(packet, 7)
+        maps.source_blocks.block(wide, 60)
+        (block,) = maps.status().blocked_sources
+        assert (block.prefix, block.dropped) == ("10.0.0.0/8", 7) and 0 < block.left_s <= 60
+        assert not maps.source_blocks.unblock(narrow) and maps.source_blocks.unblock(wide)
+        raw.send(packet)
+        assert maps.counts()["blocked_source"][0] == 12 and maps.counts()["pass"][0] == 2
+
+
+def test_as_many_blocked_sources_as_there_is_room_for() -> None:
+    with rig() as found, found.maps() as maps:
+        for n in range(BLOCKED_SOURCES - 1):
+            maps.source_blocks.block(ip_network((0x0A000000 + 256 * n, 24)))
+        maps.source_blocks.block(ip_network("192.0.2.1"), 0.2)
+        wait_for(lambda: len(maps.source_blocks.all()) == BLOCKED_SOURCES - 1, 5, "the end of the block")
+        maps.source_blocks.block(ip_network("2001:db8::/32"))  # the one that is over made room
+        with pytest.raises(SourceBlocksFull, match="4,096 prefixes"):
+            maps.source_blocks.block(ip_network("192.0.2.2"))
+        assert len(maps.source_blocks.all()) == BLOCKED_SOURCES
+
+
+def test_a_reload_keeps_blocked_sources() -> None:
+    with rig() as found, found.raw() as raw:
+        packet = raw.addressed(udp_packet(encode_frame("dev", 1, b"{}"), "10.1.2.3", to=found.pair.hosts[0]))
+        with found.maps() as maps:
+            maps.source_blocks.block(ip_network("10.1.2.3"))
+        found.load(limits=Limits(5, 5, 5, 5))
+        raw.send(packet, 3)
+        assert found.counts()["blocked_source"] == 3

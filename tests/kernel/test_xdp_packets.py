@@ -14,6 +14,7 @@ from bench.harness.packets.rows import all_rows
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import check_headers
 from klais.errors import SetupMissing, XdpUnavailable
+from klais.system.prefix import network_of
 from klais.xdp import bpf
 from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
 from klais.xdp.limits import Limits
@@ -65,8 +66,10 @@ def test_the_filter_says(row: Row, filter_: LoadedFilter) -> None:
             filter_.maps.set_monitor(rule, False)
         filter_.maps.set_fragments("pass")
         filter_.maps.sources.set_limit(SourceLimit())
-        for prefix in filter_.maps.sources.allowed():
-            filter_.maps.sources.disallow(prefix)
+        for network in filter_.maps.sources.allowed():
+            filter_.maps.sources.disallow(str(network))
+        for block in filter_.maps.source_blocks.all():
+            filter_.maps.source_blocks.unblock(network_of(block.prefix))
     assert verdict == row.verdict
     assert action == (bpf.XDP_DROP if row.verdict.drops else bpf.XDP_PASS)
 

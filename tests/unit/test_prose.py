@@ -15,6 +15,7 @@ from klais.config.settings import LANDING_MS, linger_of
 from klais.control import cuts, decide, forecast, offenders
 from klais.control.incidents import MUTED
 from klais.control.setpoints import DEVICE, GLOBAL, OVERRIDE
+from klais.control.source_blocks import SOURCE
 from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame
 from klais.edge import linger
@@ -146,7 +147,14 @@ def test_the_table_of_topics_has_every_topic(page: str) -> None:
 
 def test_the_table_of_scopes_has_every_scope_of_klais_control() -> None:
     text = (REPO / "docs" / "protocol.md").read_text()
-    scopes = {GLOBAL, OVERRIDE, f"{DEVICE}<device_id>", f"{CLAIM}<name>", *(f"mute/{kind}/" for kind in MUTED)}
+    scopes = {
+        GLOBAL,
+        OVERRIDE,
+        f"{DEVICE}<device_id>",
+        f"{SOURCE}<prefix>",
+        f"{CLAIM}<name>",
+        *(f"mute/{kind}/" for kind in MUTED),
+    }
     assert [scope for scope in scopes if f"`{scope}" not in text] == []
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from bench.harness.packets.row import PADDED, V6, WIDE, Row, frame, sent, with_id
 from bench.harness.packets.source_rows import far_away, frames_from
+from klais.system.prefix import network_of
 from klais.xdp.layout import Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
@@ -12,6 +13,15 @@ from klais.xdp.sources import SourceLimit
 
 def _far_away_and_blocked(maps: XdpMaps) -> None:
     far_away(maps)
+    maps.block("monitor-away", 60)
+
+
+def _source_blocked(maps: XdpMaps) -> None:
+    maps.source_blocks.block(network_of("10.9.0.0/16"), 60)
+
+
+def _both_blocked(maps: XdpMaps) -> None:
+    _source_blocked(maps)
     maps.block("monitor-away", 60)
 
 
@@ -41,6 +51,11 @@ def monitored_packets() -> Iterator[Row]:
               prepare=far_away, rules=("magic", "source_list"))  # fmt: skip
     yield Row("monitor: magic, and then its source is denied for real", sent(b"w" * 30), Verdict.SOURCE_DENIED, None,
               prepare=far_away, rules=("magic",))  # fmt: skip
+    yield Row("monitor: source blocked, and then its device for real", away, Verdict.BLOCKED, None,
+              prepare=_both_blocked, rules=("source_block",))  # fmt: skip
+    other = sent(frame("monitor-source"))
+    yield Row("monitor: source blocked", other, Verdict.WOULD_BLOCKED_SOURCE, None, prepare=_source_blocked,
+              rules=("source_block",))  # fmt: skip
     one_frame = SourceLimit(0.001, 1)
     first, second = frames_from("10.2.0.1", 2)
     yield Row("monitor: source rate", second, Verdict.WOULD_SOURCE_RATE, None, WIDE, (first,),

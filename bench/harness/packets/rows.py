@@ -27,7 +27,7 @@ from bench.harness.packets.row import (
     sent,
     with_id,
 )
-from bench.harness.packets.source_rows import source_list, source_rate
+from bench.harness.packets.source_rows import source_block, source_list, source_rate
 from klais.xdp.layout import MAX_EXTENSIONS, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
@@ -36,7 +36,8 @@ from klais.xdp.maps import XdpMaps
 def all_rows() -> list[Row]:
     """All rows."""
     by_bytes = (*_ways_in(), *_not_ours(), *_unparsable(), *_fragments(), *_headers(), *_ids(), *_lengths())
-    return [*by_bytes, *_rates(), *_lists(), *source_list(), *source_rate(), *monitored_packets(), *monitored_limits()]
+    by_source = (*source_list(), *source_block(), *source_rate())
+    return [*by_bytes, *_rates(), *_lists(), *by_source, *monitored_packets(), *monitored_limits()]
 
 
 def _row(name: str, payload: bytes, verdict: Verdict = PLAIN, source: str = V4, **more: Any) -> Row:

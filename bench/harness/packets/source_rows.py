@@ -1,10 +1,11 @@
-"""Fixtures of the rules about a packet's source: the list of allowed ones, and a rate for each prefix."""
+"""Fixtures of the rules about a packet's source: lists of allowed and of blocked ones, and a rate for each prefix."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.harness.packets.packet import udp_packet
 from bench.harness.packets.row import AD, PLAIN, TO, V4, V6, WIDE, Q, Row, first_of, frame, sent
+from klais.system.prefix import network_of
 from klais.xdp.layout import Verdict
 from klais.xdp.maps import XdpMaps
 from klais.xdp.sources import SourceLimit
@@ -62,6 +63,56 @@ def source_list() -> Iterator[Row]:
         maps.sources.disallow("10.8.0.0/16")
 
     yield Row("allowed sources: none any more", good, PLAIN, None, prepare=emptied)
+
+
+def source_block() -> Iterator[Row]:
+    """The list of blocked sources, with and without one of allowed sources."""
+
+    def lists(blocked: tuple[str, ...], allowed: tuple[str, ...] = ()) -> Callable[[XdpMaps], Any]:
+        def prepare(maps: XdpMaps) -> None:
+            for prefix in allowed:
+                maps.sources.allow(prefix)
+            for prefix in blocked:
+                maps.source_blocks.block(network_of(prefix), 60)
+
+        return prepare
+
+    good, good6, gone = sent(frame("by-source")), sent(frame("by-source6"), V6), Verdict.BLOCKED_SOURCE
+    for name, packet, blocked, allowed, verdict in (
+        ("the address itself", good, ("10.9.8.7",), (), gone),
+        ("its network", good, ("10.9.0.0/16",), (), gone),
+        ("another address", good, ("10.9.8.6",), (), PLAIN),
+        ("another network, and one of IPv6", good, ("10.8.0.0/16", "fd00::/16"), (), PLAIN),
+        ("IPv6 by its network", good6, ("fd77::/64",), (), gone),
+        ("IPv6, another network", good6, ("fd78::/64",), (), PLAIN),
+        ("IPv6, a block of IPv4", good6, ("10.0.0.0/8",), (), PLAIN),
+        ("IPv4, a block of IPv6 that contains its mapped form", good, ("::/16",), (), PLAIN),
+        ("two networks that contain it", good, ("10.0.0.0/8", "10.9.8.0/24"), (), gone),
+        ("wrong magic comes first", sent(b"n" * 40), ("10.9.0.0/16",), (), Verdict.BAD_MAGIC),
+        ("a longer allowed prefix", good, ("10.9.0.0/16",), ("10.9.8.0/24",), PLAIN),
+        ("the same prefix is allowed", good, ("10.9.8.0/24",), ("10.9.8.0/24",), PLAIN),
+        ("a shorter allowed prefix", good, ("10.9.8.7",), ("10.9.0.0/16",), gone),
+        ("a longer allowed prefix of IPv6", good6, ("fd77::/32",), ("fd77::/64",), PLAIN),
+        ("not allowed comes first", good, ("10.9.8.7",), ("10.8.0.0/16",), Verdict.SOURCE_DENIED),
+    ):
+        yield Row(f"blocked sources: {name}", packet, verdict, None, prepare=lists(blocked, allowed))
+    hidden = sent(frame("by-source"), tags=(AD, Q), options=bytes([1]) * 8)
+    yield Row("blocked sources: in QinQ with options", hidden, gone, None, prepare=lists(("10.9.0.0/16",)))
+    first = first_of(frame("first", b"x" * 400), 200)
+    yield Row("blocked sources: a fragment's source", first, gone, None, prepare=lists(("10.9.0.0/16",)))
+
+    def vip(maps: XdpMaps) -> None:
+        maps.allow("by-source-vip", 60)
+        maps.source_blocks.block(network_of("10.9.8.7"), 60)
+
+    yield Row("blocked sources: a device on the allow list", sent(frame("by-source-vip")), gone, None, prepare=vip)
+
+    def unblocked(maps: XdpMaps) -> None:
+        for prefix in ("10.9.0.0/16", "10.7.0.0/16"):
+            maps.source_blocks.block(network_of(prefix), 60)
+        assert maps.source_blocks.unblock(network_of("10.9.0.0/16"))
+
+    yield Row("blocked sources: unblocked, another is not", good, PLAIN, None, prepare=unblocked)
 
 
 def source_rate() -> Iterator[Row]:

@@ -34,7 +34,21 @@ _PIPELINE = (
 def pipeline(event: Event) -> list[Row]:
     """Figures of the whole system, from the devices to the clean records."""
     sample = event["sample"]
-    return [{"figure": text, "value": float(sample.get(name, 0.0)), "unit": unit} for text, name, unit in _PIPELINE]
+    rows = [{"figure": text, "value": float(sample.get(name, 0.0)), "unit": unit} for text, name, unit in _PIPELINE]
+    return [*rows, {"figure": "sources blocked", "value": float(_blocked_sources(event)), "unit": "prefixes"}]
+
+
+def _blocked_sources(event: Event) -> int:
+    """Blocks of source addresses in force."""
+    overrides = (event.get("control") or {}).get("overrides") or ()
+    at_ms = event.get("at_ms", 0)
+    return sum(
+        str(row.get("scope", "")).startswith("source/")
+        and bool(row.get("block"))
+        and not row.get("unblock")
+        and (row.get("until_ms") is None or row["until_ms"] > at_ms)
+        for row in overrides
+    )
 
 
 def processes(event: Event) -> list[Row]:

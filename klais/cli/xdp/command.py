@@ -18,7 +18,8 @@ from klais.system.durations import DURATION
 
 if TYPE_CHECKING:
     from klais.xdp.maps import XdpMaps
-RULES = ("headers", "source_list", "magic", "source_rate", "auth", "block", "device_rate", "global_rate")
+_BY_SOURCE = ("source_list", "source_block", "source_rate")
+RULES = ("headers", "magic", *_BY_SOURCE, "auth", "block", "device_rate", "global_rate")
 
 
 def with_maps(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -309,8 +310,11 @@ def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool)
 
     \b
     Rules: headers (unparsable packets), source_list (klais xdp allow-source),
-    magic (also too short frames and bad device ids), source_rate, auth (tags),
-    block, device_rate, global_rate. Example:
+    source_block (klais sources block), magic (also too short frames and bad
+    device ids), source_rate, auth (tags), block, device_rate, global_rate.
+
+    \b
+    Example:
       sudo klais xdp monitor global_rate on
     """
     from klais.cli.xdp import show
@@ -377,7 +381,7 @@ def allow_source(maps: "XdpMaps", prefix: str | None, clear: bool, as_json: bool
             maps.sources.allow(prefix)
     elif clear:
         raise click.UsageError("which prefix? CIDR --clear")
-    allowed = maps.sources.allowed()
+    allowed = [str(network) for network in maps.sources.allowed()]
     show.echo(allowed or ["no list: every source may send"], {"allowed_sources": allowed}, as_json)
 
 

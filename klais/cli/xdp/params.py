@@ -54,7 +54,7 @@ def device_id(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 def source_prefix(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A CIDR prefix; refused with the reason if it is invalid."""
-    from klais.xdp.sources import network_of
+    from klais.system.prefix import network_of
 
     if value is not None:
         try:

@@ -64,7 +64,7 @@ def loaded(done: "Loaded") -> list[str]:
         lines.append(f"replaced the filter on {', '.join(done.replaced)} without a gap")
     if done.kept_maps and done.new_maps:
         lines.append(f"new and empty, because their layout or size changed: {', '.join(done.new_maps)}")
-        lines.append("restart edge and controller: they still use the old maps")
+        lines.append("edge and controller open them within seconds")
     elif done.kept_maps:
         lines.append("kept all maps: rules, buckets, counts")
     return lines
@@ -115,6 +115,7 @@ def status(found: dict[str, Any]) -> list[str]:
     lines.append(f"accepted   go to {found['accept']}" + (f" (ifindex {i})" if (i := found["accept_ifindex"]) else ""))
     lines += [f"           {line}" if n else f"limits     {line}" for n, line in enumerate(_limits_of(found))]
     lines.append(f"sources    {_allowed(found['allowed_sources'])}")
+    lines.append(f"blocked    {_blocked(found['blocked_sources'])}")
     how = "the first is checked, the others pass" if found["fragments"] == "pass" else "all are dropped"
     lines.append(f"fragments  {how}")
     lines.append(f"monitor    {', '.join(found['monitor']) or 'no rule: all are in force'}")
@@ -149,6 +150,12 @@ def _limits_of(found: dict[str, Any]) -> list[str]:
 def _allowed(prefixes: list[str]) -> str:
     more = f" and {len(prefixes) - 8:,} more (`klais xdp allow-source` lists them)" if len(prefixes) > 8 else ""
     return f"only {', '.join(prefixes[:8])}{more}" if prefixes else "all may send"
+
+
+def _blocked(blocks: list[dict[str, Any]]) -> str:
+    shown = ", ".join(f"{block['prefix']} ({block['dropped']:,} packets dropped)" for block in blocks[:8])
+    more = f" and {len(blocks) - 8:,} more (`klais sources blocked` lists them)" if len(blocks) > 8 else ""
+    return f"{shown}{more}" if blocks else "no source"
 
 
 def _rate(rate: float | None, burst: float | None) -> str:

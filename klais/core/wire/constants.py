@@ -49,6 +49,7 @@ class Reason(IntEnum):
     OUTPUT_LOST = 36
     BAD_MAC = 37
     BAD_EPOCH = 38
+    BLOCKED_SOURCE = 39
 
     @property
     def label(self) -> str:

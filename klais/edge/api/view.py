@@ -41,7 +41,7 @@ class EdgeStatistics:
     """Counters and gauges of this edge, read together between two rounds of the spine.
 
     ``dropped`` (int64 [REASONS]) is by ``Reason``; ``refused`` frames had room neither in Kafka nor in the spool;
-    ``limit_per_s`` is None while no frames are shed.
+    ``limit_per_s`` is None while no frames are shed. ``blocked``: gauges of the blocked sources.
     """
 
     counters: dict[str, Any]
@@ -57,12 +57,13 @@ class EdgeStatistics:
     receive_buffer_bytes: int
     refused: int
     unaccounted: int
+    blocked: dict[str, Any]
 
     def gauges(self) -> dict[str, Any]:
         """The gauges of ``/stats`` and ``klais_stats``."""
-        excluded = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted")
+        excluded = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted", "blocked")
         all_of_it = {name: getattr(self, name) for name in self.__slots__} | asdict(self.forwarder)
-        return {name: value for name, value in all_of_it.items() if name not in excluded}
+        return {name: value for name, value in all_of_it.items() if name not in excluded} | self.blocked
 
 
 class EdgeView:
@@ -133,6 +134,7 @@ class EdgeView:
                 receive_buffer_bytes=spine.source.buffer_bytes // 2,
                 refused=sum(int(counts.by_reason[reason]) for reason in REFUSED),
                 unaccounted=counts.unaccounted(),
+                blocked=spine.blocked_sources.gauges(),
             )
 
     def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -193,7 +195,7 @@ class EdgeView:
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
-            "warnings": [text for text in (clock, self._forwarder.backlog.warning, *late) if text],
+            "warnings": [text for text in (clock, self._forwarder.backlog.warning, self._bypassed(), *late) if text],
             "queue_depth": self._dam()["queue_depth"],
             "rate_limit": self.rate(),
             "version": __version__,
@@ -201,6 +203,16 @@ class EdgeView:
             "edge_id": self._settings.edge_id,
             "workers": len(self._system.newest("worker")),
         }
+
+    def _bypassed(self) -> str:
+        """A warning if packets go around the kernel filter; empty otherwise."""
+        if not self._applier.figures.bypassed:
+            return ""
+        return (
+            f"the XDP filter in {self._settings.xdp_pin_dir} is attached to no interface and sees no packets: blocks "
+            "and limits act in edges and workers only. `klais xdp load --iface IF` attaches it, `klais xdp unload` "
+            "removes it"
+        )
 
     def _workers(self) -> list[ProcessView]:
         return list(SystemView.of(self._system.newest).workers.values())
@@ -295,6 +307,7 @@ class EdgeView:
             spool_max_bytes=forwarder.spool_max_bytes,
             spool_recovered=counters["spool_recovered"],
             spool_replayed=counters["spool_replayed"],
+            blocked_sources=now.blocked.get("blocked_sources", 0),
             xdp_maps=self._applier.available,
             xdp_writes=self._applier.applied,
             xdp_packets=filtered.packets,

@@ -14,10 +14,10 @@ SHARED_METRICS = frozenset(
         *("klais_rate_limit", "klais_tokens_available", "klais_burst_probability", "klais_anomaly_devices"),
         *("klais_build_info", "klais_partitions", "klais_stats_age_seconds", "process_start_time_seconds"),
         *("klais_xdp_maps", "klais_xdp_packets", "klais_xdp_bytes", "klais_xdp_limits_in_force"),
-        "klais_xdp_setpoint_age_seconds",
+        *("klais_xdp_setpoint_age_seconds", "klais_edge_blocked_sources"),
     }
 )
-SHARED_GAUGES = frozenset({"linger_ms"})
+SHARED_GAUGES = frozenset({"linger_ms", "blocked_sources"})
 FIRST_GAUGES = frozenset({"spool_full_s"})
 """Times until something happens: the smallest counts."""
 

@@ -1,4 +1,4 @@
-// Blocks of klais_control and of the kernel filters in one table, and devices with limits of their own.
+// Blocks of klais_control and of the kernel filters in one table, blocked sources, and devices with own limits.
 import { html } from "./lib.js";
 import { usePoll } from "./hooks.js";
 import { DeviceLink, Failure, Table } from "./parts.js";
@@ -69,6 +69,42 @@ const ofBlocks = [
   { label: "lane dropped", number: true, cell: (row) => count(row.dropped) },
 ];
 
+const total = (drops, prefix) => {
+  const counts = drops.map((each) => each?.[prefix]).filter(Number.isFinite);
+  return counts.length ? counts.reduce((sum, each) => sum + each, 0) : undefined;
+};
+
+// An edge and a filter each report the blocks that dropped the most.
+function sources(event) {
+  const kernels = filters(event);
+  return event.control.overrides
+    .filter((row) => row.scope.startsWith("source/") && row.block && !row.unblock)
+    .filter((row) => (row.until_ms ?? Infinity) > event.at_ms)
+    .map((row) => {
+      const prefix = row.scope.slice("source/".length);
+      return {
+        key: row.scope,
+        prefix,
+        where: kernels.length ? `edges and ${counted(kernels.length, "kernel filter", "kernel filters")}` : "edges",
+        by: row.author ?? "?",
+        reason: row.reason ?? "",
+        ends: until(row.until_ms, event.at_ms),
+        inKernel: total(kernels.map((filter) => filter.source_drops), prefix),
+        inEdge: total(event.edges.map((edge) => edge.gauges.source_drops), prefix),
+      };
+    });
+}
+
+const ofSources = [
+  { label: "source", cell: (row) => html`<code>${printable(row.prefix)}</code>` },
+  { label: "acts in", cell: (row) => row.where },
+  { label: "by", cell: (row) => printable(row.by) },
+  { label: "reason", kind: "text", cell: (row) => printable(row.reason || "–") },
+  { label: "ends", cell: (row) => row.ends },
+  { label: "kernel dropped", number: true, cell: (row) => count(row.inKernel) },
+  { label: "edge dropped", number: true, cell: (row) => count(row.inEdge) },
+];
+
 const ofLimits = [
   { label: "device", cell: (row) => html`<${DeviceLink} id=${row.id} />` },
   { label: "rate", number: true, cell: (row) => (row.rate ? `${short(row.rate)}/s` : "–") },
@@ -84,12 +120,15 @@ const Kernels = ({ kernels }) =>
     const only = filter.packets.would_blocked;
     const now = Number.isFinite(filter.blocked) && `blocks ${counted(filter.blocked, "device", "devices")} and `;
     const gone = counted(filter.packets.blocked, "packet", "packets");
+    const goneOfSources = filter.packets.blocked_source
+      ? ` It dropped ${count(filter.packets.blocked_source)} packets of blocked sources.`
+      : "";
     return html`The kernel filter of ${hostName(filter.key)} ${now}has dropped ${gone} of blocked devices since it was
-      ${" "}loaded${only > 0 && `, and let ${count(only)} pass, because the rule is only monitored`}. `;
+      ${" "}loaded${only > 0 && `, and let ${count(only)} pass, because the rule is only monitored`}.${goneOfSources} `;
   })}<small>A filter counts since a block began; what it drops reaches no lane.</small></p>`;
 
 export function Blocks({ event, paused }) {
-  const some = event.control.overrides.some((row) => row.block);
+  const some = event.control.overrides.some((row) => row.block && row.scope.startsWith("device/"));
   const { data, error } = usePoll(some ? ASKED : null, 5000, paused);
   const dropped = new Map(list(data?.items).map((row) => [row.device_id, row.blocked]));
   const overrides = event.control.overrides;
@@ -105,6 +144,8 @@ export function Blocks({ event, paused }) {
       overrides.length >= MAX_ROWS &&
       html`<p><small>The first ${count(MAX_ROWS)} overrides: klais control status lists all.</small></p>`
     }
+    <${Table} caption="Blocked sources" columns=${ofSources} rows=${sources(event)}
+      empty="No source address is blocked: klais sources block stops a sender that invents device ids." />
     <${Table} caption="Devices with limits of their own" columns=${ofLimits} rows=${limited}
       empty="No device has limits of its own." />`;
 }

@@ -221,7 +221,7 @@ def test_hostile_texts_stay_printable(run: Run) -> None:
 def test_changes_are_those_of_control(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[str, dict[str, Any], str]] = []
 
-    def write(_settings: Any, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
+    def write(_settings: Any, scope: str, changes: dict[str, Any], author: str, reason: str, *_: Any) -> dict[str, Any]:
         written.append((scope, changes, reason))
         return {**changes, "author": author}
 

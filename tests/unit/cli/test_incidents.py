@@ -45,7 +45,7 @@ def worker() -> Iterator[str]:
 def written(monkeypatch: pytest.MonkeyPatch) -> Written:
     kept: Written = []
 
-    def write(_settings: Any, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
+    def write(_settings: Any, scope: str, changes: dict[str, Any], author: str, reason: str, *_: Any) -> dict[str, Any]:
         kept.append((scope, changes, reason))
         return {**changes, "author": author}
 

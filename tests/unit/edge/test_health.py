@@ -9,7 +9,9 @@ import orjson
 import pytest
 
 from klais.config.load import Settings
+from klais.control.filter_figures import FilterFigures
 from klais.control.setpoints import ControlFollower
+from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
 from klais.edge.api.rate import RateSetter
 from klais.edge.api.view import EdgeView
@@ -41,9 +43,10 @@ class Edge:
             LingerController(1_000_000, source.buffer_bytes, source.capacity, 1), LoadShedder(1),
         )  # fmt: skip
         none: Any = None
+        self.applier = Applier(settings, self.control)  # not started: this test says what it found
         rate = RateSetter(settings, self.control, none)
         self.view = EdgeView(
-            settings, self.spine, rig.sink, self.control, self.system, none, rate, none, none, none,
+            settings, self.spine, rig.sink, self.control, self.system, self.applier, rate, none, none, none,
             lambda: self.more, lambda: False, {},
         )  # fmt: skip
 
@@ -106,6 +109,10 @@ def refused_clock(edge: Edge) -> None:
     edge.more.append(check.problem())
 
 
+def bypassed(edge: Edge) -> None:
+    edge.applier.figures = FilterFigures(packets={"pass": 1}, interfaces=(), bypassed=True)
+
+
 def same_id(edge: Edge) -> None:
     check = SameIdCheck(edge.system, "edge-1", "ours")
     edge.hears("edge-1", "edge", instance="another", host="there")
@@ -142,6 +149,7 @@ PROBLEMS: dict[str, list[Any]] = {
 }  # fmt: skip
 WARNINGS: dict[str, tuple[Callable[[Edge], None], str, str]] = {
     "clock": (wrong_clock, "7200 s ahead of Kafka's", "check its time service"),
+    "bypassed": (bypassed, "attached to no interface", "klais xdp load"),
     "late": (late, "50 % of the batches", "KLAIS_LATENCY_MS"),
 }
 

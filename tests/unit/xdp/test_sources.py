@@ -5,8 +5,9 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
+from klais.system.prefix import network_of
 from klais.xdp.layout import CONFIG, SourceRule
-from klais.xdp.sources import SourceLimit, Sources, _key, _network, network_of
+from klais.xdp.sources import SourceLimit, Sources, key_of, network_of_key
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_prefixes_go_into_keys_and_come_back(text: str, shown: str | None) -> No
         with pytest.raises(ValueError, match="host bits"):
             network_of(text)
     else:
-        assert str(_network(_key(network_of(text)))) == shown
+        assert str(network_of_key(key_of(network_of(text)))) == shown
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "host", "10.0.0", "fd00::/129", "10.0.0.0-10.0.0.9"])
