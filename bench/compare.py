@@ -32,8 +32,8 @@ class Change:
         """Whether the ratio is further from 1 than ``tolerance`` (either way), and the repeats do not overlap."""
         if self.ratio > 0 and max(self.ratio, 1 / self.ratio) <= 1 + tolerance:
             return False
-        low = max(_least(self.before), _least(self.after))
-        return low > min(_greatest(self.before), _greatest(self.after))
+        low = max(_low(self.before), _low(self.after))
+        return low > min(_high(self.before), _high(self.after))
 
     def judged(self) -> str:
         """``worse`` or ``better`` if the figure has a target, else ``differs``."""
@@ -43,12 +43,12 @@ class Change:
         return "better" if (self.after.value < self.before.value) == (target.sense == "<=") else "worse"
 
 
-def _least(figure: Figure) -> float:
-    return figure.value if figure.least is None else min(figure.least, figure.value)
+def _low(figure: Figure) -> float:
+    return figure.value if figure.minimum is None else min(figure.minimum, figure.value)
 
 
-def _greatest(figure: Figure) -> float:
-    return figure.value if figure.greatest is None else max(figure.greatest, figure.value)
+def _high(figure: Figure) -> float:
+    return figure.value if figure.maximum is None else max(figure.maximum, figure.value)
 
 
 def changes(before: ResultFile, after: ResultFile) -> list[Change]:
@@ -81,7 +81,7 @@ def text(before: ResultFile, after: ResultFile, tolerance: float) -> tuple[str, 
         mark = f"   {change.judged().upper()}" if outside else ""
         values = f"{shown(change.before.value):>14} {shown(change.after.value):>14} {change.ratio:>8.3f}"
         lines.append(f"{name:44} {values}{mark}")
-        if change.before.least is not None or change.after.least is not None:
+        if change.before.minimum is not None or change.after.minimum is not None:
             lines.append(f"{'  min .. max of repeats':44} {_range(change.before):>14} {_range(change.after):>14}")
     lines += [f"only in {name}" for name in only_in_one(before, after)]
     said = (
@@ -93,9 +93,9 @@ def text(before: ResultFile, after: ResultFile, tolerance: float) -> tuple[str, 
 
 
 def _range(figure: Figure) -> str:
-    if figure.least is None or figure.greatest is None:
+    if figure.minimum is None or figure.maximum is None:
         return "-"
-    return f"{shown(figure.least)} .. {shown(figure.greatest)}"
+    return f"{shown(figure.minimum)} .. {shown(figure.maximum)}"
 
 
 def _about(file: ResultFile) -> str:

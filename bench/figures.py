@@ -21,8 +21,8 @@ class Figure:
     """One number, with minimum and maximum of its repeats if it was measured several times."""
 
     value: float
-    least: float | None = None
-    greatest: float | None = None
+    minimum: float | None = None
+    maximum: float | None = None
     repeats: int = 1
 
 

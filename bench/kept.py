@@ -44,6 +44,6 @@ def cell(figure: Figure | None) -> str:
 
 def spread(figure: Figure | None) -> str:
     """Minimum and maximum of the repeats; empty if there was one measurement."""
-    if figure is None or figure.least is None or figure.greatest is None:
+    if figure is None or figure.minimum is None or figure.maximum is None:
         return ""
-    return f"{shown(figure.least)} to {shown(figure.greatest)}"
+    return f"{shown(figure.minimum)} to {shown(figure.maximum)}"

@@ -26,7 +26,7 @@ _FAULTS = (
 )
 _HERD = (
     *(("as", "as"), ("devices", "devices"), ("recovery, s", "recovery_s"), ("p99 before, ms", "p99_before_ms")),
-    *(("p99 in the storm, ms", "p99_storm_ms"), ("longest, ms", "max_ms"), ("most in the queue", "queue_depth_most")),
+    *(("p99 in the storm, ms", "p99_storm_ms"), ("longest, ms", "max_ms"), ("most in the queue", "queue_depth_max")),
     *(("dropped", "dropped"), ("lost", "lost"), ("order kept", "order_kept")),
 )
 _IDLE = (

@@ -16,7 +16,8 @@ WIDTH = 120
 _HEAD = """# Results of the benchmarks
 
 `python -m bench results` writes this page from the files in `bench/results/`: do not edit it. `bench/README.md` says
-how to run the benchmarks and what each figure means.
+how to run the benchmarks and what each one measures. A repeated figure is the median unless a note says otherwise. In
+the last column, *must* is the required bound and *goal* a stricter one.
 """
 
 
@@ -51,8 +52,8 @@ def _table(file: ResultFile, bench: str) -> list[str]:
     targets = {target.figure: target for target in TARGETS.get(bench, ())}
     lines = ["| figure | value | min | max | repeats | held to |", "|---|---:|---:|---:|---:|---|"]
     for name, figure in file.figures(bench).items():
-        spread = [shown(v) if v is not None else "" for v in (figure.least, figure.greatest)]
-        repeats = str(figure.repeats) if figure.least is not None else ""
+        spread = [shown(v) if v is not None else "" for v in (figure.minimum, figure.maximum)]
+        repeats = str(figure.repeats) if figure.minimum is not None else ""
         held = _held(targets[name], figure.value) if name in targets else ""
         lines.append(f"| `{name}` | {shown(figure.value)} | {spread[0]} | {spread[1]} | {repeats} | {held} |")
     return lines

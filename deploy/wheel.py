@@ -53,7 +53,7 @@ def without_numba(text: str) -> str:
     """
     found = _NUMBA.search(text)
     if found is None or text.count(_OPTIONAL) != 1 or text.count(_DATA) != 1:
-        raise WheelError("pyproject.toml has not the lines that deploy/wheel.py changes")
+        raise WheelError("pyproject.toml lacks the lines that deploy/wheel.py changes")
     text = _NUMBA.sub("", text, count=1).replace(_OPTIONAL, f"{_OPTIONAL}jit = [{found[1]}]\n")
     return text.replace(_DATA, f'klais = ["{SHIPPED.as_posix()}/**/*.so", "**/*.csv",')
 
@@ -87,7 +87,7 @@ def check(wheel: Path, wanted: list[str]) -> None:
         for name in names:
             found = hashlib.sha256(archive.read(name.removesuffix(MANIFEST) + LIBRARY)).hexdigest()
             if found != json.loads(archive.read(name))["sha256"]:
-                raise WheelError(f"{wheel.name}: the library beside {name} was changed")
+                raise WheelError(f"{wheel.name}: the library next to {name} was changed")
     if len(names) != len(wanted):
         raise WheelError(f"{wheel.name} has {len(names)} libraries, not {len(wanted)}")
 
@@ -141,7 +141,7 @@ def build(out: Path, wanted: list[str], audit: bool = True) -> Path:
             try:
                 made = for_many_systems(made, work, wanted)
             except (WheelError, OSError) as error:
-                print(f"the wheel is for linux alone: {error}", file=sys.stderr)
+                print(f"the wheel gets the platform tag linux: {error}", file=sys.stderr)
         out.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(made, out))
 
@@ -152,7 +152,9 @@ def main(arguments: list[str]) -> int:
     choices = (*X86_LEVELS, "arm64")
     parser.add_argument("--level", action="append", choices=choices, help="of CPUs; may be given several times")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder (dist)")
-    parser.add_argument("--no-audit", action="store_true", help="do not ask auditwheel: for linux alone")
+    parser.add_argument(
+        "--no-audit", action="store_true", help="skip auditwheel: the wheel gets the platform tag linux"
+    )
     options = parser.parse_args(arguments)
     try:
         print(build(options.out, options.level or levels()[:1], not options.no_audit))

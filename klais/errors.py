@@ -1,4 +1,4 @@
-"""One exception tree. ``retriable`` tells a caller whether the same call may succeed later."""
+"""All exceptions of KLAIS, in one tree. ``retriable`` is true if the same call may succeed later."""
 
 
 class KlaisError(Exception):

@@ -114,7 +114,7 @@ def run(bench: Bench) -> Result:
             bench.say("auth: a flood of forged frames over a wire")
             _wire(result, bench)
     result.notes.append(
-        "edge: CPU of the receiving thread, medians; filter: the least of the rounds; flood: from memory; wire: veth"
+        "edge: CPU of the receiving thread, medians; filter: minimum of the rounds; flood: from memory; wire: veth"
     )
     return result
 

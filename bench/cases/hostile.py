@@ -64,7 +64,7 @@ SENDERS: dict[str, tuple[int, Frame]] = {
 
 def step_s(length: int, frame: Frame) -> float:
     """CPU seconds of a step on a batch of frames of about this length, with journal, flags and dead letters: the
-    median over steps, the least of the repeats."""
+    median over steps, the minimum of the repeats."""
     frames = max(1, min(500, BATCH_BYTES // length))
     state, found = LaneState(detector=TwoTier(64 << 20, 0.1, CpuBudget(1.0, lambda: 0))), []
     for _ in range(REPEATS):

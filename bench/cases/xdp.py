@@ -58,7 +58,7 @@ def run(bench: Bench) -> Result:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     _concurrency(bench, result)
     result.notes.append(
-        "ns: the least of the rounds, the test loop's own (empty_ns) included; the kernel's means, pinned to one CPU"
+        "ns: minimum of the rounds, the test loop's own (empty_ns) included; the kernel's means, pinned to one CPU"
     )
     return result
 

@@ -123,9 +123,9 @@ TARGETS: dict[str, tuple[Target, ...]] = {
 class Spread:
     """Minimum, median and maximum of the repeats of one figure."""
 
-    least: float
+    minimum: float
     median: float
-    greatest: float
+    maximum: float
     repeats: int
 
     @classmethod
@@ -135,16 +135,16 @@ class Spread:
         Examples
         --------
         >>> Spread.of([3.0, 1.0, 2.0])
-        Spread(least=1.0, median=2.0, greatest=3.0, repeats=3)
+        Spread(minimum=1.0, median=2.0, maximum=3.0, repeats=3)
         """
         return cls(min(values), statistics.median(values), max(values), len(values))
 
     def public(self) -> dict[str, float]:
         """As one JSON object."""
         return {
-            "min": rounded(self.least),
+            "min": rounded(self.minimum),
             "median": rounded(self.median),
-            "max": rounded(self.greatest),
+            "max": rounded(self.maximum),
             "repeats": self.repeats,
         }
 
@@ -200,7 +200,7 @@ class Result:
         lines += ["  " + "  ".join(f"{name}={shown(value)}" for name, value in row.items()) for row in self.rows]
         for name, value in self.figures.items():
             spread = self.spread.get(name)
-            tail = f"   min {shown(spread.least)}, max {shown(spread.greatest)} of {spread.repeats}" if spread else ""
+            tail = f"   min {shown(spread.minimum)}, max {shown(spread.maximum)} of {spread.repeats}" if spread else ""
             lines.append(f"  {name:28} {shown(value):>14}{tail}")
         for held in self.held_to():
             bounds = [

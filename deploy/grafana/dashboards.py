@@ -25,7 +25,7 @@ PIPELINE = Board(
     [
         [
             Panel("Received", "pps", [(rate(RECEIVED, stage="edge"), "")], "Frames/s at all edges.", kind="number"),
-            Panel("Landed", "pps", [(rate(PASSED, stage="lane"), "")], "Frames/s that pass the dam.", kind="number"),
+            Panel("Passed", "pps", [(rate(PASSED, stage="lane"), "")], "Frames/s that pass the dam.", kind="number"),
             Panel(
                 "Lost", "pps", [(rate(DROPPED, intentional="false"), "")],
                 "Frames/s dropped unintentionally.", kind="number",
@@ -40,7 +40,7 @@ PIPELINE = Board(
         ],
         [
             Panel(
-                "The path", "pps",
+                "Frames/s by stage", "pps",
                 [
                     (rate(RECEIVED, stage="edge"), "edge received"),
                     (rate(PASSED, stage="edge"), "Kafka acknowledged"),
@@ -149,10 +149,10 @@ EDGE = Board(
             ),
         ],
         [
-            Panel("Breaker open", "short", [(of("klais_edge_breaker_open"), "{{instance}}")], "1: Kafka is not asked."),
+            Panel("Breaker open", "short", [(of("klais_edge_breaker_open"), "{{instance}}")], "1 = spooling."),
             Panel(
-                "Breaker moves", "short",
-                [(rate("klais_edge_breaker_moves_total", "instance, state"), "{{instance}} {{state}}")],
+                "Breaker transitions", "short",
+                [(rate("klais_edge_breaker_transitions_total", "instance, state"), "{{instance}} {{state}}")],
             ),
             Panel(
                 "In flight to Kafka", "bytes",
@@ -264,7 +264,7 @@ WORKER = Board(
                 [(of("klais_queue_bytes"), "{{instance}}"), (of("klais_queue_limit_bytes"), "{{instance}} limit")],
             ),
             Panel(
-                "Longest turn of the event loop", "s", [(of("klais_event_loop_longest_block_seconds"), "{{instance}}")]
+                "Longest block of the event loop", "s", [(of("klais_event_loop_longest_block_seconds"), "{{instance}}")]
             ),
         ],
         [
@@ -285,7 +285,7 @@ WORKER = Board(
             ),
         ],
         [
-            Panel("CPU", "percentunit", [(rate("process_cpu_seconds_total", "instance"), "{{instance}}")], "1: a core"),
+            Panel("CPU", "percentunit", [(rate("process_cpu_seconds_total", "instance"), "{{instance}}")], "Cores."),
             Panel("Memory", "bytes", [(of("process_resident_memory_bytes"), "{{instance}}")]),
             Panel(
                 "Versions", "short", [(f"sum by (stage, version) ({of('klais_build_info')})", "{{stage}} {{version}}")]
@@ -301,7 +301,7 @@ CONTROL = Board(
     [
         [
             Panel(
-                "Rate in force and what arrives", "pps",
+                "Rate in force and arriving frames", "pps",
                 [
                     (f"max({of('klais_rate_limit', stage='lane')})", "rate in force"),
                     (rate(RECEIVED, stage="edge"), "arrives"),
@@ -322,7 +322,7 @@ CONTROL = Board(
                     (f"sum by (term) ({of('klais_pid_term')})", "{{term}}"),
                     (f"sum({of('klais_control_error')})", "error"),
                 ],
-                "Terms of the newest decision; above 0 there is room.",
+                "Terms of the newest decision; an error above 0 = spare capacity.",
             ),
         ],
         [
@@ -339,7 +339,7 @@ CONTROL = Board(
                     (f"sum({of('klais_control_is_leader')})", "leaders"),
                     (f"max({of('klais_control_enabled')})", "the rate is not fixed"),
                 ],
-                "One leader.",
+                "The sum must be 1.",
             ),
             Panel(
                 "Decisions", "short",

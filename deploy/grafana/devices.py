@@ -38,7 +38,7 @@ DEVICES = Board(
         ],
         [
             Panel(
-                "Refused to devices", "pps",
+                "Dropped by rules for devices", "pps",
                 [(rate(DROPPED, "reason", reason="~duplicate|blocked|device_rate|device_limit"), "{{reason}}")],
             ),
             Panel(
@@ -55,7 +55,7 @@ DEVICES = Board(
             Panel(
                 "Flags without an incident", "short",
                 [
-                    (rate("klais_incident_flags_alone_total"), "mild, of one device/s"),
+                    (rate("klais_incident_flags_alone_total"), "low score, single device/s"),
                     (rate("klais_incident_flags_muted_total"), "muted/s"),
                     (rate("klais_incident_flags_skipped_total"), "skipped/s"),
                 ],

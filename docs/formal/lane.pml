@@ -381,7 +381,7 @@ checkpoint:
         if :: !same -> goto refused :: else fi
        }
     :: ended < ENDS -> ended++; goto recover
-    :: d_step {  /* at rest: does it add up? */
+    :: d_step {  /* idle: do the counters match? */
         epoch == coordinator && published == FRAMES && decided == 0 && next == raw_end && clean_end >= clean_at &&
         changelog_epoch == epoch ->
         i = 0; same = true;

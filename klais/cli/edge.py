@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=int, help="Edge processes that share the port, supervised, one API (KLAIS_EDGE_WORKERS, 1)."
 )
-@click.option("--cpus", help="CPUs to run on: auto, or a list as 0-3,8 (KLAIS_CPUS; unset = not pinned).")
+@click.option("--cpus", help="CPUs to run on: auto, or a list like 0-3,8 (KLAIS_CPUS; unset = not pinned).")
 @click.option("--successor", is_flag=True, hidden=True, help="Used by the supervisor to replace a running process.")
 @click.option("--now", is_flag=True, help="On SIGTERM spool unacknowledged batches without waiting for Kafka.")
 def edge(
@@ -99,7 +99,7 @@ def edge(
 
 
 def _numbered(settings: "Settings") -> "Settings":
-    """With the number of this edge; most edges have theirs in a setting, and bind their port the sooner."""
+    """The settings with the number of this edge. Usually a setting has it, and the port is bound without Kafka."""
     if settings.edge_id_from == "number":
         return settings
     from klais.edge.number import with_edge_id

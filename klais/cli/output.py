@@ -3,6 +3,8 @@
 import csv
 import functools
 import io
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
@@ -25,6 +27,7 @@ _FORM = click.option(
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 Row = dict[str, Any]
+GAP = "  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,40 +67,61 @@ def text_of(value: Any) -> str:
     return escape(str(value))
 
 
+def terminal_width() -> int | None:
+    """Columns of the terminal that the standard output writes to; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 class TableWriter:
     """Prints rows on arrival; the first batch of rows sets the widths.
+
+    A terminal gets no line that is longer than its width: the last columns that do not fit are omitted, and a line on
+    the standard error names them. A file or a pipe gets all columns.
 
     Parameters
     ----------
     columns : sequence of Column
         Left to right.
+    width : int, optional
+        Maximum number of characters in a line; by default the width of the terminal, and unlimited without one.
     """
 
-    def __init__(self, columns: Sequence[Column]) -> None:
-        self._columns = columns
+    def __init__(self, columns: Sequence[Column], width: int | None = None) -> None:
+        self._columns = list(columns)
         self._widths: list[int] | None = None
+        self._headed = False
+        self._limit = terminal_width() if width is None else width
 
     def write(self, rows: Iterable[Row]) -> None:
         """Print rows, with headings before the first ones."""
         batch = list(rows)
-        cells = [[text_of(row.get(column.key)) for column in self._columns] for row in batch]
-        titles = [column.title for column in self._columns]
-        titled = {column.key: column.title for column in self._columns}
-        shown = batch or [titled]
-        right = [all(isinstance(row.get(c.key), int | float | None) for row in shown) for c in self._columns]
         if self._widths is None:
-            self._widths = [
-                max(column.width, *(len(line[k]) for line in [titles, *cells]))
-                for k, column in enumerate(self._columns)
-            ]
-            self._line(titles, right)
+            self._fit(batch)
+        cells = [[text_of(row.get(column.key)) for column in self._columns] for row in batch]
+        titled = {column.key: column.title for column in self._columns}
+        right = [
+            all(isinstance(row.get(c.key), int | float | None) for row in batch or [titled]) for c in self._columns
+        ]
+        if not self._headed:
+            self._headed = True
+            self._line([column.title for column in self._columns], right)
         for line in cells:
             self._line(line, right)
+
+    def _fit(self, batch: list[Row]) -> None:
+        """Set the widths, and omit the last columns that do not fit."""
+        widths = [max(c.width, len(c.title), *(len(text_of(row.get(c.key))) for row in batch)) for c in self._columns]
+        ends = [sum(widths[: k + 1]) + len(GAP) * k for k in range(len(widths))]
+        fits = max(1, sum(end <= self._limit for end in ends)) if self._limit else len(ends)
+        if fits < len(ends):
+            omitted = ", ".join(column.title for column in self._columns[fits:])
+            say(f"columns omitted in a terminal of {self._limit} characters: {omitted} (-o json shows all)", err=True)
+        self._columns, self._widths = self._columns[:fits], widths[:fits]
 
     def _line(self, cells: list[str], right: list[bool]) -> None:
         widths = self._widths or []
         pairs = zip(cells, widths, right, strict=True)
-        say("  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in pairs).rstrip())
+        say(GAP.join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in pairs).rstrip())
 
 
 class CsvWriter:

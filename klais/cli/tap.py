@@ -50,16 +50,14 @@ class Rate(click.ParamType):
 
 @click.command()
 @click.option("--stage", type=click.Choice(["lane", "edge"]), default="lane", show_default=True,
-              help="Where to look: frames that lanes decide, or those that an edge receives.")  # fmt: skip
+              help="Frames that lanes decide, or those that an edge receives.")  # fmt: skip
 @click.option("--device", "device_id", metavar="ID", help="Only this device.", shell_complete=complete_device_id)
-@click.option("--prefix", metavar="TEXT", help="Only devices whose id begins so.")
-@click.option(
-    "--verdict", type=click.Choice(LANE_VERDICTS), help="What became of the frame; dropped includes malformed."
-)
+@click.option("--prefix", metavar="TEXT", help="Only devices with this prefix of their id.")
+@click.option("--verdict", type=click.Choice(LANE_VERDICTS), help="Verdict of the frame; dropped includes malformed.")
 @click.option("--reason", type=click.Choice(_ALL_REASONS), metavar="REASON",
-              help=f"Why it was dropped, by a lane: {', '.join(LANE_REASONS)}; or by an edge: "
+              help=f"Reason of the drop, by a lane: {', '.join(LANE_REASONS)}; or by an edge: "
               f"{', '.join(EDGE_REASONS)}.")  # fmt: skip
-@click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
+@click.option("--sample", type=Rate(), default=20, show_default=True, help="Maximum number of frames/s: 100 or 100/s.")
 @click.option("--for", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
 @click.option("-n", "count", type=click.IntRange(1), help="End after this number of frames.")
 @click.option("-q", "--quiet", is_flag=True, help="No notices on stderr.")
@@ -71,14 +69,14 @@ def tap(
     sample: int, for_s: float | None, count: int | None, quiet: bool, form: str, as_json: bool, url: str | None,
     stage: str, **wanted: str | None,
 ) -> None:  # fmt: skip
-    """Show a live sample of the frames that lanes decide or an edge receives, with what became of each.
+    """Show a live sample of the frames that lanes decide or an edge receives, with their verdicts.
 
     It queries a worker, which returns the addresses of all others. Workers choose an even sample of the matching frames
     once a second; they read nothing from Kafka for it. Payloads are cut at 1,024 bytes. If changes need a token, so
     does this: set KLAIS_API_TOKEN.
 
-    With --stage edge it asks the edge of KLAIS_API_BIND (or --url): there you see what never reaches a lane, such as
-    bad_magic, bad_mac or unsigned.
+    With --stage edge it queries the edge at KLAIS_API_BIND (or --url), which also shows frames that never reach a lane,
+    such as bad_magic, bad_mac or unsigned.
 
     \b
     Examples:
@@ -119,7 +117,7 @@ def tap(
 
 
 def _check(stage: str, wanted: dict[str, str | None]) -> None:
-    """Refuse what the stage never says of a frame: nothing would be shown."""
+    """Refuse a verdict or reason that frames of the stage never have: nothing would be shown."""
     known = {"verdict": LANE_VERDICTS, "reason": LANE_REASONS}
     if stage == "edge":
         known = {"verdict": EDGE_VERDICTS, "reason": EDGE_REASONS}

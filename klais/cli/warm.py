@@ -45,7 +45,7 @@ def warm(as_json: bool, quiet: bool, wanted: tuple[str, ...]) -> None:
     except SetupMissing as error:
         if wanted:
             raise
-        say(f"{error}. numba compiles into its cache, and processes start later", err=True)
+        say(f"{error}. numba compiles into its cache, and processes start more slowly", err=True)
         about = _fill_cache(quiet or as_json)
     for folder in cache_root() / "kernels", cache_root() / "numba":
         remove_unused(folder, used=Path(about.get("library") or about["cache"]))

@@ -118,7 +118,7 @@ def check_url(text: str) -> str:
     """Check the address of a KLAIS server without a path; a trailing slash is removed."""
     scheme, sign, rest = text.rstrip("/").partition("://")
     if scheme not in ("http", "https") or not sign or not rest or any(mark in rest for mark in "/?#@ "):
-        raise ValueError("must be an address as http://host:port, without path, user or password")
+        raise ValueError("must be an address like http://host:port, without path, user or password")
     host = rest.removeprefix("[").partition("]")[0] if rest.startswith("[") else rest.partition(":")[0]
     if not is_ip(host, 6) and not HOST_NAME.match(host):
         raise ValueError(f"{host!r} is not a host")

@@ -93,7 +93,7 @@ class SettingsFields(_Fields):
         64, "connections", 4, 10_000, "HTTP connections of one server; one client may have a quarter"
     )
     api_url: Url | None = _text(
-        None, "edge that commands query, as http://host:8080; unset = the one at KLAIS_API_BIND"
+        None, "edge that commands query, like http://host:8080; unset = the one at KLAIS_API_BIND"
     )
     edge_id: int = _number(1, "", 0, EDGE_IDS - 1, "number of this edge, unique in the deployment")
     edge_id_from: Literal["number", "name", "claim"] = _field(
@@ -101,7 +101,7 @@ class SettingsFields(_Fields):
         "where the number comes from: KLAIS_EDGE_ID, the end of KLAIS_EDGE_NAME, a claim in klais_control",
     )
     edge_name: str | None = _text(
-        None, "name of this edge, as klais-edge-3; unset = from machine and state folder", r"^[a-zA-Z0-9._-]{1,253}$"
+        None, "name of this edge, like klais-edge-3; unset = from machine and state folder", r"^[a-zA-Z0-9._-]{1,253}$"
     )
     frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame; the edge drops longer ones as too_long")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "size at which a frame batch closes")
@@ -133,7 +133,7 @@ class SettingsFields(_Fields):
     partitions: int = _number(
         4, "", 1, 1024, "partitions of every topic that is keyed by device; you cannot change it later"
     )
-    replication: int = _number(1, "", 1, 10, "least number of replicas of every topic")
+    replication: int = _number(1, "", 1, 10, "minimum number of replicas of every topic")
     kafka_flush: Literal["os", "each"] = _field(
         "os",
         "when brokers flush klais_raw and klais_journal: `os` = when the kernel does, `each` = before they "
@@ -158,7 +158,7 @@ class SettingsFields(_Fields):
     iface: str | None = _text(
         None, "network interface of the XDP filter and of the sources af_xdp and ringbuf", r"^[^\s/]{1,15}$"
     )
-    xdp_queues: Queues | None = _text(None, "receive queues of the interface for af_xdp, as 0-3,8; unset = all")
+    xdp_queues: Queues | None = _text(None, "receive queues of the interface for af_xdp, like 0-3,8; unset = all")
     xdp_pin_dir: Folder = _field(Path("/sys/fs/bpf/klais"), "bpffs folder for the pinned program and maps")
     xdp_heartbeat_s: float = _number(
         10.0,
@@ -187,7 +187,7 @@ class SettingsFields(_Fields):
     spool_sync_interval_ms: float = _number(100.0, "ms", 1, 60_000, "interval of syncs with KLAIS_SPOOL_SYNC=interval")
     edge_workers: int = _number(1, "processes", 1, 256, "edge processes that `klais edge` starts on one port")
     cpus: str | None = _text(
-        None, "CPUs to which edge processes are pinned: auto, or a list as 0-3,8; unset = none", r"^(auto|[0-9,-]+)$"
+        None, "CPUs to which edge processes are pinned: auto, or a list like 0-3,8; unset = none", r"^(auto|[0-9,-]+)$"
     )
     # controller
     # Gains and the set-point of the lag go together. With these values, a loop with up to 0.4 s of delay around a
@@ -294,7 +294,7 @@ class SettingsFields(_Fields):
         None, "address and port at which other workers reach this one; unset = KLAIS_WEB_BIND and KLAIS_WEB_PORT"
     )
     web_url: Url | None = _text(
-        None, "worker that commands query, as http://host:6066; unset = the one at KLAIS_WEB_BIND and KLAIS_WEB_PORT"
+        None, "worker that commands query, like http://host:6066; unset = the one at KLAIS_WEB_BIND and KLAIS_WEB_PORT"
     )
     group_instance: str | None = _text(
         None, "static name of this worker in the group, unique in it; unset = none", r"^[a-zA-Z0-9._-]{1,100}$"

@@ -37,7 +37,7 @@ ENVIRONMENT_ONLY = ("config", "profile", "env_file", "fault_point")
 
 
 def has_table(name: str) -> bool:
-    """Whether a setting can stand in ``klais.toml``."""
+    """Whether a setting can be in ``klais.toml``."""
     return name not in ENVIRONMENT_ONLY and _table(name) is not None
 
 

@@ -220,7 +220,7 @@ def _unknown_key(table: str, key: str) -> str:
             return f"must be {place_of(name)}"
     here = [known for known_table, known in NAMES if known_table == table]
     if near := near_names(plain, here, n=1, cutoff=0.6):
-        return f"is no setting of klais: did you mean {near[0]}?"
+        return f"is not a setting of klais: did you mean {near[0]}?"
     near = [name for (_, known), name in NAMES.items() if known == plain]
     near = near or near_names(plain, list(NAMES.values()), n=1, cutoff=0.6)
     if near:

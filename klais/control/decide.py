@@ -95,7 +95,7 @@ class Errors:
 
     lag: float
     cpu: float
-    both: float
+    weighted: float
     load: float
 
 
@@ -141,7 +141,7 @@ class Decision:
                 "demand": round(sum(i.demand.values()), 1),
                 "fresh": i.fresh,
             },
-            "error": {"lag": round(e.lag, 4), "cpu": round(e.cpu, 4), "both": round(e.both, 4)},
+            "error": {"lag": round(e.lag, 4), "cpu": round(e.cpu, 4), "both": round(e.weighted, 4)},
             "terms": {name: round(value, 5) for name, value in t._asdict().items()},
             "gains": {"kp": self.gains.kp, "ki": self.gains.ki, "kd": self.gains.kd, "filter_s": self.gains.filter_s},
             "forecast": i.forecast.public(),
@@ -156,7 +156,7 @@ class Decision:
         if not self.inputs.fresh:
             return "no worker reports: the last rate stays in force"
         i = self.inputs
-        text = f"lag {i.lag:,.0f} frames, CPU {100 * i.cpu:.0f} %: error {self.errors.both:+.2f}"
+        text = f"lag {i.lag:,.0f} frames, CPU {100 * i.cpu:.0f} %: error {self.errors.weighted:+.2f}"
         if self.cut.cut:
             text += f"; burst {100 * i.forecast.probability:.0f} %: cut by {100 * self.cut.cut:.0f} %"
         if is_herd(i.forecast):
@@ -199,13 +199,13 @@ def errors_of(lag: float, cpu: float, targets: Targets) -> Errors:
     Examples
     --------
     >>> at = Targets(20_000, 0.8, 1, 1e6, 1e4, 5e4, 1e6)
-    >>> errors_of(0, 0, at).both, errors_of(20_000, 0.8, at).both
+    >>> errors_of(0, 0, at).weighted, errors_of(20_000, 0.8, at).weighted
     (1.0, 0.0)
     """
     lag_error = 1.0 - min(lag / targets.lag, MAX_ERROR_RATIO)
     cpu_error = 1.0 - min(cpu / targets.cpu, MAX_ERROR_RATIO)
-    both = LAG_WEIGHT * lag_error + CPU_WEIGHT * cpu_error
-    return Errors(lag_error, cpu_error, both, 1.0 - both)
+    weighted = LAG_WEIGHT * lag_error + CPU_WEIGHT * cpu_error
+    return Errors(lag_error, cpu_error, weighted, 1.0 - weighted)
 
 
 def rate_of(output: float, targets: Targets) -> float:
@@ -257,15 +257,15 @@ def decide(
     pid_state, flow = state.pid, flow_of(state.flow, inputs.passed, dt_s)
     if request.mode == "auto" and inputs.fresh and state.output is not None:
         minimum = _lowest_rate(flow, inputs.queue_depth, targets)
-        pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(minimum, targets), 1.0)
-        expected = min(expected_rate(forecast), targets.rate_max) if errors.both > 0.0 else 0.0
+        pid_state, terms = step(pid_state, gains, errors.weighted, errors.load, dt_s, output_of(minimum, targets), 1.0)
+        expected = min(expected_rate(forecast), targets.rate_max) if errors.weighted > 0.0 else 0.0
         rate = max(max(rate_of(terms.output, targets), expected) * (1.0 - cut.cut), minimum)
     elif request.mode == "auto":  # the first tick, or no measurement: continue from the present rate
-        pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
+        pid_state, terms = track(pid_state, gains, errors.weighted, errors.load, dt_s, last)
         rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
     else:
         rate = request.rate if request.rate is not None else targets.rate_start
-        pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, output_of(rate, targets))
+        pid_state, terms = track(pid_state, gains, errors.weighted, errors.load, dt_s, output_of(rate, targets))
     burst = request.burst if request.burst is not None else targets.burst
     lane_shares = _shares(state.shares, inputs.demand, rate, partitions)
     hosts = _host_limits(inputs, flow, rate, burst, targets)

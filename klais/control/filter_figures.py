@@ -40,6 +40,10 @@ class FilterFigures:
         Prefixes of source addresses that the filter blocks.
     source_drops : mapping of str to int
         Those with the most dropped packets: prefix -> packets.
+    interfaces : tuple of str, or None
+        Interfaces of this network namespace that the filter is attached to; None = unknown.
+    bypassed : bool
+        Whether it is attached to none of them, and has seen no packet since the reading before.
     """
 
     packets: Mapping[str, int] = field(default_factory=dict)
@@ -52,6 +56,8 @@ class FilterFigures:
     block_drops: Mapping[str, int] = field(default_factory=dict)
     blocked_sources: int = 0
     source_drops: Mapping[str, int] = field(default_factory=dict)
+    interfaces: tuple[str, ...] | None = None
+    bypassed: bool = False
 
     def gauges(self) -> dict[str, Any]:
         """The gauge ``xdp`` of ``klais_stats``; empty without a filter."""
@@ -63,6 +69,8 @@ class FilterFigures:
             found["local_blocks"] = [dict(zip(names, block, strict=True)) for block in self.local_blocks]
         if self.block_drops:
             found["block_drops"] = dict(self.block_drops)
+        if self.interfaces is not None:
+            found["interfaces"] = list(self.interfaces)
         if self.blocked_sources:
             found["blocked_sources"] = self.blocked_sources
         if self.source_drops:

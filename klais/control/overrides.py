@@ -118,7 +118,7 @@ def apply(
             expected = replaced = newest
             record = merged(newest, changes) | {"at": now_ms()}
         who = other.get("author", "another process")
-        raise ChangedMeanwhile(f"{who} changes {scope} at the same time: look at what is in force and try again", who)
+        raise ChangedMeanwhile(f"{who} changes {scope} at the same time: check the values in force and try again", who)
 
 
 class Unread:

@@ -9,7 +9,7 @@ A record's key is its scope, its value a JSON object with its fields and ``autho
 - ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
   ``limits_until_ms``; ``forget_ms``: its lane forgets the state of the device as of that time;
 - ``source/<prefix>``: ``block`` with ``until_ms`` or ``unblock``, see :mod:`klais.control.source_blocks`;
-- ``edge/<id>``: kept, not interpreted;
+- ``edge-id/<name>``: kept, not interpreted;
 - ``incident/<id>``, ``incidents``, ``ack/<id>``, ``mute/...``: see :mod:`klais.control.incidents`.
 
 A record without an end is in force until it is replaced. The newest record of a scope counts, and a record without a

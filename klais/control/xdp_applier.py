@@ -68,6 +68,12 @@ class Maps(SourceMaps, Protocol):
     def block_rows(self) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.float64], npt.NDArray[np.uint64]]:
         """Ids of all blocked devices, seconds until each block ends, and the packets that it dropped."""
 
+    def check_pins(self) -> None:
+        """Raise an error if the filter was unloaded, or loaded again with new maps."""
+
+    def interfaces(self) -> tuple[str, ...]:
+        """Interfaces of this network namespace with the filter; OSError if that cannot be seen."""
+
     def close(self) -> None:
         """Close the maps."""
 
@@ -135,6 +141,8 @@ class Applier:
         self._done, self.sources = _Applied(), SourceApplier(follower)
         self._next_open_s = self._next_beat_s = self._next_counts_s = self._next_blocks_s = 0.0
         self._blocks: tuple[int, tuple[LocalBlock, ...], dict[str, int]] = (0, (), {})
+        self._interfaces: tuple[str, ...] | None = None
+        self._bypassed, self._packets = False, 0  # at the last reading of the blocks
         self._reported = False
         self.available, self.applied = False, 0
         self.figures = FilterFigures()
@@ -180,7 +188,7 @@ class Applier:
         except Exception as error:  # the filter was unloaded or never loaded: the dam works alone
             if not self._reported:
                 self._reported = True
-                log.info("xdp_maps_not_there", why=str(error), means="limits act in the workers only")
+                log.info("xdp_maps_missing", why=str(error), means="limits act in the workers only")
             self._close_maps()
 
     def _close_maps(self) -> None:
@@ -194,6 +202,8 @@ class Applier:
                 log.debug("xdp_maps_not_closed", error=str(error))
 
     def _write(self, maps: Maps, now_s: float) -> None:
+        if now_s >= self._next_counts_s:
+            maps.check_pins()  # otherwise, after an unload and a load, this would write to maps that no filter reads
         renew = now_s - self._done.renewed_s >= RENEW_S
         changes = self._write_limits(maps, now_s) + self._write_devices(maps) + self._write_blocks(maps, renew)
         changes += self.sources.write(maps, renew)
@@ -209,13 +219,27 @@ class Applier:
             self._next_blocks_s = now_s + BLOCKS_S
             self._blocks = reported_blocks(*maps.block_rows(), self._done.blocked)
             self.sources.read(maps)
+            self._find_interfaces(maps)
         counts = maps.counts()
         packets = {name: at[0] for name, at in counts.items()}
         age_s, in_force = maps.set_points_age()
         by = ("operator" if self._follower.mode() == "manual" else "controller") if in_force else "load"
         rates = packet_rates(self.figures.packets, packets, now_s - self._counted_s)
         size = {name: at[1] for name, at in counts.items()}
-        return FilterFigures(packets, size, rates, age_s, by, *self._blocks, *self.sources.figures)
+        return FilterFigures(
+            packets, size, rates, age_s, by, *self._blocks, *self.sources.figures, self._interfaces, self._bypassed
+        )
+
+    def _find_interfaces(self, maps: Maps) -> None:
+        """Find where the filter is attached. In a network namespace of its own an edge cannot see that, so only a
+        filter without packets is bypassed.
+        """
+        before, self._packets = self._packets, sum(packets for packets, _ in maps.counts().values())
+        try:
+            self._interfaces = maps.interfaces()
+        except OSError:  # a process that may use the maps need not have the right to see programs
+            self._interfaces = None
+        self._bypassed = self._interfaces == () and self._packets == before
 
     def _write_limits(self, maps: Maps, now_s: float) -> int:
         mode, limits = self._follower.mode(), self._follower.intake(self._host)

@@ -2,8 +2,8 @@
 
 systemd and a supervisor keep a socket open between two processes, the kernel counts its drops from its creation on, and
 during a rolling upgrade two processes read it at once. So each claims the drops since the newest claim, under a lock,
-and counts only those: each drop is counted by one process. A socket without a file is new, since boot or since somebody
-bound it, or has never dropped a datagram.
+and counts only those: each drop is counted by one process. A socket without a file is new (since boot, or since a
+process bound it), or has never dropped a datagram.
 """
 
 import fcntl

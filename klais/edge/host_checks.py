@@ -54,4 +54,6 @@ class ClockCheck:
             return ""
         ahead_s = self._system.clock_offset_s(self._name)
         far = "far" if ahead_s is None else f"{ahead_s:,.0f} s"
-        return f"Kafka refuses records because of their time: the clock of this host is {far} ahead of Kafka's, set it"
+        return (
+            f"Kafka refuses records because of their time: the clock of this host is {far} ahead of Kafka's, correct it"
+        )

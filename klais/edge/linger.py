@@ -5,27 +5,21 @@ for more frames saves records and costs latency. ``KLAIS_LATENCY_MS`` limits the
 the rest of the path leaves of it (``Settings.linger_ms``). At a trickle waiting saves nothing, because there is no
 other frame to share the record with. So a linger that would collect fewer than four frames is shortened in proportion,
 to 5 ms at least. With more than four partitions no linger is shorter than 2.5 ms for each partition (or than the
-setting), so that an edge never writes more than about 400 records a second with a linger of 10 ms. With 5 ms at 5,000
-frames/s (800 records a second) two cores were full in their slow hours and p99 was 77 and 485 ms, with 10 ms 35 and 71
-ms in alternating runs; in good hours p50 was 9.5 ms with 5 ms, 13 with 10 ms.
+setting), so that an edge never writes more than about 400 records a second with a linger of 10 ms.
 
 The cost of a record depends on the machine, so the workers' CPU shares scale the linger. While the busiest one needs
 more than 0.72 of a core, or the host more than 0.85 of all its cores, the scale factor grows step by step, until the
 linger is 100 ms (a longer one is not stretched). It decays again, faster below 0.62 and 0.73. A worker with a fifth of
 a CPU is full with 100 records a second, whatever their size. It is better off with 40, and 0.1 s is less than the delay
-of frames that wait for a full worker. On a slow machine with everything on its two cores 50,000 frames/s were 13 ms
-late at the median with a linger of 9 to 12 ms; with 7 ms both cores were busy (37 to 170 ms), and with 5 ms the worker
-fell seconds behind. On a machine between the two (two cores, a record costs the worker 0.95 ms) 50,000 frames/s took
-1.5, 1.4, 1.2, 1.1 and 0.9 cores with lingers of 6, 8, 10, 14 and 20 ms, and were 17.6, 17.5, 16.5, 18.9 and 23.5 ms
-late at the median, 44, 41, 38, 38 and 40 at p99 (all five in turns, four times).
+of frames that wait for a full worker. ``bench/notes/latency.md`` has the measurements behind these numbers.
 
 Polling follows the same rule: one round costs some hundred microseconds, whatever it returns. A loop that emptied the
-socket sleeps for the linger before it polls again, like interrupt moderation in a network card, and the frames it then
-finds count as that old, so a batch closes after one poll or two (with five polls a linger the edge needed 0.16 instead
-of 0.12 of a core at 50,000 frames/s). The sleep is limited by three times: that of receiving three quarters of one
-poll, a quarter of that in which the receive buffer would fill, and a tenth of a second, in which a stop must be
-noticed. A linger longer than the limit is split into equal intervals, because an interval that ends just before a batch
-comes due would delay it by another interval. An idle edge does not sleep: it waits in the kernel until a frame arrives.
+socket sleeps for the linger before it polls again, like interrupt moderation in a network card. The frames that it then
+finds count as that old, so a batch closes after one poll or two. With five polls a linger the edge needed 0.16 instead
+of 0.12 of a core at 50,000 frames/s. The sleep is at most the time in which three quarters of one poll arrive, at most
+a quarter of the time in which the receive buffer would fill, and at most 0.1 s, so that a stop is noticed. A linger
+longer than these limits is split into equal intervals, because an interval that ends just before a batch comes due
+would delay it by another interval. An idle edge does not sleep: it waits in the kernel until a frame arrives.
 """
 
 import math

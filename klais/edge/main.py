@@ -202,7 +202,7 @@ class Edge:
         try:
             auth.configure(self.settings)
         except ConfigError as error:
-            log.error("auth_keys_refused", why=str(error), do="the keys that were read before stay in force")
+            log.error("auth_keys_refused", why=str(error), do="the previous keys stay in force")
         else:
             log.info("auth_keys_read", mode=self.settings.auth, generations=auth.generations)
 

@@ -180,7 +180,7 @@ def claim(settings: Settings, name: str, count: int, wait_s: float = WAIT_S) -> 
         while time.monotonic() < until_s:
             claims = _read(settings)
             if claims is None:
-                log.warning("edge_id_awaited", bootstrap=settings.bootstrap, topic=Topics.of(settings).control)
+                log.warning("edge_id_not_claimed", bootstrap=settings.bootstrap, topic=Topics.of(settings).control)
                 continue
             first = held(claims, name, count)
             if first is not None:

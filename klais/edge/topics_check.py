@@ -19,7 +19,7 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge")
 
 RETRY_S = 0.3
-FIRST_S = 0.5  # the first answer of a near Kafka takes some 10 ms; until then the kernel buffers frames
+FIRST_S = 0.5  # the first answer of a nearby Kafka takes some 10 ms; until then the kernel buffers frames
 ANSWER_S = 1.0
 
 

@@ -13,7 +13,7 @@ _ERRORS = {
     "400": "The request is not well-formed: no Host header, an invalid parameter, a body that is not JSON.",
     "401": "The request needs a token and does not have a valid one.",
     "403": "A web page of another origin made a browser send this.",
-    "404": "There is no such thing.",
+    "404": "The requested item does not exist.",
     "409": "Another process has it, or changes it at the same time; the error says which.",
     "413": "The body is too large.",
     "415": "The body is not declared as application/json.",

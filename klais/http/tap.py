@@ -48,8 +48,10 @@ class TapQuery(Query):
     selection: ClassVar[type[Selection]]
 
     device_id: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Only this device.")
-    prefix: Annotated[str, AfterValidator(known_id)] | None = Field(default=None, description="Ids that begin so.")
-    sample: Whole = Field(default=20, ge=1, le=MAX_SAMPLE, description="At most so many frames a second.")
+    prefix: Annotated[str, AfterValidator(known_id)] | None = Field(
+        default=None, description="Only ids with this prefix."
+    )
+    sample: Whole = Field(default=20, ge=1, le=MAX_SAMPLE, description="Maximum number of frames per second.")
     verdict: str | None = None
     reason: str | None = None
 

@@ -96,7 +96,8 @@ def choose_maker() -> Maker:
             library = open_library()
         except NoLibrary as error:
             logging.getLogger(__name__).warning(
-                "this process imports numba for its kernels, so it starts later: %s. `klais warm` makes one", error
+                "this process imports numba for its kernels, so it starts more slowly: %s. `klais warm` builds it",
+                error,
             )
         else:
             return lambda function, signature, borrows, inlined: library.kernel(function, signature)

@@ -165,8 +165,8 @@ def _read_manifest(folder: Path, shipped: bool) -> tuple[str, frozenset[str]]:
 def load_library(folder: Path, shipped: bool = False) -> Library:
     """The library of one CPU level, after all checks. See :func:`open_library`.
 
-    Who could change a ``shipped`` library could change the Python files beside it, which run already: of it only the
-    hash is checked.
+    Of a ``shipped`` library only the hash is checked: a user who can change it can also change the Python files next to
+    it, which run anyway.
     """
     digest, names = _read_manifest(folder, shipped)
     path = folder / LIBRARY

@@ -288,7 +288,7 @@ async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: floa
                 raise KafkaUnavailable(f"no answer from {servers} within {timeout_s:g} s: {error!r}") from error
             if throttle.calls():
                 servers = options["bootstrap_servers"]
-                log.warning("kafka_awaited", bootstrap=servers, since_s=round(waited_s), error=repr(error))
+                log.warning("kafka_unavailable", bootstrap=servers, since_s=round(waited_s), error=repr(error))
         await asyncio.sleep(0.5 if left_s is None else min(0.5, left_s))
 
 
@@ -347,8 +347,8 @@ async def fence(
         except TimeoutError as error:
             wanted = ", ".join(f"{topic}/{partition}" for topic, partition in partitions)
             raise KafkaUnavailable(
-                f"{transactional_id} could not acquire {wanted} within {timeout_s:g} s: do the topics exist, and has "
-                "the transaction coordinator its replicas?"
+                f"{transactional_id} could not acquire {wanted} within {timeout_s:g} s: do the topics exist, and does "
+                "the transaction coordinator have enough replicas?"
             ) from error
         except kafka_errors.KafkaError as error:
             if not _is_coordinator_error(error) or time.monotonic() > deadline:

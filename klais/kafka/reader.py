@@ -356,7 +356,7 @@ class _Deadline:
         if now - self._since >= self._timeout_s:
             raise KafkaUnavailable(f"{self._problem} for {self._timeout_s:g} s: {error!r}") from error
         if self._throttle.calls():
-            log.warning("kafka_awaited", problem=self._problem, since_s=round(now - self._since), error=repr(error))
+            log.warning("kafka_unavailable", problem=self._problem, since_s=round(now - self._since), error=repr(error))
         await asyncio.sleep(RETRY_S)
 
 

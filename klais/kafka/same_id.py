@@ -41,7 +41,7 @@ class SameIdCheck:
         if problem and not self._logged:
             log.error(_SHARED[self._kind], why=problem)
         elif self._logged and not problem:
-            log.info(f"{_SHARED[self._kind]}_no_more", was=self._logged)
+            log.info(f"{_SHARED[self._kind]}_resolved", was=self._logged)
         self._logged = problem
 
     def _check_newest(self, now_s: float) -> None:

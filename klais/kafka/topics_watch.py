@@ -44,7 +44,7 @@ class TopicsWatch:
         threading.Thread(target=self._run, name="topics-watch", daemon=True).start()
 
     def ask(self) -> None:
-        """Look now: something has failed for which a changed topic may be the reason. From any thread."""
+        """Check now: something has failed for which a changed topic may be the reason. From any thread."""
         self._ask.set()
 
     def stop(self) -> None:
@@ -76,5 +76,5 @@ class TopicsWatch:
             if mismatch not in self._known:
                 log.error("topic_changed", topic=mismatch.topic, setting=mismatch.setting, why=str(mismatch))
         for mismatch in self._known - found:
-            log.info("topic_mended", topic=mismatch.topic, setting=mismatch.setting)
+            log.info("topic_restored", topic=mismatch.topic, setting=mismatch.setting)
         self._known, self.problems = found, tuple(map(str, wrong))

@@ -238,7 +238,7 @@ def _warnings(
     if q.devices and q.rate / q.devices > MAX_DEVICE_RATE:
         out.append(
             f"one device sends {q.rate / q.devices:,.0f} frames/s, and one lane decides all of them: from "
-            f"{MAX_DEVICE_RATE:,.0f} on that may be more than it carries"
+            f"{MAX_DEVICE_RATE:,.0f} on that may be more than a lane can process"
         )
     if value["Kafka", "changelog"] * 1e6 > MAX_CHANGELOG:
         out.append("the changelog writes more than 50 MB/s: raise KLAIS_CHECKPOINT_INTERVAL_S")
@@ -248,5 +248,5 @@ def _warnings(
         out.append("a process needs more than 8 Gbit/s: use a faster network card, or more hosts")
     moved_s = math.ceil(partitions / max(1, workers - 1)) * c["lane_ms"] / 1e3
     if moved_s > 10:
-        out.append(f"a take-over takes about {moved_s:.0f} s besides the session timeout: more workers make it shorter")
+        out.append(f"a failover takes about {moved_s:.0f} s plus the session timeout: more workers make it shorter")
     return out

@@ -221,14 +221,14 @@ def _verdict(
         "storm_seconds": round(end_s - plan.storm_s, 2),
         "passed": passed,
         "queued": counted.get("worker/queued", 0),
-        "queue_depth_most": watch.queue_depth,
+        "queue_depth_max": watch.queue_depth,
         "dropped": sum(dropped.values()),
         "dropped_by_reason": dropped,
         "lost": n - passed - sum(dropped.values()),
         "doubled": int(ours.sum()) - passed,
         "order_kept": in_order(device[ours], sequence[ours]),
-        "rate_least": watch.rates[0],
-        "rate_most": watch.rates[1],
+        "rate_min": watch.rates[0],
+        "rate_max": watch.rates[1],
         **{name: None if value is None else round(value, 3) for name, value in figures.items()},
     }
 

@@ -86,7 +86,7 @@ def holder(fd: int) -> str:
     """The holder of the lock of an open file: ``pid 123 (its command)``, as far as it can be read."""
     pid = holder_pid(fd)
     if pid is None:
-        return "a process that cannot be seen from here (of another container, or gone by now)"
+        return "a process that is not visible here (in another container, or already ended)"
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="backslashreplace").split("\0")
     except OSError:

@@ -217,10 +217,12 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield _gauge("edge_inflight_max_bytes", "KLAIS_PUBLISH_MAX_INFLIGHT_BYTES (bytes).", s.inflight_max_bytes)
     yield _gauge("edge_receive_buffer_bytes", "Socket buffer that the kernel granted (bytes).", s.rcvbuf_bytes)
     yield _gauge("edge_breaker_open", "1 while batches go to the spool instead of Kafka.", s.breaker_open)
-    moves = CounterMetricFamily("klais_edge_breaker_moves", "Times that the breaker entered a state.", labels=["state"])
+    transitions = CounterMetricFamily(
+        "klais_edge_breaker_transitions", "Times that the breaker entered a state.", labels=["state"]
+    )
     for state in ("closed", "open", "half_open"):
-        moves.add_metric([state], s.breaker_moves.get(state, 0))
-    yield moves
+        transitions.add_metric([state], s.breaker_transitions.get(state, 0))
+    yield transitions
     yield _gauge("edge_spool_frames", "Frames in the spool that Kafka has not acknowledged.", s.spool_frames)
     yield _gauge("edge_spool_bytes", "Size of the spool's files (bytes).", s.spool_bytes)
     yield _gauge("edge_spool_max_bytes", "KLAIS_SPOOL_MAX_BYTES; 0 = no spool (bytes).", s.spool_max_bytes)
@@ -244,7 +246,9 @@ def _xdp_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield _counter("xdp_writes", "Writes of set-points, blocks or a heartbeat to the XDP filter.", s.xdp_writes)
     text = "Packets by verdict of this host's XDP filter; every edge of the host reports the same."
     yield _counters_by("xdp_packets", text, "verdict", s.xdp_packets)
-    yield _counters_by("xdp_bytes", "Bytes of those packets (bytes).", "verdict", s.xdp_bytes)
+    yield _counters_by(
+        "xdp_bytes", "Bytes of packets by verdict of this host's XDP filter (bytes).", "verdict", s.xdp_bytes
+    )
     text = "Time since the set-points of the XDP filter were confirmed; absent if they never were (s)."
     age = GaugeMetricFamily("klais_xdp_setpoint_age_seconds", text, labels=[])
     if s.set_points_age_s is not None:
@@ -272,19 +276,19 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     )
     text = "Records of klais_raw that the lane has not read."
     yield _gauges_by("lag_records", text, "partition", dict(sorted(s.lag_records.items())))
-    text = "Time since the edge received the oldest batch that the lane has not taken; 0 = none (s)."
+    text = "Time since the edge received the oldest batch that the lane has not read; 0 = none (s)."
     yield _gauges_by("lag_seconds", text, "partition", dict(sorted(s.lag_s.items())))
     yield _gauge("queue_limit_frames", "Frames that may wait in the dam's queue of this worker.", s.queue_limit)
     yield _gauge("queue_bytes", "Memory used by the dam's queue (bytes).", s.queue_bytes)
     yield _gauge("queue_limit_bytes", "Memory limit of the dam's queue of this worker (bytes).", s.queue_limit_bytes)
     yield _gauge("lanes", "Live lanes (partitions) of this worker.", s.lanes)
-    text = "1 while the lane of a partition of this worker takes records, 0 while it recovers or fails."
+    text = "1 while the lane of a partition of this worker reads records, 0 while it recovers or fails."
     yield _gauges_by("lane_live", text, "partition", dict(sorted(s.lane_live.items())))
     yield _counter("lane_restarts", "Times that a lane of this worker failed and recovered again.", s.lane_restarts)
     text = "KLAIS_LATENCY_MS: from a frame's arrival until it is on iot_telemetry (s)."
     yield _gauge("latency_target_seconds", text, s.latency_target_s)
     yield _gauge(
-        "latency_late_share", "Share of the batches of the last 30 s that landed later than that.", s.late_share
+        "latency_late_share", "Share of the batches of the last 30 s later than KLAIS_LATENCY_MS.", s.late_share
     )
     text = "Longest iteration of the event loop in the last minute (s)."
     yield _gauge("event_loop_longest_block_seconds", text, s.longest_block_s)
@@ -347,7 +351,7 @@ def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
     for name in ("p", "i", "d", "output"):
         terms.add_metric([name], c.pid_terms.get(name, 0.0))
     yield terms
-    yield _gauge("control_error", "Weighted relative error of lag and CPU; above 0 = there is room.", c.error)
+    yield _gauge("control_error", "Weighted relative error of lag and CPU; above 0 = spare capacity.", c.error)
     yield _gauge("control_lag_frames", "Lag of all workers in the newest decision (frames).", c.lag)
     yield _gauge("control_cpu_share", "CPU share of the busiest process in the newest decision.", c.cpu)
     yield _gauge("control_cut_share", "Share of the rate cut ahead of a burst; 0.5 is an alert.", c.cut)
@@ -368,6 +372,6 @@ def _incident_families(at: IncidentSnapshot) -> Iterator[Metric]:
     opened = {name: at.opened.get(name, 0) for name in INCIDENT_FEATURES}
     yield _counters_by("incidents_opened", "Incidents that this worker opened as the leader.", "feature", opened)
     yield _counter("incident_flags_muted", "Flags that opened no incident because operators muted them.", at.muted)
-    yield _counter("incident_flags_alone", "Flags that belong to no incident: mild, and of one device.", at.alone)
+    yield _counter("incident_flags_alone", "Flags that belong to no incident: low scores of single devices.", at.alone)
     text = "Flags that arrived faster than the leader reads, or exceeded its memory bounds."
     yield _counter("incident_flags_skipped", text, at.skipped)

@@ -60,6 +60,7 @@ class Filter(BaseModel):
         "packets/s by verdict since the counters were last read, without those that are 0; absent at the first reading"
     )
     set_points_age_s: float | None = _of("time since its set-points were confirmed, s; absent if they never were")
+    interfaces: list[str] | None = _of("interfaces of the edge's network namespace that have it; absent: unknown")
     limits_by: str | None = _of("source of its limits: load (those given at load), controller or operator")
     blocked: int | None = _of("devices that it blocks")
     local_blocks: list[LocalBlock] | None = _of("some of those that klais_control does not block; absent if none")
@@ -95,7 +96,7 @@ class Restoring(BaseModel):
 
 
 _STAGES = {
-    "takeover": "takes the partition over",
+    "takeover": "fences the previous owner",
     "turn": "waits until another lane has read its devices",
     "devices": "{} % of its devices read",
     "journal": "{} % of the journal read",
@@ -141,7 +142,7 @@ class Gauges(BaseModel):
     anomaly_score: float | None = _of("highest present anomaly score of a device")
     pending_bytes: int | None = _of("bytes of frames that this worker's lanes passed and have not written yet")
     lanes: int | None = _of("lanes (partitions) that this worker owns")
-    lanes_live: int | None = _of("lanes that take records now")
+    lanes_live: int | None = _of("lanes that read records now")
     restoring: dict[str, Restoring] | None = _of("progress of the lanes that recover, by partition")
     lane_restarts: int | None = _of("restarts of the lanes that this worker owns")
     checkpoint_age_s: float | None = _of("age of the newest checkpoint of the lane with the oldest one, s")
@@ -149,11 +150,13 @@ class Gauges(BaseModel):
     kafka_ms: LatencyMs | None = _of("from sending a batch to Kafka to its acknowledgement")
     landed_ms: LatencyMs | None = _of("worker: from a batch's arrival at the edge until its frames landed")
     latency_target_ms: float | None = _of("worker: KLAIS_LATENCY_MS")
-    late_share: Share | None = _of("worker: share of the batches of the last 30 s that landed later than that")
+    late_share: Share | None = _of(
+        "worker: share of the batches of the last 30 s that landed later than KLAIS_LATENCY_MS"
+    )
     burst_probability: Share | None = _of("controller: 0 to 1")
     pid_output: Share | None = _of("controller: 0 to 1, on the logarithmic scale of rates")
     epoch: float | None = _of("controller: epoch of its fence; the highest one leads")
-    candidate: bool | None = _of("controller: it is about to take the fence")
+    candidate: bool | None = _of("controller: it is about to acquire the fence")
     resigned: bool | None = _of("controller: it ended its term, so another may take over immediately")
     cut: Share | None = _of("controller: share by which a forecast burst reduces the rate")
     traffic_class: str | None = _of("controller: class of the traffic, such as normal or attack")

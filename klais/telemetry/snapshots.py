@@ -106,7 +106,7 @@ class Snapshot:
 class EdgeSnapshot(Snapshot):
     """Additional values of the edge: closed batches, bytes in flight, socket buffer (bytes), breaker and spool.
 
-    ``breaker_moves``: entries into each state, by name. ``spool_frames`` wait on disk in ``spool_bytes``;
+    ``breaker_transitions``: entries into each state, by name. ``spool_frames`` wait on disk in ``spool_bytes``;
     ``spool_recovered`` were there at the start, ``spool_replayed`` were sent to Kafka from there. ``blocked_sources``:
     prefixes of source addresses that it blocks. ``xdp_maps``: whether
     this edge writes set-points to an XDP filter's maps; ``xdp_writes``: number of writes; ``xdp_packets`` and
@@ -120,7 +120,7 @@ class EdgeSnapshot(Snapshot):
     inflight_max_bytes: int = 0
     rcvbuf_bytes: int = 0
     breaker_open: bool = False
-    breaker_moves: Mapping[str, int] = field(default_factory=dict)
+    breaker_transitions: Mapping[str, int] = field(default_factory=dict)
     spool_frames: int = 0
     spool_bytes: int = 0
     spool_max_bytes: int = 0

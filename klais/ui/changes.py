@@ -56,8 +56,10 @@ Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 class Reason(Body):
     """Reason and, without a session, author."""
 
-    reason: Line = Field(min_length=1, max_length=200, description="Shown wherever the change is.")
-    author: Line = Field(default="", max_length=64, description="Who asks; a session's name takes its place.")
+    reason: Line = Field(min_length=1, max_length=200, description="Shown with the change.")
+    author: Line = Field(
+        default="", max_length=64, description="Author of the change; the name of a session replaces it."
+    )
 
 
 class Block(Reason):

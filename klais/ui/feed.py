@@ -112,6 +112,7 @@ class Feed:
             self._settings.partitions,
             control,
             starting,
+            self.history.path(),
         )
         return self._at_ms, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from klais.ui.sample import SERIES
 
 SECONDS = 900
+MEAN_OF = 10  # samples
+PATH = ("edge_received", "edge_passed", "worker_received", "worker_passed")
 
 
 class History:
@@ -37,6 +39,17 @@ class History:
         self._at_ms[where] = at_ms
         self._values[where] = [sample[name] for name in SERIES]
         self._count += 1
+
+    def path(self, samples: int = MEAN_OF) -> dict[str, float]:
+        """Mean rates along the path of the frames over the newest ``samples``; empty without any.
+
+        Edges and workers report at different moments, so that the figures of one second do not belong together: after a
+        burst, more frames pass than arrive.
+        """
+        newest = np.arange(self._count - min(samples, len(self)), self._count) % len(self._at_ms)
+        if not len(newest):
+            return {}
+        return {name: round(float(self._values[newest, SERIES.index(name)].mean()), 4) for name in PATH}
 
     def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[Any]]:
         """The newest ``seconds`` samples after a time (epoch ms), as columns: ``at_ms`` and one per series."""

@@ -7,6 +7,7 @@ from klais.core.anomaly.explain import span
 from klais.telemetry.landing import missed_target
 from klais.telemetry.schema import Gauges
 from klais.telemetry.view import ProcessView, Record, SystemView, restoring_of
+from klais.ui.history import PATH
 from klais.ui.sample import INTENDED
 from klais.xdp.layout import Verdict
 
@@ -135,13 +136,13 @@ def _worker_problems(sample: Mapping[str, float], workers: Mapping[str, ProcessV
     return out
 
 
-def sentence(found: list[dict[str, str]], sample: Mapping[str, float]) -> str:
-    """The state of the system in one sentence."""
+def sentence(found: list[dict[str, str]], sample: Mapping[str, float], path: Mapping[str, float]) -> str:
+    """The state of the system in one sentence; ``path`` has its mean rates."""
     if found:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
         return found[0]["text"][:1].upper() + found[0]["text"][1:] + more + "."
     return (
-        f"All is well: {sample['edge_received']:,.0f} frames/s arrive and {sample['worker_passed']:,.0f} pass; "
+        f"All is well: {path['edge_received']:,.0f} frames/s arrive and {path['worker_passed']:,.0f} pass; "
         f"{sample['devices']:,.0f} devices are known."
     )
 
@@ -209,6 +210,7 @@ def body(
     partitions: int,
     control: Mapping[str, Any],
     starting: bool = False,
+    path: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """One event of the stream.
 
@@ -228,17 +230,23 @@ def body(
         Mode, rate, newest decision and overrides, as followed by this worker.
     starting : bool
         Whether this worker has just started to listen, and cannot know yet which processes are missing.
+    path : mapping, optional
+        Mean rates over the last seconds, of :meth:`klais.ui.history.History.path`; by default those of the sample.
     """
     system = SystemView.of(records.__getitem__)
     found = problems(sample, system, partitions)
     if starting:
         found = [problem for problem in found if problem["severity"] != "critical"]
+    rates = {name: sample[name] for name in PATH} | dict(path or {})
     return {
         "at_ms": at_ms,
         "status": "ok" if not found else found[0]["severity"],
-        "sentence": "This worker is starting and receives the first figures." if starting else sentence(found, sample),
+        "sentence": "This worker is starting and receives the first figures."
+        if starting
+        else sentence(found, sample, rates),
         "problems": found,
         "sample": {name: round(value, 4) for name, value in sample.items()},
+        "path": rates,
         "partitions": partitions,
         "leader": system.leader(),
         "control": dict(control),

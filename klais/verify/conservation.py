@@ -134,7 +134,7 @@ def reconcile(totals: Totals, simulated: bool, alone: bool) -> list[str]:
     Parameters
     ----------
     totals : Totals
-        Totals of a system at rest, to which no frames are sent.
+        Totals of an idle system, to which no frames are sent.
     simulated : bool
         Whether a simulator counted its sent frames. The edge may have received more, from other senders.
     alone : bool

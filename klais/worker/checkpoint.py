@@ -129,7 +129,7 @@ class Checkpointer:
         if sender.restarts == self._restarts:
             return False
         self._restarts = sender.restarts
-        why = "it was cut or recreated: the lane writes all its rows again"
+        why = "it was truncated or recreated: the lane writes all its rows again"
         log.error("changelog_restarted", topic=sender.topic, partition=sender.partition, why=why)
         return True
 

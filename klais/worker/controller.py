@@ -92,7 +92,7 @@ class ControllerStatistics:
             terms=self.terms,
             overrides=overrides,
             pid_terms=d.terms._asdict(),
-            error=d.errors.both,
+            error=d.errors.weighted,
             lag=d.inputs.lag,
             cpu=d.inputs.cpu,
             cut=d.cut.cut,

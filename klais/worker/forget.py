@@ -51,7 +51,7 @@ class Forgetter:
                 continue
             self._asked[device_id] = asked_s
             row = state.find(device_id)
-            if row >= 0 and int(state.rows["made_s"][row]) <= asked_s:
+            if row >= 0 and int(state.rows["created_s"][row]) <= asked_s:
                 found.append(device_id.ljust(16, b"\0"))
                 log.info("device_forgotten", partition=self._partition, device=device_id.decode(errors="replace"))
         return np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)

@@ -11,8 +11,8 @@ system whose topics keep all acknowledged records:
 5. The changelog holds a row for each device that the marker counts.
 
 Kafka breaks these invariants if it loses its tail (power loss, unclean leader election), if a topic is recreated or
-renamed, or if retention was faster than the worker. Each violation has one outcome here. In all cases the lane
-continues: lost and doubled records are counted in a RESUMED step and logged. This module is pure. Recovery collects
+renamed, or if retention was faster than the worker. Each violation has one outcome here. The lane always continues: a
+RESUMED step counts lost and doubled records, and the log names them. This module is pure. Recovery collects
 :class:`RecoveryInputs`, and :func:`judge` returns the plan.
 """
 
@@ -141,14 +141,14 @@ def judge(seen: RecoveryInputs) -> RecoveryPlan:
     rewind = rewound(seen.landmarks, seen.raw_start, seen.raw_end, seen.next_raw)
     if rewind is not None:
         text = (
-            f"klais_raw has offsets {seen.raw_start} to {seen.raw_end} but not the records that this lane has taken "
-            f"up to {seen.next_raw}: it was cut, compacted or recreated; its records from {rewind} on are taken again"
+            f"klais_raw has offsets {seen.raw_start} to {seen.raw_end} but not the records that this lane has read up "
+            f"to {seen.next_raw}: it was truncated, compacted or recreated; the lane reads again from {rewind} on"
         )
         findings.append(Finding(Violation.RAW_REPLACED, text))
     if seen.journal_end < seen.marker_journal:
         text = (
             f"klais_journal ends at {seen.journal_end}, the checkpoint names {seen.marker_journal}: "
-            "it was cut or recreated"
+            "it was truncated or recreated"
         )
         findings.append(Finding(Violation.JOURNAL_CUT, text))
     for name, output in seen.outputs.items():
@@ -211,10 +211,10 @@ def cut_while_live(next_raw: int, raw_end: int, acknowledged: int, output_end: i
     >>> cut_while_live(next_raw=10, raw_end=10, acknowledged=5, output_end=5) is None
     True
     >>> cut_while_live(next_raw=10, raw_end=9, acknowledged=5, output_end=5)
-    'klais_raw ends at 9, this lane has taken up to 10'
+    'klais_raw ends at 9, this lane has read up to 10'
     """
     if raw_end < next_raw:
-        return f"klais_raw ends at {raw_end}, this lane has taken up to {next_raw}"
+        return f"klais_raw ends at {raw_end}, this lane has read up to {next_raw}"
     if output_end < acknowledged:
         return f"an output ends at {output_end}, acknowledged up to {acknowledged}"
     return None

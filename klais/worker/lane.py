@@ -108,9 +108,9 @@ class Lane:
                     session.pending.add(step)
                     session.send_outputs(step)  # an output skips what the previous owner has sent
                     progress.at += 1
-                    await session.pending.room()
+                    await session.pending.wait_below_limit()
                 session.replay_done()
-                await session.pending.drained()  # losses are counted from what Kafka acknowledged
+                await session.pending.wait_empty()  # losses are counted from what Kafka acknowledged
                 fault.at("lane_replayed")
                 raw_start, _ = await watch.begin()
                 if resumed := session.resume(raw_start):
@@ -127,7 +127,7 @@ class Lane:
                 async for raw in self.intake.records(session.state, reader):
                     step = session.decide(raw)
                     session.journal.put(step)
-                    await session.pending.room()
+                    await session.pending.wait_below_limit()
         finally:
             context.on_ending()
             self.live.clear()
@@ -152,7 +152,7 @@ class Lane:
                 session.queued.clear()
                 await session.queued.wait()
             await asyncio.sleep(TICK_S)
-            await session.pending.room()
+            await session.pending.wait_below_limit()
             step = session.release()
             if step is not None:
                 session.journal.put(step)
@@ -161,7 +161,7 @@ class Lane:
         """Forget devices that are long silent, evicted, or named by operators, in ordinary steps."""
         while True:
             await asyncio.sleep(FORGET_TICK_S)
-            await session.pending.room()
+            await session.pending.wait_below_limit()
             step = session.forget()
             if step is not None:
                 session.journal.put(step)

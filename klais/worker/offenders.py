@@ -44,8 +44,8 @@ class TopOffenders:
             both = min(len(old), len(grown))
             grown[:both] -= np.minimum(old[:both], grown[:both])  # a lower count: another device has the row now
             if self._spare_known:
-                made_s = part.column("made_s")[: len(grown)]
-                grown[: len(made_s)][made_s.astype(np.int64) < self._wall_s() - KNOWN_S] = 0
+                created_s = part.column("created_s")[: len(grown)]
+                grown[: len(created_s)][created_s.astype(np.int64) < self._wall_s() - KNOWN_S] = 0
             top = (
                 np.argpartition(grown, -min(MAX_NAMED, len(grown)))[-MAX_NAMED:]
                 if len(grown)

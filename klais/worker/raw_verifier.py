@@ -1,7 +1,7 @@
-"""Checks that ``klais_raw`` still holds the records that a session took: only this detects a log that was cut and grew.
+"""Checks that ``klais_raw`` still holds the records that a session took: only this detects a truncated log.
 
-A consumer continues at its offset, and reads the new log there. The records between the cut and that offset would never
-be taken.
+After a truncation a consumer continues at its offset and reads the new log there. It would never read the new records
+between the truncation and that offset.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ class RawVerifier:
         until_s = asyncio.get_running_loop().time() + LEADER_CHANGE_S
         while not await self.verify():
             if asyncio.get_running_loop().time() > until_s:
-                raise self._lost("ends before records that were taken")
+                raise self._lost("ends before records that the lane has read")
             await asyncio.sleep(RETRY_S)
 
     async def _same(self, place: Place) -> int:
@@ -129,4 +129,4 @@ class RawVerifier:
 
     def _lost(self, why: str) -> LaneFailed:
         topic, partition = self._where
-        return LaneFailed(f"Kafka lost what lane {partition} relies on: {topic} {why}")
+        return LaneFailed(f"Kafka lost records that lane {partition} needs: {topic} {why}")

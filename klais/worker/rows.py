@@ -93,7 +93,7 @@ class Found:
 
 def last_seen_ns(part: Part) -> Column:
     """Receive time of the newest well-formed frame, admitted or not, at most the lane's own time (int64 [n])."""
-    return np.minimum(part.column("refilled_ns"), (part.column("heard_s").astype(np.int64) + 1) * 1_000_000_000)
+    return np.minimum(part.column("refilled_ns"), (part.column("last_seen_s").astype(np.int64) + 1) * 1_000_000_000)
 
 
 DROPS = ("duplicate", "blocked", "device_rate", "queue_full", "malformed")
@@ -161,7 +161,7 @@ SORTS: dict[str, Callable[[Part, DeviceLimits], Column]] = {
     "device_id": lambda part, _limits: _id_words(part),
     "partition": lambda part, _limits: np.full(part.used, part.partition, np.int64),
     "state": states_of,
-    "first_seen": _named("made_s"),
+    "first_seen": _named("created_s"),
     "last_seen": lambda part, _limits: last_seen_ns(part),
     "flagged_at": _named("flag_ns"),
     "tokens": tokens_now,

@@ -78,7 +78,7 @@ class Pending:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._steps: deque[tuple[int, int, int]] = deque()  # (step, bytes, frames)
-        self._room = asyncio.Event()
+        self._changed = asyncio.Event()
         self.bytes = self.frames = 0
 
     def add(self, step: Step) -> None:
@@ -94,7 +94,7 @@ class Pending:
             _, size, frames = self._steps.popleft()
             self.bytes -= size
             self.frames -= frames
-        self._room.set()
+        self._changed.set()
 
     def discount(self, step: int) -> None:
         """Count one frame less of this step, because it will not be sent."""
@@ -106,32 +106,32 @@ class Pending:
     def remove_bound(self) -> None:
         """Remove the bound: an output waits for a step that comes at the end of the replay."""
         self._limit = NO_LIMIT
-        self._room.set()
+        self._changed.set()
 
-    async def drained(self) -> None:
+    async def wait_empty(self) -> None:
         """Wait until nothing is pending."""
         while self._steps:
-            self._room.clear()
-            await self._room.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
-    async def room(self) -> None:
-        """Wait until no more than the limit is pending."""
+    async def wait_below_limit(self) -> None:
+        """Wait until the pending bytes are within the limit."""
         while self.bytes > self._limit:
-            self._room.clear()
-            await self._room.wait()
+            self._changed.clear()
+            await self._changed.wait()
 
 
 def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64]) -> list[str]:
-    """What a session has lost, or set aside, since its tally stood at ``before``, and what to do about it."""
+    """What a session has lost, or set aside, since its tally was ``before``, and what to do about it."""
     grown = tally.astype(np.int64) - before.astype(np.int64)
     texts = (
         (
             Tally.LOST_RECORDS,
-            "records of klais_raw were gone before the lane took them: see raw_records_lost in the log",
+            "records of klais_raw were removed before the lane read them: see raw_records_lost in the log",
         ),
         (
             Tally.MISSING_BATCHES,
-            "batches never arrived, by their edges' numbers: an edge gave them up, or klais_raw was cut",
+            "batch numbers of edges are missing: an edge dropped the batches, or klais_raw was truncated",
         ),
         (
             Tally.POISON_FRAMES,
@@ -265,7 +265,7 @@ class LaneSession:
             at = self.resumed
             texts.append(
                 f"since then {at.output_lost} frames that passed and {at.queue_lost} that waited are lost, "
-                f"{at.doubled} records come twice ({at.why})"
+                f"{at.doubled} records are doubled ({at.why})"
             )
         texts += lost_while_live(self.state.tally, self.live_tally)
         texts += self._stuck()
@@ -282,7 +282,7 @@ class LaneSession:
             return []
         return [
             f"Kafka has accepted nothing on {sender.topic}/{sender.partition} for {waits_s:.0f} s ({sender.why}): "
-            "the lane waits and loses nothing; `klais topics check` and the broker's log say more"
+            "the lane waits and loses nothing; see `klais topics check` and the broker's log"
         ]
 
     def release(self) -> Step | None:

@@ -22,7 +22,7 @@ def check_cluster(settings: Settings, stop: Callable[[], bool]) -> None:
     TopicMismatch
         If a topic is missing or has other settings; the message describes the fix of each.
     """
-    admin = wait_for_broker(settings, on_wait=lambda text: log.warning("kafka_awaited", reason=text), stop=stop)
+    admin = wait_for_broker(settings, on_wait=lambda text: log.warning("kafka_unavailable", reason=text), stop=stop)
     if settings.embedded_kafka:
         ensure_topics(settings, admin)
     elif wrong := check_topics(settings, admin):

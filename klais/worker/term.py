@@ -297,7 +297,7 @@ class Term:
             "forecast_model": decision.inputs.forecast.model,
             "cut": decision.cut.cut,
             "alert": decision.cut.alert,
-            "error": round(decision.errors.both, 4),
+            "error": round(decision.errors.weighted, 4),
             "lag": round(decision.inputs.lag, 1),
             "cpu": round(decision.inputs.cpu, 4),
             "queue_depth": decision.inputs.queue_depth,

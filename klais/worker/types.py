@@ -85,7 +85,7 @@ class TypeKeeper:
             return self._refused
         text = (
             f"types of devices: the newest training failed ({self._not_trained}); lanes continue with their present "
-            "types, and the next training is tried by itself. If that lasts, see training.log in "
+            "types, and the worker trains again at the next interval. If this persists, see training.log in "
             f"{self._settings.state_dir / KIND}, or turn training off with KLAIS_FINGERPRINT_TRAIN_S=0"
         )
         return (*self._refused, text)

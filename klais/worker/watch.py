@@ -1,6 +1,6 @@
 """The live check of the invariants: once a second (idle: every 5 s) a lane checks that Kafka holds what it needs.
 
-A consumer detects none of this. A topic that was cut and has grown again, or was recreated, looks like one that
+A consumer detects none of this. A topic that was truncated and grew again, or was recreated, looks like one that
 continues, and committed offsets of the group may be far ahead of the log. So each check asks the broker.
 """
 
@@ -86,7 +86,7 @@ class Watch:
         if 0 < self._short < NEW_LEADER_CHECKS:
             return
         if why is not None:
-            raise LaneFailed(f"Kafka lost what lane {partition} relies on: {why}")
+            raise LaneFailed(f"Kafka lost records that lane {partition} needs: {why}")
         await self.raw_verifier.verify()
         base_end, base_acknowledged = self._base
         self.landed = Landed(acknowledged - base_acknowledged, output_end - base_end)

@@ -5,6 +5,7 @@ words are written into an unused slot, then the configuration selects that slot:
 the new ones, never half of each.
 """
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ import numpy.typing as npt
 import orjson
 
 from klais.errors import XdpUnavailable
-from klais.xdp import bpf, table
+from klais.xdp import bpf, netlink, table
+from klais.xdp.bpffs import PROGRAM
 from klais.xdp.layout import (
     ABOUT,
     CONFIG,
@@ -33,7 +35,7 @@ from klais.xdp.layout import (
     map_specs,
 )
 from klais.xdp.limits import Limits, pack, unpack
-from klais.xdp.pins import check_layout, close_all, locked, possible_cpus, read_spread, shared, unavailable
+from klais.xdp.pins import check_layout, close_all, inodes, locked, possible_cpus, read_spread, shared, unavailable
 from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
 from klais.xdp.source_blocks import SourceBlock, SourceBlocks
 from klais.xdp.sources import SourceLimit, Sources
@@ -74,9 +76,9 @@ class XdpStatus:
 class XdpMaps:
     """The maps of a loaded filter; close it, or use it as a context manager."""
 
-    def __init__(self, pin_dir: Path, fds: dict[str, int]) -> None:
+    def __init__(self, pin_dir: Path, fds: dict[str, int], pins: dict[str, int]) -> None:
         self.pin_dir = pin_dir
-        self._fds = fds
+        self._fds, self._pins = fds, pins
         self._config_memory, self._config = shared(fds["config"], CONFIG)
         self._ports_memory, self._ports = shared(fds["ports"], PORTS)
         self._marks_memory, self._marks = shared(fds["marks"], MARKS)
@@ -97,10 +99,11 @@ class XdpMaps:
         """
         fds: dict[str, int] = {}
         try:
+            pins = inodes(pin_dir)  # before the maps are opened: a load in between is noticed by `check_pins`
             for name in _NAMES:
                 fds[name] = bpf.get(pin_dir / name)
             check_layout(fds, pin_dir)
-            return cls(pin_dir, fds)
+            return cls(pin_dir, fds, pins)
         except OSError as error:
             close_all(fds)
             raise unavailable(error, pin_dir) from None
@@ -120,6 +123,36 @@ class XdpMaps:
         for memory in (self._config_memory, self._ports_memory, self._marks_memory):
             memory.close()
         close_all(self._fds)
+
+    def check_pins(self) -> None:
+        """Check that the folder still has these maps: without its pins a map exists on, but no filter may use it.
+
+        Raises
+        ------
+        XdpUnavailable
+            If the filter was unloaded, or loaded again with new maps.
+        """
+        try:
+            if inodes(self.pin_dir) == self._pins:
+                return
+        except OSError as error:
+            raise unavailable(error, self.pin_dir) from None
+        raise XdpUnavailable(f"the filter in {self.pin_dir} was loaded again with new maps")
+
+    def interfaces(self) -> tuple[str, ...]:
+        """Interfaces of this network namespace that have the pinned program.
+
+        Raises
+        ------
+        OSError
+            If the program cannot be opened.
+        """
+        fd = bpf.get(self.pin_dir / PROGRAM)
+        try:
+            number = bpf.prog_info(fd).id
+        finally:
+            os.close(fd)
+        return tuple(at.name for at in netlink.links() if at.prog_id == number)
 
     def fd(self, name: str) -> int:
         """Descriptor of a map (``xsks``, ``ring``, ...); valid until :meth:`close`."""

@@ -40,6 +40,17 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def inodes(pin_dir: Path) -> dict[str, int]:
+    """Inode of each pinned map: a new pin of the same name has another one.
+
+    Raises
+    ------
+    OSError
+        If a pin is missing.
+    """
+    return {spec.name: (pin_dir / spec.name).stat().st_ino for spec in map_specs(1, 4096)}
+
+
 def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:
     """Why the maps of ``pin_dir`` cannot be opened, and what to do."""
     if error.errno in (errno.EPERM, errno.EACCES):

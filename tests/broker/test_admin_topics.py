@@ -1,4 +1,4 @@
-"""Topics on a real broker: created as declared, refused when they do not fit, mended on request."""
+"""Topics on a real broker: created as declared, refused when they do not fit, fixed on request."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +63,7 @@ def test_other_partition_count_is_refused_with_what_to_do(settings_for: Make, wh
     assert [state.name for state in list_topics(settings)] == [name], "nothing is created beside a refused topic"
 
 
-def test_wrong_settings_are_refused_all_together_and_mended_on_request(settings_for: Make) -> None:
+def test_wrong_settings_are_refused_all_together_and_fixed_on_request(settings_for: Make) -> None:
     small = {"retention.ms": "60000", "max.message.bytes": "9999"}
     settings = settings_for(partitions=1)
     names = Topics.of(settings)
@@ -111,7 +111,7 @@ def test_longer_retention_and_the_operators_own_choices_are_accepted(settings_fo
     assert journal.config["retention.ms"] == "-1", "a journal is kept as long as the raw records that it decides about"
 
 
-def test_a_journal_that_expires_before_its_raw_records_is_refused_and_mended(settings_for: Make) -> None:
+def test_a_journal_that_expires_before_its_raw_records_is_refused_and_fixed(settings_for: Make) -> None:
     settings = settings_for(partitions=1)
     names = Topics.of(settings)
     ensure_topics(settings)

@@ -170,7 +170,7 @@ async def test_raw_recreated_and_grown_beyond_what_was_taken(system):
     report = await after(settings, edge)
     once(settings, edge)
     assert (report.lost_records, report.doubled, report.output_lost) == (0, 0, 0)
-    assert any("cut, compacted or recreated" in text for text in report.alarms)
+    assert any("truncated, compacted or recreated" in text for text in report.alarms)
 
 
 async def test_raw_recreated_while_the_lane_is_live(system):

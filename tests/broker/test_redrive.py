@@ -102,32 +102,32 @@ def test_each_dead_letter_goes_once_whatever_kills_it(
     send(strict)
     n = DEVICES * ROUNDS
     assert asyncio.run(taken(strict))["refused"] == n
-    mended = strict.model_copy(update={"json_strict": False})
+    fixed = strict.model_copy(update={"json_strict": False})
 
     before = end_offsets(strict, topics.raw)
     assert redrive(strict)["goes"] == 0, "they would come back"
-    shown = redrive(mended)
+    shown = redrive(fixed)
     assert (shown["frames"], shown["goes"], shown["sent"]) == (n + 1, n, None)
-    assert end_offsets(mended, topics.raw) == before, "it has shown, not sent"
+    assert end_offsets(fixed, topics.raw) == before, "it has shown, not sent"
 
     small = ("--yes", "--rate", "40", "-n", "60")  # of few frames a batch
-    killed(mended, "redrive_sent:4", *small)
+    killed(fixed, "redrive_sent:4", *small)
     with monkeypatch.context() as patched:
         patched.setattr("klais.fault.arm", lambda _: None)
         patched.setattr("klais.fault.at", end_at("redrive_named", 3))  # as abrupt: nothing is put in order
         with pytest.raises(Ended):
-            redrive(mended, *small)
-    last = redrive(mended, "--yes", "--rate", "5000", "--reason", "not_strict", "--note", "strict is off")
+            redrive(fixed, *small)
+    last = redrive(fixed, "--yes", "--rate", "5000", "--reason", "not_strict", "--note", "strict is off")
     assert 0 < last["sent"] < n
-    counts = asyncio.run(taken(mended))
+    counts = asyncio.run(taken(fixed))
     assert counts["passed"] == n and counts["missing"] == counts["duplicate"] == 0
     assert counts["repeated"] > 0, "what was sent and perhaps not acknowledged came again, and was known"
     first_ms = T0_NS // 1_000_000
-    assert landed(mended) == Counter((f"d{d}", k, first_ms + 100 * k) for d in range(DEVICES) for k in range(ROUNDS)), (
+    assert landed(fixed) == Counter((f"d{d}", k, first_ms + 100 * k) for d in range(DEVICES) for k in range(ROUNDS)), (
         "each once, with the time at which an edge received it"
     )
-    assert redrive(mended, "--yes")["sent"] == 0
-    audit = [json.loads(r.value) for r in records(mended.model_copy(update={"partitions": 1}), Topics.of(mended).audit)]
+    assert redrive(fixed, "--yes")["sent"] == 0
+    audit = [json.loads(r.value) for r in records(fixed.model_copy(update={"partitions": 1}), Topics.of(fixed).audit)]
     named = Counter(tuple(one[:3]) for r in audit for one in r["after"].get("dead_letters", ()))
     assert len(named) == n and set(named.values()) == {1} and audit[-1]["reason"] == "strict is off"
 
@@ -137,7 +137,7 @@ def test_what_fails_again_is_not_sent_for_ever(settings_for: Make, topics_of: An
     topics_of(strict)
     send(strict)
     asyncio.run(taken(strict))
-    wrong = strict.model_copy(update={"json_strict": False})  # as if the cause were mended
+    wrong = strict.model_copy(update={"json_strict": False})  # as if the cause were fixed
     times = []
     for _ in range(2):
         times.append(redrive(wrong, "--yes", "--rate", "50000", "--max-redrives", "1")["sent"])

@@ -159,7 +159,7 @@ async def test_records_of_another_version_are_refused_and_a_new_prefix_goes_on(s
     await goes_on(new, 2)
 
 
-async def test_a_changelog_that_refuses_all_records_is_mended_by_the_command_that_the_lane_names(
+async def test_a_changelog_that_refuses_all_records_is_fixed_by_the_command_that_the_lane_names(
     settings_for, topics_of
 ):
     """Rows and markers are never given up: the lane tries until somebody mends the topic."""

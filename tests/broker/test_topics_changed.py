@@ -1,4 +1,4 @@
-"""Somebody changes topics while processes run: each difference is named within seconds, and gone when it is mended."""
+"""Somebody changes topics while processes run: each difference is named within seconds, and gone when it is fixed."""
 
 import pytest
 from confluent_kafka import KafkaException
@@ -19,7 +19,7 @@ def alter(settings, topic: str, name: str, value: str) -> None:
         done.result(30)
 
 
-def test_every_change_is_named_while_it_lasts_and_one_command_mends_all(settings_for, topics_of):
+def test_every_change_is_named_while_it_lasts_and_one_command_fixes_all(settings_for, topics_of):
     settings = settings_for(partitions=2)
     topics = topics_of(settings)
     changes = {
@@ -48,7 +48,7 @@ def test_every_change_is_named_while_it_lasts_and_one_command_mends_all(settings
         for topic, name in changes:
             assert any(topic in text and name in text and "--fix" in text for text in watch.problems)
         ensure_topics(settings, fix=True)
-        wait_for(lambda: watch.problems == (), 60, "all to be mended", 0.1)
+        wait_for(lambda: watch.problems == (), 60, "all to be fixed", 0.1)
     finally:
         watch.stop()
     assert check_topics(settings) == []

@@ -48,7 +48,7 @@ def test_the_table_of_devices_keeps_focus_place_and_order(tab: Tab, demo: str) -
     shown.requests.clear()
     page.keyboard.press("Tab")  # within the rows: nothing is asked, nothing changes its place
     rows.nth(5).hover()
-    page.get_by_text("the rows stand still").wait_for()
+    page.get_by_text("the rows do not move").wait_for()
     assert [url for url in shown.requests if "/devices/" in url] == []
     held = page.evaluate("document.activeElement.textContent")
     assert held == rows.nth(3).inner_text()

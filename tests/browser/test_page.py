@@ -46,6 +46,7 @@ def test_the_root_leads_a_browser_to_the_page_with_a_sentence_of_health(tab: Tab
     shown.page.wait_for_selector(".sentence")
     assert shown.page.url.startswith(f"{demo}/ui/")
     assert shown.page.locator(".sentence").inner_text().strip()
+    shown.page.locator("canvas").nth(3).wait_for()  # charts are drawn after the text
     assert shown.page.locator("canvas").count() == 4
 
 
@@ -210,9 +211,9 @@ def test_a_chart_has_a_summary_in_words_and_its_figures_as_a_table(tab: Tab, dem
 def test_the_theme_is_kept(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "overview")
     shown.page.get_by_label("Theme").select_option("dark")
+    shown.page.wait_for_selector("html[data-theme=dark]")  # a reload before that would be too early
     shown.page.reload()
-    shown.page.wait_for_selector("main h1")
-    assert shown.page.evaluate("document.documentElement.dataset.theme") == "dark"
+    shown.page.wait_for_selector("html[data-theme=dark] main h1")
 
 
 def test_recorded_figures_cannot_be_changed_and_the_page_says_so(tab: Tab, demo: str, recording: Recording) -> None:
@@ -222,7 +223,7 @@ def test_recorded_figures_cannot_be_changed_and_the_page_says_so(tab: Tab, demo:
     assert shown.page.get_by_role("button", name="Block…").is_disabled()
 
 
-def test_a_lost_connection_is_said_and_mends_itself(tab: Tab, recording: Recording) -> None:
+def test_a_lost_connection_is_reported_and_restored(tab: Tab, recording: Recording) -> None:
     served = Served.demo(recording)
     shown = opened(tab(), served.url, "overview")
     shown.page.wait_for_selector(".rate")

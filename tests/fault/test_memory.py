@@ -1,7 +1,10 @@
-"""A worker that others join and leave keeps the threads, files and memory that it needs, not what it had."""
+"""Threads, files and memory of a worker over many rebalances, and of an edge over many outages and web clients."""
 
+import http.client
 import os
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,14 @@ from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.topics import Topics
 from tests.fault.test_standby import readiness
+from tests.support.edge import EdgeProcess, balanced
 from tests.support.fault_harness import settle, worker
-from tests.support.process import wait_for
+from tests.support.process import HTTP_S, wait_for
+from tests.support.stage import stage
 
 RELEASE = "KLAIS_TEST_JOINS" in os.environ  # resident memory is compared over many joins only
 JOINS = int(os.environ.get("KLAIS_TEST_JOINS", "3"))
+OUTAGES = JOINS if RELEASE else 1
 DEVICES = int(os.environ.get("KLAIS_TEST_JOIN_DEVICES", "20000"))
 WARM_UP = 2  # the first rebalances reach code and buffers that no run before them did
 GROWTH = 0.10
@@ -74,6 +80,61 @@ def test_joins_and_leaves_of_a_second_worker_do_not_grow_the_first(settings_for,
             return clients(process.pid) <= threads and process.num_fds() <= files
 
         wait_for(as_at_first, 60, lambda: f"no more than {threads} threads of clients and {files} files: {counts}")
+        if RELEASE:
+            before, after = min(rss[:WARM_UP]), min(rss[-2:])
+            assert after < (1 + GROWTH) * before, f"resident MB after each: {[round(one / 1e6) for one in rss]}"
+
+
+def some(first: int, count: int) -> list[bytes]:
+    """Frames of 50 devices, numbered."""
+    return [encode_frame(f"e-{k % 50}", k, b'{"t":%d}' % k + b" " * 200) for k in range(first, first + count)]
+
+
+def ask_and_hang_up(edge: EdgeProcess, rounds: int) -> None:
+    """Web clients of each kind: whole requests, streams that are closed unread, requests that stop in the middle."""
+    for _ in range(rounds):
+        for path in ("/metrics", "/stats", "/health", "/nowhere", "/tap?device=%ff"):
+            assert edge.get(path)[0] != 0, edge.tail()
+        for begin in (
+            b"GET /tap HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+            b"POST /config HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900\r\n\r\n{",
+            b"GET / HT",
+        ):
+            with socket.create_connection(("127.0.0.1", edge.api_port), HTTP_S) as connection:
+                connection.sendall(begin)
+                if b"tap" in begin:
+                    answer = http.client.HTTPResponse(connection)
+                    with suppress(http.client.HTTPException):
+                        answer.begin()
+                    assert answer.status in (200, 503)  # 503: as many streams are open as an edge has
+
+
+def test_outages_and_web_clients_do_not_grow_an_edge(tmp_path: Path) -> None:
+    """Each round kills the broker, fills and empties the spool, and hangs up on the edge's web server."""
+    with stage() as on:
+        edge, sent, rss, counts = on.edge(tmp_path / "edge.log"), 0, [], []
+        edge.wait_status(200)
+        process = psutil.Process(edge.process.pid)
+        for number in range(WARM_UP + OUTAGES):
+            on.kill() if number % 2 else on.stop()
+            edge.send(some(sent, 2000))
+            sent += 2000
+            wait_for(lambda wanted=sent: edge.counters()["received"] >= wanted, 60, "all frames received")
+            ask_and_hang_up(edge, 10)
+            on.start()
+            counters = edge.wait_settled(sent, 120)
+            assert balanced(counters) and counters["passed"] == sent, counters
+            edge.wait_status(200)
+            rss.append(process.memory_info().rss)
+            counts.append((clients(process.pid), process.num_fds()))
+        threads, files = map(max, zip(*counts[:WARM_UP], strict=True))
+
+        def as_at_first() -> bool:  # a connection may be open for a moment
+            return clients(process.pid) <= threads and process.num_fds() <= files
+
+        wait_for(as_at_first, 60, lambda: f"no more than {threads} threads of clients and {files} files: {counts}")
+        assert edge.stop()[0] == 0
+        assert "Traceback" not in edge.log.read_text()
         if RELEASE:
             before, after = min(rss[:WARM_UP]), min(rss[-2:])
             assert after < (1 + GROWTH) * before, f"resident MB after each: {[round(one / 1e6) for one in rss]}"

@@ -251,7 +251,7 @@ def test_any_statistics_record_is_refused_or_the_controller_goes_on() -> None:
                 sound(decision)
                 offenders.update(float(second), offenders_of(system))
                 sample = sampler.sample(system, float(second))
-                orjson.dumps([sample, found := problems(sample, system, PARTITIONS), sentence(found, sample)])
+                orjson.dumps([sample, found := problems(sample, system, PARTITIONS), sentence(found, sample, sample)])
                 system.leader(), system.live_lanes(), system.counter("passed"), system.dropped()
         except Exception as error:
             raise AssertionError(on_failure(wrong)) from error

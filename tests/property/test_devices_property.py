@@ -192,7 +192,7 @@ def test_every_bucket_is_that_of_the_definition(waves: list, rate: float, burst:
 @given(st.lists(st.integers(0, 2000), max_size=60), st.integers(1, 60), st.integers(60, 1000), st.data())
 def test_the_longest_silent_devices_are_forgotten(heard: list, limit: int, forget_s: int, data: st.DataObject) -> None:
     now_s, rows = 2000, np.zeros(len(heard) + 3, ROW)
-    rows["heard_s"][: len(heard)] = heard
+    rows["last_seen_s"][: len(heard)] = heard
     rows["id"][:, 0] = np.arange(len(rows)) + 1
     rows["id_size"][: len(heard)] = 8
     freed = data.draw(st.sets(st.integers(0, len(heard) - 1))) if heard else set()

@@ -32,7 +32,7 @@ class FakeState:
         return {"live": self.broken is None, "loop_age_s": 0.1}
 
     def ready(self) -> dict[str, Any]:
-        waits = [] if self.status == "ok" else ["room for frames"]
+        waits = [] if self.status == "ok" else ["capacity for frames"]
         return {"ready": not waits, "waiting_for": waits, "edge_id": 1}
 
     def health(self) -> dict[str, Any]:

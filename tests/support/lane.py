@@ -78,7 +78,7 @@ class Stream:
         self.seen = {s: at if keep and at == self.era else None for s, at in self.seen.items()}
         self.era = era
 
-    def talks(self, era: int) -> bool:
+    def is_current(self, era: int) -> bool:
         return any(at is not None and era - at <= 1 for at in self.seen.values())
 
     def near(self, sequence: int) -> bool:
@@ -141,7 +141,7 @@ class Window:
         assert self.main is not None
         other.age(era)
         lower = (self.main.top - sequence) % 2**32 < 2**31
-        if lower and self.main.talks(era):
+        if lower and self.main.is_current(era):
             outcome = self._take(other, sequence, frame, era)
             if outcome == "in_order":
                 self._late()

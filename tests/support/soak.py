@@ -219,14 +219,14 @@ def growth(rounds: list[dict[str, Any]]) -> dict[str, float]:
 
     Of rounds in which all had recovered: a process that has just started uses less. The worker that leads the
     controller uses about 65 MB more than the other one, and the lead moves. So the workers count in the order of their
-    memory (``most_rss_mb``, ``least_rss_mb``), not by number.
+    memory (``max_rss_mb``, ``min_rss_mb``), not by number.
     """
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for number, found in enumerate(rounds):
         flat = {name: value for name, value in found.items() if not name.startswith("worker_")} | found["topic_mb"]
         for kind in ("rss_mb", "fds"):
             used = [value for name, value in found.items() if name.startswith("worker_") and name.endswith(kind)]
-            flat |= {f"most_{kind}": max(used), f"least_{kind}": min(used)} if used else {}
+            flat |= {f"max_{kind}": max(used), f"min_{kind}": min(used)} if used else {}
         for name, value in flat.items() if found["recovered"] else ():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 series[name].append((number, float(value)))

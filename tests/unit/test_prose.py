@@ -13,9 +13,13 @@ from klais.config.layers import ENV_EXTRA
 from klais.config.load import Settings
 from klais.config.settings import LANDING_MS, linger_of
 from klais.control import cuts, decide, forecast, offenders
+from klais.control.incidents import MUTED
+from klais.control.setpoints import DEVICE, GLOBAL, OVERRIDE
+from klais.control.source_blocks import SOURCE
 from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame
 from klais.edge import linger
+from klais.edge.number import SCOPE as CLAIM
 from klais.kafka.topics import Topics
 from klais.telemetry.landing import MAX_LATE_SHARE, OVER_S
 from klais.telemetry.metrics import EdgeMetrics, WorkerMetrics
@@ -26,7 +30,19 @@ ROOT_PAGES = [REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTIN
 FOLDERS = ("agents", "bench", "bpf", "deploy", "docs", "klais", "tests")
 PAGES = [*ROOT_PAGES, *(page for folder in FOLDERS for page in sorted((REPO / folder).rglob("*.md")))]
 # Words and phrases that no page uses: archaic, or passive without anybody who acts.
-BANNED = ("anew", "for ever", "shall", "is told", "are told", "is waited for", "is looked for", "told of")
+BANNED = (
+    "anew",
+    "for ever",
+    "shall",
+    "is told",
+    "are told",
+    "is waited for",
+    "is looked for",
+    "told of",
+    "mend",
+    "mended",
+)
+BANNED += ("see to", "at rest", "lab diary")
 WIDTH = 120
 ARCHITECTURE = REPO / "docs" / "architecture.md"
 NAMES = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
@@ -122,6 +138,26 @@ def prose_of(page: Path) -> str:
     return re.sub(r"```.*?```", lambda block: "\n" * block[0].count("\n"), page.read_text(), flags=re.DOTALL)
 
 
+@pytest.mark.parametrize("page", ["operations.md", "protocol.md"])
+def test_the_table_of_topics_has_every_topic(page: str) -> None:
+    rows = [line.split("|")[1] for line in (REPO / "docs" / page).read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert {spec.name for spec in Topics.of(Settings()).specs()} - named == set()
+
+
+def test_the_table_of_scopes_has_every_scope_of_klais_control() -> None:
+    text = (REPO / "docs" / "protocol.md").read_text()
+    scopes = {
+        GLOBAL,
+        OVERRIDE,
+        f"{DEVICE}<device_id>",
+        f"{SOURCE}<prefix>",
+        f"{CLAIM}<name>",
+        *(f"mute/{kind}/" for kind in MUTED),
+    }
+    assert [scope for scope in scopes if f"`{scope}" not in text] == []
+
+
 @NAMES
 def test_lines_fit_the_width(page: Path) -> None:
     """Tables are exempt: Markdown cannot split a cell."""
@@ -133,6 +169,20 @@ def test_lines_fit_the_width(page: Path) -> None:
 def test_no_page_uses_a_banned_phrase(page: Path) -> None:
     text = " ".join(prose_of(page).lower().split())
     assert [phrase for phrase in BANNED if re.search(rf"\b{phrase}\b", text)] == []
+
+
+@pytest.mark.parametrize("package", ["agents", "deploy", "klais"])
+def test_no_text_in_code_uses_a_banned_phrase(package: str) -> None:
+    """Docstrings, messages, help texts and descriptions of metrics."""
+    texts = [
+        f"{path.relative_to(REPO)}: {' '.join(node.value.lower().split())}"
+        for path in sorted((REPO / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+    ]
+    assert len(texts) > 20
+    phrases = re.compile(rf"\b({'|'.join(BANNED)})\b")
+    assert [text[:200] for text in texts if phrases.search(text)] == []
 
 
 def test_the_readme_is_short() -> None:

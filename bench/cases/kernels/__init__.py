@@ -20,5 +20,5 @@ def run(bench: Bench) -> Result:
         result.rows.append({"record_batch": size} | found)
         result.figures[f"record_batch_{size}_append_ns"] = found["append_ns"]
         result.figures[f"record_batch_{size}_close_ns"] = found["close_ns"]
-    result.notes.append("ns a frame, the least of many runs in this process")
+    result.notes.append("ns a frame, minimum of many runs in this process")
     return result

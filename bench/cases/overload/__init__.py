@@ -108,7 +108,7 @@ def normal_after(rows: Floats, begin_s: float, max_s: float) -> float | None:
     return float(later[0] - begin_s) if len(later) else None
 
 
-class Ledger:
+class FrameTotals:
     """Location of all frames: counters of edge, kernel, worker and log, to be subtracted."""
 
     def __init__(self, settings: Settings, stats: StatsFollower) -> None:
@@ -120,7 +120,7 @@ class Ledger:
         self.dropped_later = int(sum(total(c["dropped"]) for c in workers))
         self.landed = count_records(settings, Topics.of(settings).telemetry)
 
-    def since(self, before: "Ledger", sent: int) -> dict[str, Any]:
+    def since(self, before: "FrameTotals", sent: int) -> dict[str, Any]:
         """Outcome of that many frames sent since then; ``unaccounted`` must be 0."""
         dropped = {
             why: n - before.dropped.get(why, 0) for why, n in self.dropped.items() if n > before.dropped.get(why, 0)
@@ -146,14 +146,14 @@ class Step:
     samples: Floats
     marks: tuple[float, ...]
     sent: tuple[int, ...]
-    ledger: dict[str, Any]
+    totals: dict[str, Any]
     series: list[dict[str, Any]]
 
 
 def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, factor: float, seconds: float) -> Step:
     """Run a calm load, the overload, and calm again."""
     watched, calm = Watched(settings, clock), CALM_SHARE * capacity
-    before = Ledger(settings, watched.stats)
+    before = FrameTotals(settings, watched.stats)
     rates = ((calm, CALM_S / 2), (factor * capacity, seconds), (calm, CALM_S))
     marks, sent = [time.monotonic()], []
     for part, (rate, part_s) in enumerate(rates):
@@ -166,9 +166,9 @@ def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, 
             sent.append(int(sender.summary(30)["frames"]))
         marks.append(time.monotonic())
     watched.until(marks[-1] + 4)  # the backlog lands, and all processes report it
-    ledger = Ledger(settings, watched.stats).since(before, sum(sent))
+    totals = FrameTotals(settings, watched.stats).since(before, sum(sent))
     watched.stats.stop()
-    return Step(watched.table(), tuple(marks), tuple(sent), ledger, watched.series(marks[1]))
+    return Step(watched.table(), tuple(marks), tuple(sent), totals, watched.series(marks[1]))
 
 
 def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: float) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
     at = column(rows, "at_s")
     before, within = at < marks[1], (at >= marks[1]) & (at <= marks[2])
     during = rows[within]
-    least_intake = float(column(during, "intake").min())
+    intake_min = float(column(during, "intake").min())
     return {
         "factor": factor,
         "capacity_before_per_s": round(around.before),
@@ -196,15 +196,15 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
         "waited_before_s": round(
             float(waiting(rows)[before].max()) / capacity, 2
         ),  # above NORMAL_S: normal_s says little
-        **step.ledger,
-        "waited_most_s": round(float(waiting(rows)[within].max()) / capacity, 2),
-        "most_lag": round(float(column(during, "lag").max())),
-        "most_queue": round(float(column(during, "queue").max())),
-        "rate_least": round(float(column(during, "rate").min())),
-        "rate_most": round(float(column(during, "rate").max())),
-        "intake_least": round(least_intake) if np.isfinite(least_intake) else None,
+        **step.totals,
+        "waited_max_s": round(float(waiting(rows)[within].max()) / capacity, 2),
+        "lag_max": round(float(column(during, "lag").max())),
+        "queue_max": round(float(column(during, "queue").max())),
+        "rate_min": round(float(column(during, "rate").min())),
+        "rate_max": round(float(column(during, "rate").max())),
+        "intake_min": round(intake_min) if np.isfinite(intake_min) else None,
         # its whole share in each second = frames always waited, and goodput is its speed
-        "worker_cpus_least": round(
+        "worker_cpus_min": round(
             min(second["cpu_worker"] for second in step.series if 2 <= second["at_s"] < seconds), 2
         ),
         "others_cpus": round(float(np.mean([second["cpu_others"] for second in step.series])), 2),

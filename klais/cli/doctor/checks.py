@@ -114,8 +114,8 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
             )
             continue
         if problem := not_ours(folder.stat()) if folder.is_dir() else "":
-            mend = f"`chown` it to the user that runs klais and `chmod go-w` it, or set {variable} to another folder"
-            yield Finding(name, "fail", f"{folder}: {problem}: klais refuses it", mend)
+            fix = f"`chown` it to the user that runs klais and `chmod go-w` it, or set {variable} to another folder"
+            yield Finding(name, "fail", f"{folder}: {problem}: klais refuses it", fix)
             continue
         free = shutil.disk_usage(there).free
         text = f"{folder}: {free / (1 << 30):.1f} GiB free"

@@ -39,7 +39,7 @@ def up(
 ) -> None:
     """Start everything on this machine: Kafka, topics, edge, worker and simulated devices.
 
-    Kafka is an own Apache Kafka with its data in the state folder, or the cluster in KLAIS_KAFKA_BOOTSTRAP. The
+    Kafka is an embedded Apache Kafka with its data in the state folder, or the cluster of KLAIS_KAFKA_BOOTSTRAP. The
     simulated devices replay the traffic of a recorded day. Ctrl-C stops everything cleanly; a second Ctrl-C kills it.
     Accepted frames are in Kafka in both cases, and the next start continues from there.
 

@@ -64,7 +64,7 @@ def loaded(done: "Loaded") -> list[str]:
         lines.append(f"replaced the filter on {', '.join(done.replaced)} without a gap")
     if done.kept_maps and done.new_maps:
         lines.append(f"new and empty, because their layout or size changed: {', '.join(done.new_maps)}")
-        lines.append("restart edge and controller: they still use the old maps")
+        lines.append("edge and controller open them within seconds")
     elif done.kept_maps:
         lines.append("kept all maps: rules, buckets, counts")
     return lines

@@ -113,14 +113,14 @@ def _what(flag: FlagFacts) -> str:
         return f"{name} was {flag.value:.6g}, expected about {flag.expected:.6g} ({z:+.1f} standard deviations)"
     rate = " a second" if flag.cause & COUNTER else ""
     if kind == Cause.NOISE:
-        wildest = f"in the wildest hour of the last days it was {flag.expected:.3g}"
+        wildest = f"in the most variable hour of the last days it was {flag.expected:.3g}"
         return f"{name} changed by about {flag.value:.3g}{rate} from row to row for an hour; {wildest}"
     because = _EXPECTED_BECAUSE.get(kind, "its usual level")
     seen = f"{name} {'grew by' if rate else 'was'} {flag.value:.6g}{rate}"
     expected = f"expected about {flag.expected:.6g} ± {flag.scale:.3g} ({because})"
     if kind == Cause.DRIFT:
-        usual = f"where it was at this time of the last days, {flag.expected:.6g} ± {flag.scale:.3g}"
-        return f"{seen} and has been leaving for hours {usual}"
+        usual = f"its level at this time of the last days, {flag.expected:.6g} ± {flag.scale:.3g}"
+        return f"{seen} and has been moving away for hours from {usual}"
     rare = min(flag.score**4, 1e12)
     return f"{seen}, {expected}: surprise {flag.score:.3g}, rarer than 1 row in {rare:,.0f}"
 

@@ -271,7 +271,7 @@ def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel(void(FULLS, int64, F64), borrows=True)
 def report_slow_changes(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """A drift or noise is told unless another flag of the last two days may have the same cause."""
+    """A drift or noise is reported unless another flag of the last two days may have the same cause."""
     if now[CAUSE] > 0.0:
         state["latch"][r] = np.uint8(SLOW_LATCH)
     elif state["latch"][r] > np.uint8(0):

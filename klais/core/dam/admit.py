@@ -256,7 +256,7 @@ def take_frame(
     else:
         rows["tokens"][r] = refill(rows["tokens"][r], rows["refilled_ns"][r], now_ns, rate, burst)
     rows["refilled_ns"][r] = now_ns
-    rows["heard_s"][r] = np.uint32(limits[NOW_S])
+    rows["last_seen_s"][r] = np.uint32(limits[NOW_S])
     if decide:
         verdict = judge(outcome == SEEN_BEFORE, blocked, rows["tokens"][r], limits, dam)
     rows["received"][r] += np.uint64(1)
@@ -282,7 +282,7 @@ def admit_new(
         return -1, int(v)
     low, high = frames.ids[i, 0], frames.ids[i, 1]
     r = np.int64(insert(devices.slots, devices.key, devices.rows, devices.free, room, low, high, frames.id_size[i]))
-    devices.rows["made_s"][r] = np.uint32(limits[NOW_S])
+    devices.rows["created_s"][r] = np.uint32(limits[NOW_S])
     dam[NEW_DEVICES] -= 1.0
     return int(r), int(v)
 

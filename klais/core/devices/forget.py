@@ -14,7 +14,7 @@ from klais.jit.kernel import I32, I64, IDS, U8, U64, int64, kernel, uint8, void
 
 EVICT_ABOVE = 0.9  # share of a lane's maximum of devices above which the longest silent ones are forgotten
 ALARM_ABOVE = 0.8  # share above which the lane logs a warning
-ACTIVE_S = 10  # a device heard of within this time is never evicted
+ACTIVE_S = 10  # a device seen within this time is never evicted
 MAX_FORGOTTEN = 10_000  # devices of one call: the rest is chosen in the next
 
 _BYTES = uint8[:, ::1]
@@ -35,18 +35,18 @@ def choose(rows: Rows, used: int, devices: int, limit: int, now_s: int, forget_s
     forget_s : float
         A device that is silent for longer is forgotten, even if there is room.
     """
-    heard_s = rows["heard_s"][:used].astype(np.int64)
-    heard_s[(rows["id_size"][:used] == 0) | (rows["epoch"][:used] > 0)] = now_s
+    last_seen_s = rows["last_seen_s"][:used].astype(np.int64)
+    last_seen_s[(rows["id_size"][:used] == 0) | (rows["epoch"][:used] > 0)] = now_s
     over = devices - int(EVICT_ABOVE * limit)
-    silent = heard_s < now_s - forget_s
+    silent = last_seen_s < now_s - forget_s
     count = int(np.count_nonzero(silent))
     if over > count:
-        silent = heard_s < now_s - ACTIVE_S
+        silent = last_seen_s < now_s - ACTIVE_S
         count = min(over, int(np.count_nonzero(silent)))
     count = min(count, MAX_FORGOTTEN)
     if count == 0:
         return np.empty((0, 16), np.uint8)
-    index = np.argpartition(heard_s, count - 1)[:count]
+    index = np.argpartition(last_seen_s, count - 1)[:count]
     return rows["id"][index].view(np.uint8)  # type: ignore[no-any-return]
 
 

@@ -33,8 +33,8 @@ ROW = np.dtype(
         ("last_ns", "<i8"),  # receive time of the newest admitted frame
         ("received", "<u8"),
         ("admitted", "<u8"),  # passed at once or queued
-        ("heard_s", "<u4"),  # worker's clock at the step that took the newest frame, s since the epoch
-        ("made_s", "<u4"),  # worker's clock at the step that made this row
+        ("last_seen_s", "<u4"),  # worker's clock at the step that took the newest frame, s since the epoch
+        ("created_s", "<u4"),  # worker's clock at the step that made this row
         ("epoch", "<u4"),  # highest epoch of its signed frames; 0 = none yet
         ("hole_end", "<u4"),  # end of the hole in its numbers, see klais.core.devices.signed
         ("duplicate", "<u4"),

@@ -55,7 +55,7 @@ def age(rows: Rows, r: int, w: int, era: int) -> None:
 
 
 @kernel(boolean(ROWS, int64, int64, int64), borrows=True)
-def talks(rows: Rows, r: int, w: int, era: int) -> bool:
+def is_current(rows: Rows, r: int, w: int, era: int) -> bool:
     """Whether stream ``w`` of row ``r`` had a frame in ``era``, the one before, or a later one."""
     passed = np.int16(np.uint16(era) - rows["era"][r, w])
     if passed > 1:
@@ -166,7 +166,7 @@ def take_other(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, kno
     other = 1 - main
     age(rows, r, other, era)
     lower = np.uint32(rows["top"][r, main] - sequence) < _HALF
-    if lower and talks(rows, r, main, era):
+    if lower and is_current(rows, r, main, era):
         outcome = take_near(rows, r, other, sequence, frame_hash, era, known)
         if outcome == IN_ORDER:
             count_late(rows, r)

@@ -273,7 +273,7 @@ def judge(
 
 
 @kernel(void(PRINTS, int64, FLAGS, int64, int64, int64), borrows=True)
-def tell(prints: Prints, r: int, flags: Flags, at: int, frame: int, second: int) -> None:
+def write_type_flag(prints: Prints, r: int, flags: Flags, at: int, frame: int, second: int) -> None:
     """Write the flag of a device whose evidence suffices, and start to learn its new type."""
     kind, candidate = np.float64(prints["type"][r]), np.float64(prints["candidate"][r])
     run, own = np.float64(prints["run"][r]), np.float64(prints["own"][r])
@@ -347,7 +347,7 @@ def observe(
         if 0 <= r - first_row < keep[1].shape[0]:
             keep_sample(keep, r - first_row, np.int64(owner), mask, interval, size)
         if judge(prints, r, types, mask, interval, size, second, fit, limits, counts) != 0:
-            tell(prints, r, flags, at, i, second)
+            write_type_flag(prints, r, flags, at, i, second)
             counts[RAISED] += 1
             at = min(at + 1, flags.shape[0] - 1)
     return at

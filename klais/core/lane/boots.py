@@ -15,7 +15,7 @@ MAX_BOOTS = 65_536
 LAST_S = (1 << 32) - 1  # in 2106; a clock may be wrong
 MAX_SKIPPED = 256  # boots whose skipped numbers are remembered
 SKIPPED_RANGES = 8  # ranges per boot, the newest
-BOOT = np.dtype([("number", "<u8"), ("boot", "<u4"), ("heard_s", "<u4"), ("edge", "<u2")])
+BOOT = np.dtype([("number", "<u8"), ("boot", "<u4"), ("last_seen_s", "<u4"), ("edge", "<u2")])
 """One (edge, boot): its newest batch number, and when it was taken (s since the epoch). Part of the marker's format."""
 
 
@@ -56,7 +56,7 @@ class Boots:
             missing = number - newest - 1
             self._skip((edge, boot), (newest + 1, number, True))
         self._table["number"][row] = number
-        self._table["heard_s"][row] = min(now_s, LAST_S)
+        self._table["last_seen_s"][row] = min(now_s, LAST_S)
         return missing
 
     def _skip(self, name: tuple[int, int], gap: Range) -> None:
@@ -86,7 +86,7 @@ class Boots:
 
     def _forget_oldest(self) -> None:
         """Forget a sixteenth at once, so that the cost per new boot is low; the others keep their order."""
-        order = np.argsort(self._table["heard_s"][: len(self._row)], kind="stable")
+        order = np.argsort(self._table["last_seen_s"][: len(self._row)], kind="stable")
         self.load(self._table[np.sort(order[MAX_BOOTS // 16 :])].tobytes(), self.skipped())
 
     def dump(self) -> bytes:

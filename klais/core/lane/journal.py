@@ -236,11 +236,11 @@ def decode_step(value: bytes) -> StepRecord:
             f"journal record of version {value[4]}, this code reads version {VERSION}: start a worker of that version "
             "and stop it with SIGTERM, so that its last checkpoint covers the journal, or start with a new "
             "KLAIS_TOPIC_PREFIX, or delete the topic of the journal and run `klais topics create`: lanes then decide "
-            "again what klais_raw holds and count what comes twice"
+            "the records of klais_raw again and count doubled records"
         )
     record, counts = _read_header(value)
     if record.step > LAST_STEP:
-        raise JournalFormatError(f"step {record.step} is more than a lane ever counts")
+        raise JournalFormatError(f"step {record.step} is above the highest step number, {LAST_STEP}")
     if record.kind == Kind.RESUMED:
         record.resumed = _read_resumed(record.step, value[HEADER.size :])
     elif record.kind == Kind.FORGET:
@@ -264,7 +264,7 @@ def _read_header(value: bytes) -> tuple[StepRecord, tuple[int, int, int, int]]:
     if not all(map(math.isfinite, (*rates, tokens, new_devices))) or min(rates) < 0:
         raise JournalFormatError(f"step {step}: its limits are not valid")
     if step >= 1 << 63 or now_ns < 0:
-        raise JournalFormatError(f"step {step} at {now_ns} ns: no lane counts that far")
+        raise JournalFormatError(f"step {step} at {now_ns} ns is out of range")
     limits = Limits(rate, burst, device_rate, device_burst, dead, flags, new_rate, window_s)
     record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, NO_VERDICTS, flagged)
     record.new_devices, record.raw_crc, record.batch = new_devices, raw_crc, head[23:]

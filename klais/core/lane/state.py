@@ -227,7 +227,7 @@ class LaneState:
         kept = np.zeros(len(row), ROW)
         for name in KEPT_OF_SIGNED:
             kept[name] = self.rows[name][row]
-        kept["stamp"], kept["made_s"], kept["heard_s"] = step, now_s, now_s
+        kept["stamp"], kept["created_s"], kept["last_seen_s"] = step, now_s, now_s
         self.rows.view(OPAQUE_ROW)[row] = kept.view(OPAQUE_ROW)
 
     def find(self, device_id: bytes) -> int:

@@ -41,14 +41,14 @@ class ConfigResponse(BaseModel):
 
 
 class Live(BaseModel):
-    """Whether the loop that reads the socket turns. A process with a hanging loop needs a restart."""
+    """Whether the loop that reads the socket runs. A process with a hanging loop needs a restart."""
 
     live: bool
     loop_age_s: float = Field(ge=0, description="Seconds since the loop began its last round.")
 
 
 class Ready(BaseModel):
-    """Whether there is room for frames that arrive now: in Kafka, in the spool, or in memory."""
+    """Whether the edge can keep frames that arrive now: in Kafka, in the spool, or in memory."""
 
     ready: bool
     waiting_for: list[str] = Field(description="What is missing; empty when ready.")

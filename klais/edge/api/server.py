@@ -92,7 +92,7 @@ def make_app(state: State, guard: Guard, min_rate: float, taps: Taps = list) -> 
     async def config(request: web.Request) -> web.Response:
         asked = await read_body(request, ConfigRequest)
         if asked.new_rate < min_rate and not asked.force:
-            text = f'new_rate is below {min_rate:g} frames/s (KLAIS_PID_RATE_MIN): send "force": true if you mean it'
+            text = f'new_rate is below {min_rate:g} frames/s (KLAIS_PID_RATE_MIN): send "force": true to set it anyway'
             raise HttpError(422, "below_minimum", text, minimum=min_rate)
         client = str(guard.client(request) or request.remote)
         try:
@@ -127,7 +127,7 @@ def _install_tap(app: web.Application, guard: Guard, taps: Taps) -> None:
 
 async def _tap_elsewhere(others: Callable[[], Sequence[str]], _request: web.Request) -> web.Response:
     urls = ", ".join(others())
-    text = f"several edge processes answer here, and each has frames of its own: ask one of them with --url: {urls}"
+    text = f"several edge processes share this address, and each shows only its own frames: name one with --url: {urls}"
     raise HttpError(409, "several_edges", text)
 
 

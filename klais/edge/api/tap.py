@@ -16,9 +16,7 @@ class EdgeTapQuery(TapQuery):
 
     selection = EdgeFilter
 
-    verdict: EdgeVerdict | None = Field(
-        default=None, description="What became of the frames; dropped includes malformed."
-    )
+    verdict: EdgeVerdict | None = Field(default=None, description="Verdict of the frames; dropped includes malformed.")
     reason: Annotated[str, AfterValidator(one_of(EDGE_REASONS))] | None = Field(
-        default=None, description="Why they were dropped.", json_schema_extra={"enum": list(EDGE_REASONS)}
+        default=None, description="Reason of the drop.", json_schema_extra={"enum": list(EDGE_REASONS)}
     )

@@ -159,8 +159,8 @@ class EdgeView:
             out.append(
                 "frames were dropped in the last 5 s: neither Kafka nor the spool takes more; `/stats` has the reasons"
             )
-        if astray := self.statistics().unaccounted:
-            out.append(f"{abs(astray)} frames are in no counter: a defect of KLAIS, report it with `/stats`")
+        if missing := self.statistics().unaccounted:
+            out.append(f"{abs(missing)} frames are in no counter: a defect of KLAIS, report it with `/stats`")
         depth = self._dam()["queue_depth"]
         if depth >= self._settings.dam_queue_limit > 0:
             out.append(f"the dam's queue is full ({depth} frames): raise the rate, or KLAIS_DAM_QUEUE_LIMIT")
@@ -179,12 +179,12 @@ class EdgeView:
         return {"live": self._stopping() or age_s < LOOP_HUNG_S, "loop_age_s": round(age_s, 3)}
 
     def ready(self) -> dict[str, Any]:
-        """Body of ``/readyz``: whether there is room for frames that arrive now, in Kafka, the spool or memory."""
+        """Body of ``/readyz``: whether Kafka, the spool or memory can keep frames that arrive now."""
         waits = ["nothing: the edge is stopping"] if self._stopping() else []
         if not waits and (why := self._forwarder.no_room):
-            waits.append(f"room for frames: {why}")
+            waits.append(f"capacity for frames: {why}")
         if not waits and self._refuses():
-            waits.append("room for frames: some were dropped in the last 5 s")
+            waits.append("capacity for frames: some were dropped in the last 5 s")
         return {"ready": not waits, "waiting_for": waits, "edge_id": self._settings.edge_id}
 
     def health(self) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class EdgeView:
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
-            "warnings": [text for text in (clock, self._forwarder.backlog.warning, *late) if text],
+            "warnings": [text for text in (clock, self._forwarder.backlog.warning, self._bypassed(), *late) if text],
             "queue_depth": self._dam()["queue_depth"],
             "rate_limit": self.rate(),
             "version": __version__,
@@ -203,6 +203,16 @@ class EdgeView:
             "edge_id": self._settings.edge_id,
             "workers": len(self._system.newest("worker")),
         }
+
+    def _bypassed(self) -> str:
+        """A warning if packets go around the kernel filter; empty otherwise."""
+        if not self._applier.figures.bypassed:
+            return ""
+        return (
+            f"the XDP filter in {self._settings.xdp_pin_dir} is attached to no interface and sees no packets: blocks "
+            "and limits act in edges and workers only. `klais xdp load --iface IF` attaches it, `klais xdp unload` "
+            "removes it"
+        )
 
     def _workers(self) -> list[ProcessView]:
         return list(SystemView.of(self._system.newest).workers.values())
@@ -291,7 +301,7 @@ class EdgeView:
             inflight_max_bytes=settings.publish_max_inflight_bytes,
             rcvbuf_bytes=now.receive_buffer_bytes,
             breaker_open=forwarder.breaker != "closed",
-            breaker_moves=forwarder.transitions,
+            breaker_transitions=forwarder.transitions,
             spool_frames=forwarder.spooled,
             spool_bytes=forwarder.spool_bytes,
             spool_max_bytes=forwarder.spool_max_bytes,

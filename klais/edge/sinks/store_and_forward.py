@@ -221,9 +221,9 @@ class Forwarder:
             where = f"{counts.spooled:,} frames wait on disk ({self.backlog.bytes:,} bytes)"
             where += f", {counts.held:,} in memory" if counts.held else ""
             what = f"the breaker is {breaker.state.value.replace('_', '-')}: {breaker.why}; {where}"
-            out.append(f"{what}; the edge tries again by itself: see to Kafka, or to the way there")
+            out.append(f"{what}; the edge retries automatically: check Kafka and the network")
             if why := self.backlog.no_room:
-                out.append(f"{why}: frames are dropped; see to Kafka, or raise {self.backlog.bound}")
+                out.append(f"{why}: frames are dropped; check Kafka, or raise {self.backlog.bound}")
         return out + self.backlog.problems()
 
     @property

@@ -69,7 +69,7 @@ function Banner({ live }) {
   const refused = live.error?.status && ` (${printable(live.error.message)})`;
   return html`<p class="banner" role="alert">No connection to the worker${refused}: ${
     live.now ? `these are the figures of ${clock(live.now.at_ms)}` : "there are no figures yet"
-  }. The page tries again by itself.</p>`;
+  }. The page retries automatically.</p>`;
 }
 
 function App() {
@@ -95,7 +95,7 @@ function App() {
     first.current = false;
   }, [title]);
   useEffect(() => {
-    // A jump to #main would leave the page: what stands behind the # is the route.
+    // A jump to #main would leave the page: the part after the # is the route.
     const skip = (event) => {
       event.preventDefault();
       heading.current?.focus();

@@ -102,7 +102,7 @@ export function Devices({ query, paused }) {
     number("score", "anomaly score"),
   ];
   const states = data?.devices_by_state ?? {};
-  const held = still ? " (the rows stand still while you point at one)" : "";
+  const held = still ? " (the rows do not move while you point at one)" : "";
   return html`
     <form class="filters" role="search" onSubmit=${(e) => {
       e.preventDefault();

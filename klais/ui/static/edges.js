@@ -83,9 +83,15 @@ const LIMITS_BY = new Map([
   ["operator", "an operator"],
 ]);
 
+const attachedTo = (filter) => {
+  if (!filter.interfaces) return "–";
+  return filter.interfaces.length ? filter.interfaces.map(printable).join(", ") : "none that this edge can see";
+};
+
 const ofFilters = [
   { label: "host", cell: (row) => hostName(row.key) },
   { label: "maps below", cell: (row) => html`<code>${printable(row.key.split(":")[1] ?? "–")}</code>` },
+  { label: "interfaces", cell: (row) => attachedTo(row) },
   { label: "limits by", cell: (row) => LIMITS_BY.get(row.limits_by) ?? printable(row.limits_by ?? "–") },
   { label: "set-points confirmed", number: true, cell: (row) => before(row.set_points_age_s) },
   { label: "passed", number: true, cell: (row) => count(row.packets.pass) },

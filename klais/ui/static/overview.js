@@ -56,7 +56,7 @@ export function clearing(s, h) {
   if (!s.lag_records) return "No batches wait in klais_raw.";
   const faster = mean(h.worker_received) - mean(h.edge_passed);
   const wait = `${waiting(s)} in klais_raw.`;
-  if (!s.lag_frames || s.lag_s < 5) return `${wait} They take a moment.`;
+  if (!s.lag_frames || s.lag_s < 5) return `${wait} The workers read them within seconds.`;
   if (faster <= 0) return `${wait} The workers are slower than the arrivals: the lag grows.`;
   const left = duration(s.lag_frames / faster);
   return `${wait} The workers process ${short(faster)} frames/s more than arrive: done in ${left}.`;
@@ -133,6 +133,7 @@ export function Overview({ store, theme, about, paused }) {
   if (!event) return html`<p class="empty">Waiting for the first figures…</p>`;
   const s = event.sample;
   const h = store.history;
+  const path = event.path ?? s; // mean rates of the last seconds; a recording may be older
   const columns = [
     { label: "reason", cell: (row) => html`<code>${words(row.key)}</code>` },
     {
@@ -151,23 +152,23 @@ export function Overview({ store, theme, about, paused }) {
       <${State} value=${p.severity} /> <a href=${`#/${p.page}`}>${printable(p.text)}</a></li>`,
       )}</ul>`
     }
-    <ol class="path" aria-label="The path of the frames, frames/s">
-      <${Step} name="arrive" href="#/edges" rate=${short(s.edge_received)} unit="frames/s"
+    <ol class="path" aria-label="The path of the frames, frames/s, mean of 10 s">
+      <${Step} name="arrive" href="#/edges" rate=${short(path.edge_received)} unit="frames/s"
         notes=${[
           counted(s.edges, "edge", "edges"),
           s.spool_frames > 0 && inSpools(s, event.edges),
           s.edge_dropped > 0 && `${short(s.edge_dropped)}/s dropped`,
         ]} />
-      <${Step} name="klais_raw" href="#/topics" rate=${short(s.edge_passed)} unit="frames/s"
+      <${Step} name="klais_raw" href="#/topics" rate=${short(path.edge_passed)} unit="frames/s"
         notes=${[waiting(s), `Kafka p99 ${ms(s.kafka_p99_ms)}`]} />
-      <${Step} name="workers" href="#/topics" rate=${short(s.worker_received)} unit="frames/s"
+      <${Step} name="workers" href="#/topics" rate=${short(path.worker_received)} unit="frames/s"
         notes=${[
           `${count(s.lanes_live)} of ${event.partitions} lanes live`,
           ...restoring(event).slice(0, MAX_RESTORING),
           `${count(s.queue_depth)} frames queued`,
           s.worker_dropped > 0 && `${short(s.worker_dropped)}/s dropped`,
         ]} />
-      <${Step} name="iot_telemetry" href="#/devices" rate=${short(s.worker_passed)} unit="frames/s"
+      <${Step} name="iot_telemetry" href="#/devices" rate=${short(path.worker_passed)} unit="frames/s"
         notes=${[counted(s.devices, "device", "devices"), s.flags > 0 && `${short(s.flags)}/s flags`]} />
     </ol>
     <p>${clearing(s, h)}</p>

@@ -31,7 +31,7 @@ class Store {
     return () => this.listeners.delete(listener);
   }
 
-  tell() {
+  notify() {
     for (const listener of this.listeners) listener();
   }
 
@@ -74,7 +74,7 @@ class Store {
     } catch {
       this.error = null; // it does not answer
     }
-    this.tell();
+    this.notify();
   }
 
   // The time (epoch ms) by the worker's clock, which every time on the page is of.
@@ -91,7 +91,7 @@ class Store {
     const connected = this.source !== null && Date.now() - this.heardMs < SILENT_MS;
     if (connected !== this.connected && !document.hidden) {
       this.connected = connected;
-      this.tell();
+      this.notify();
     }
   }
 
@@ -111,7 +111,7 @@ class Store {
       this.error = error;
       setTimeout(() => this.missingMs !== null && this.source && this.fill(), 2000);
     }
-    this.tell();
+    this.notify();
   }
 
   // Samples of both, in time order.
@@ -146,7 +146,7 @@ class Store {
     if (this.showNext || (!this.paused && this.heardMs - this.drawnMs >= calmMs())) {
       this.showNext = false;
       this.drawnMs = this.heardMs;
-      this.tell();
+      this.notify();
     }
   }
 }

@@ -29,13 +29,13 @@ def device_id_text(row: Any) -> str:
 
 def last_seen(row: Any) -> int:
     """Receive time (ns) of the newest well-formed frame, by the edge's clock, at most the time the lane took it."""
-    heard_s = int(row["heard_s"])
-    return min(int(row["refilled_ns"]), (heard_s + 1) * SECOND_NS) if heard_s else 0
+    last_seen_s = int(row["last_seen_s"])
+    return min(int(row["refilled_ns"]), (last_seen_s + 1) * SECOND_NS) if last_seen_s else 0
 
 
 def first_seen(row: Any) -> int:
     """When the lane took the device's first admitted frame (ns)."""
-    return int(row["made_s"]) * SECOND_NS
+    return int(row["created_s"]) * SECOND_NS
 
 
 def tokens_of(row: Any, limits: DeviceLimits) -> float:
@@ -50,14 +50,14 @@ def summaries(rows: Rows, partitions: list[int], states: list[int], limits: Devi
     the lanes.
     """
     tokens = refill_column(rows["tokens"], rows["refilled_ns"], limits.now_ns, limits.rate, limits.burst)
-    seen_ns = np.minimum(rows["refilled_ns"], (rows["heard_s"].astype(np.int64) + 1) * SECOND_NS)
+    seen_ns = np.minimum(rows["refilled_ns"], (rows["last_seen_s"].astype(np.int64) + 1) * SECOND_NS)
     columns: dict[str, list[Any]] = {
         "device_id": [
             name.decode(errors="replace") for name in np.ascontiguousarray(rows["id"]).view("S16").ravel().tolist()
         ],
         "partition": partitions,
         "state": [STATES[state] for state in states],
-        "first_seen": list(map(iso, (rows["made_s"].astype(np.int64) * SECOND_NS).tolist())),
+        "first_seen": list(map(iso, (rows["created_s"].astype(np.int64) * SECOND_NS).tolist())),
         "last_seen": list(map(iso, seen_ns.tolist())),
         "tokens": np.round(tokens, 3).tolist(),
         "score": np.round(rows["flag_score"].astype(np.float64), 3).tolist(),

@@ -1,7 +1,7 @@
 """``/api/v1/frames``: the sample of a tap in one answer, for the live page.
 
 A page asks once a second, so it needs no second connection of the browser, and a device's frames come from the worker
-that owns it. Equal requests of one second share one answer. Who no longer asks costs nothing after 30 s.
+that owns it. Equal requests of one second share one answer. A page that stops asking costs nothing after 30 s.
 """
 
 from typing import Annotated, Any
@@ -35,9 +35,10 @@ class FramesQuery(Query):
     """Of ``/api/v1/frames``."""
 
     device_id: Annotated[str, AfterValidator(known_id)] | None = Field(
-        default=None, description="Only this device, of whichever worker; else all devices of this worker's lanes."
+        default=None,
+        description="Only this device, whichever worker owns it; default: all devices of this worker's lanes.",
     )
-    limit: Whole = Field(default=6, ge=1, le=MAX_FRAMES, description="At most so many frames.")
+    limit: Whole = Field(default=6, ge=1, le=MAX_FRAMES, description="Maximum number of frames.")
 
 
 class PageFilter(Filter):

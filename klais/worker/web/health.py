@@ -9,8 +9,8 @@ from klais.worker.lane_statistics import LaneStatistics
 
 QUIET_S = 3.0  # without an answer of a broker: then it is a problem
 NO_LANES_S = 30.0  # a rebalance takes less
-FENCED = "another worker owns it now; if that lasts, two workers disagree: see `klais lag`, and restart this one"
-FAILED = "the lane tries again by itself; if that lasts, `klais topics check` and the log say more"
+FENCED = "another worker owns it now; if this persists, two workers disagree: see `klais lag`, and restart this one"
+FAILED = "the lane retries automatically; if this persists, see `klais topics check` and the log"
 
 
 def lanes_body(lanes: Mapping[int, LaneStatistics]) -> dict[str, Any]:
@@ -54,7 +54,8 @@ def _not_conserved(of_lane: LaneStatistics, state: LaneState) -> str:
         )
     if check.missing or check.unsent:
         parts.append(f"{abs(check.missing) + abs(check.unsent)} frames are in no counter: a defect of KLAIS, report it")
-    return f"conservation does not hold, {' and '.join(parts)}; `/dam/` has the figures, `klais replay --check` a proof"
+    what = f"conservation does not hold, {' and '.join(parts)}"
+    return f"{what}; `/dam/` has the figures, `klais replay --check` compares every record"
 
 
 def no_lanes(empty_s: float, standby: str, waiting_for: tuple[str, ...]) -> str:
@@ -80,5 +81,5 @@ def kafka_silent(failing_s: float) -> str:
     if failing_s <= QUIET_S:
         return ""
     return (
-        f"Kafka has not answered for {failing_s:.0f} s: frames wait, nothing is lost; see to the broker or the network"
+        f"Kafka has not answered for {failing_s:.0f} s: frames wait, nothing is lost; check the broker and the network"
     )

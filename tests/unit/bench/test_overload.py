@@ -147,7 +147,7 @@ def step_of(goodput: float) -> Step:
 def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
     row = figures_of(step_of(99.0), Around(100.0, 120.0), 1.4, 10.0, 0.2)
     assert (row["capacity_before_per_s"], row["capacity_after_per_s"], row["drift"]) == (100, 120, 1.2)
-    assert row["worker_cpus_least"] == 0.19, "of the seconds of the step, without its first two"
+    assert row["worker_cpus_min"] == 0.19, "of the seconds of the step, without its first two"
     assert row["goodput_per_s"] == 99 and row["goodput_share"] == 0.9 and row["moved"] is True
     assert row["offered_share"] == round(140 / 110, 3)
 
@@ -179,7 +179,7 @@ def test_a_row_says_how_much_waited_before_the_step() -> None:
     )
     step.samples[:, NAMES.index("received")] += 240.0 * ((at > 107.0) & (at < 118.0))
     row = figures_of(step, Around(120.0, 120.0), 1.4, 10.0, 0.2)
-    assert (row["waited_before_s"], row["waited_most_s"]) == (0.5, 2.0)
+    assert (row["waited_before_s"], row["waited_max_s"]) == (0.5, 2.0)
     assert row["normal_s"] is not None
 
 

@@ -235,7 +235,7 @@ def test_urls(url: str, kept: str | None) -> None:
     if kept is not None:
         assert load({"KLAIS_WEB_URL": url}).web_url == kept
         return
-    with pytest.raises(ConfigError, match=r"must be an address as http://host:port|is not a host"):
+    with pytest.raises(ConfigError, match=r"must be an address like http://host:port|is not a host"):
         load({"KLAIS_WEB_URL": url})
 
 

@@ -133,10 +133,10 @@ def test_a_backlog_of_an_outage_is_landed_at_full_speed_and_nothing_of_it_droppe
 
 
 def test_the_error_is_weighted_and_bounded() -> None:
-    assert errors_of(0, 0, TARGETS).both == pytest.approx(1.0)
-    assert errors_of(TARGETS.lag, TARGETS.cpu, TARGETS).both == pytest.approx(0.0)
-    assert errors_of(1e12, 0.0, TARGETS).both == pytest.approx(-0.7 + 0.3)
-    assert errors_of(0, 2 * TARGETS.cpu, TARGETS).both == pytest.approx(0.7 - 0.3)
+    assert errors_of(0, 0, TARGETS).weighted == pytest.approx(1.0)
+    assert errors_of(TARGETS.lag, TARGETS.cpu, TARGETS).weighted == pytest.approx(0.0)
+    assert errors_of(1e12, 0.0, TARGETS).weighted == pytest.approx(-0.7 + 0.3)
+    assert errors_of(0, 2 * TARGETS.cpu, TARGETS).weighted == pytest.approx(0.7 - 0.3)
 
 
 def test_rate_and_output_are_inverse() -> None:

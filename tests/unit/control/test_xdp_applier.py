@@ -35,6 +35,8 @@ class Noted:
         self.calls: list[tuple] = []
         self.blocks: dict[bytes, float] = {}
         self.dropped: dict[bytes, int] = {}
+        self.replaced = False
+        self.attached: tuple[str, ...] | None = ("eth0",)
         self.source_blocks, self.sources = SimpleNamespace(all=list, block=self._block, sweep=int), Sources()
 
     def _block(self, network: Network, ttl_s: float) -> None:
@@ -42,6 +44,15 @@ class Noted:
 
     def __getattr__(self, name: str):
         return lambda *args: self.calls.append((name, *args))
+
+    def check_pins(self) -> None:
+        if self.replaced:
+            raise KlaisError("loaded again")
+
+    def interfaces(self) -> tuple[str, ...]:
+        if self.attached is None:
+            raise PermissionError
+        return self.attached
 
     def counts(self) -> dict[str, tuple[int, int]]:
         return {"pass": (len(self.calls), 0)}
@@ -144,7 +155,7 @@ def test_without_maps_it_says_so_once_and_looks_again(host: Host, caplog: pytest
     with caplog.at_level("INFO"):
         for tick in range(100):
             host.look(tick / 10)
-    assert caplog.text.count("xdp_maps_not_there") == 1
+    assert caplog.text.count("xdp_maps_missing") == 1
     assert not host.applier.available
     host.refuses = None
     assert host.look(10.0 + OPEN_S) == [("block", b"a", BLOCK_TTL_S)]
@@ -189,7 +200,7 @@ def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(ho
     host.look(101.0)
     assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("controller", 0.5)
     expected = {"packets": {"pass": 1}, "limits_by": "controller", "set_points_age_s": 0.5, "rates": {"pass": 1.0}}
-    expected["blocked"] = 0
+    expected |= {"blocked": 0, "interfaces": ["eth0"]}
     assert host.applier.figures.gauges() == {"xdp": expected}
     host.put("override", mode="manual", rate=9.0)
     host.put("global", mode="manual", rate=9.0, hosts={HOST: {"rate": 7.0, "burst": 6.0}})
@@ -218,3 +229,28 @@ def test_blocks_that_only_this_host_knows_are_reported(host: Host) -> None:
     host.maps.blocks = {}
     host.look(100.0 + 2 * BLOCKS_S)
     assert "local_blocks" not in host.applier.figures.gauges()["xdp"]
+
+
+def test_maps_that_a_load_replaced_are_left_for_the_new_ones(host: Host) -> None:
+    host.put("device/a", block=True)
+    assert host.look(0.0) == [("block", b"a", BLOCK_TTL_S)]
+    old, host.maps = host.maps, Noted()
+    old.replaced = True
+    assert host.look(2.0) == [] and ("close",) in old.calls and not host.applier.available
+    assert host.look(2.0 + OPEN_S) == [("block", b"a", BLOCK_TTL_S)]
+
+
+def test_a_filter_that_packets_go_around_is_named(host: Host) -> None:
+    host.look(0.0)
+    assert host.applier.figures.gauges()["xdp"]["interfaces"] == ["eth0"]
+    host.maps.attached = ()
+    for at_s, bypassed in ((BLOCKS_S, False), (2 * BLOCKS_S, True)):  # it had packets before the first reading
+        host.maps.counts = lambda: {"pass": (7, 0)}  # type: ignore[method-assign]
+        host.look(at_s)
+        assert host.applier.figures.bypassed is bypassed
+    host.maps.counts = lambda: {"pass": (8, 0)}  # type: ignore[method-assign]
+    host.look(3 * BLOCKS_S)  # attached in a namespace that this process cannot see
+    assert not host.applier.figures.bypassed
+    host.maps.attached = None
+    host.look(4 * BLOCKS_S)
+    assert "interfaces" not in host.applier.figures.gauges()["xdp"] and not host.applier.figures.bypassed

@@ -145,7 +145,7 @@ def test_probes_say_what_their_names_say(serve: Serve) -> None:
     assert [ask(f"{url}{path}")[0] for path in ("/livez", "/readyz", "/health", "/stats")] == [200, 200, 200, 401]
     state.status = "degraded"
     status, body, headers = ask(f"{url}/readyz")
-    assert (status, body["ready"], body["waiting_for"]) == (503, False, ["room for frames"])
+    assert (status, body["ready"], body["waiting_for"]) == (503, False, ["capacity for frames"])
     assert headers["Retry-After"] == "1"
     assert ask(f"{url}/livez")[0] == 200
     state.broken = OSError("hangs")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from klais.edge.sinks.spool.backlog import RETRY_S, Backlog, spool_folder
 from klais.edge.sinks.spool.disk import UNREADABLE
 from klais.edge.sinks.spool.folder import SECTOR_BYTES, spools_left_behind
 from klais.edge.sinks.spool.records import Entry
+from klais.errors import SpoolInUse
 
 FRAMES = 5
 
@@ -166,3 +168,42 @@ def test_spools_that_nobody_delivers_are_found(tmp_path: Path) -> None:
         state / "spool-2",
     }
     assert spools_left_behind(Settings(state_dir=state), [1, 2]) == []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_files_that_another_program_removes_are_named_and_newer_batches_get_a_new_file(
+    tmp_path: Path, whole: bool
+) -> None:
+    settings, counts = Settings(state_dir=tmp_path), Counts()
+    backlog = Backlog(settings, counts)
+    for n in range(3):
+        backlog.append(built(n), 0.0)
+    backlog.maintain(10.0)
+    assert backlog.problems() == []
+    there = spool_folder(settings)
+    if whole:
+        shutil.rmtree(there)
+    else:
+        for path in there.glob("*.spool"):
+            path.unlink()
+    backlog.maintain(10.0 + RETRY_S)
+    (text,) = backlog.problems()
+    assert f"the {3 * FRAMES} frames" in text and "Let it run" in text
+    for n in range(3, 5):
+        assert backlog.append(built(n), 12.0) is Reason.PASSED
+    assert len(list(there.glob("*.spool"))) == 1  # on disk again
+    backlog.maintain(12.0 + RETRY_S)
+    assert backlog.problems() == [text]
+    with pytest.raises(SpoolInUse):
+        Backlog(settings, Counts())
+    out = hand_out(backlog)
+    assert [one.value for one, _ in out] == [built(n).value for n in range(5)]
+    for _, entry in out[:4]:
+        backlog.done(entry)
+    backlog.maintain(14.0 + RETRY_S)
+    assert backlog.problems() == [] and counts.spooled == FRAMES
+    backlog.close()
+    found = Counts()
+    again = Backlog(settings, found)  # a restart finds what is in the new file, behind the position
+    assert found.recovered == FRAMES
+    again.close()

@@ -39,7 +39,9 @@ def test_gauges_are_added_where_that_means_something() -> None:
 
 def test_metrics_of_several_processes_become_one_text() -> None:
     def text(received: int, batches: int) -> str:
-        snapshot = EdgeSnapshot(received=received, batches=batches, rate_limit=10_000.0, breaker_moves={"open": 1})
+        snapshot = EdgeSnapshot(
+            received=received, batches=batches, rate_limit=10_000.0, breaker_transitions={"open": 1}
+        )
         metrics = EdgeMetrics(lambda: snapshot)
         metrics.kafka.observe(0.003)
         return metrics.render()[0].decode()
@@ -53,7 +55,7 @@ def test_metrics_of_several_processes_become_one_text() -> None:
 
     assert value("klais_packets_received_total", stage="edge") == 12
     assert value("klais_edge_batches_total") == 3
-    assert value("klais_edge_breaker_moves_total", state="open") == 2
+    assert value("klais_edge_breaker_transitions_total", state="open") == 2
     assert value("klais_rate_limit", stage="edge") == 10_000
     assert value("klais_kafka_latency_seconds_count", stage="edge") == 2
     alone = {family.name for family in text_string_to_metric_families(text(1, 1))}

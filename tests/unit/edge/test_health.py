@@ -9,7 +9,9 @@ import orjson
 import pytest
 
 from klais.config.load import Settings
+from klais.control.filter_figures import FilterFigures
 from klais.control.setpoints import ControlFollower
+from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
 from klais.edge.api.rate import RateSetter
 from klais.edge.api.view import EdgeView
@@ -41,9 +43,10 @@ class Edge:
             LingerController(1_000_000, source.buffer_bytes, source.capacity, 1), LoadShedder(1),
         )  # fmt: skip
         none: Any = None
+        self.applier = Applier(settings, self.control)  # not started: this test says what it found
         rate = RateSetter(settings, self.control, none)
         self.view = EdgeView(
-            settings, self.spine, rig.sink, self.control, self.system, none, rate, none, none, none,
+            settings, self.spine, rig.sink, self.control, self.system, self.applier, rate, none, none, none,
             lambda: self.more, lambda: False, {},
         )  # fmt: skip
 
@@ -106,6 +109,10 @@ def refused_clock(edge: Edge) -> None:
     edge.more.append(check.problem())
 
 
+def bypassed(edge: Edge) -> None:
+    edge.applier.figures = FilterFigures(packets={"pass": 1}, interfaces=(), bypassed=True)
+
+
 def same_id(edge: Edge) -> None:
     check = SameIdCheck(edge.system, "edge-1", "ours")
     edge.hears("edge-1", "edge", instance="another", host="there")
@@ -124,7 +131,7 @@ def late(edge: Edge) -> None:
 
 SMALL: dict[str, Any] = {"spool_max_bytes": 2 * MIB, "batch_max_bytes": 65_536}
 PROBLEMS: dict[str, list[Any]] = {
-    "breaker open": [outage, ("the breaker is open", "wait on disk", "tries again by itself")],
+    "breaker open": [outage, ("the breaker is open", "wait on disk", "retries automatically")],
     "spool full": [full_spool, ("the breaker", ""), ("the spool is full", "raise KLAIS_SPOOL_MAX_BYTES")],
     "memory full": [
         full_memory, ("the breaker", "in memory"), ("memory is full", "raise KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"),
@@ -137,11 +144,12 @@ PROBLEMS: dict[str, list[Any]] = {
     "control stale": [stale("control"), ("klais_control has not been followed", "authorization failed")],
     "statistics stale": [stale("system"), ("klais_stats has not been followed", "authorization failed")],
     "topic changed": [changed_topic, ("retention.ms is 1", "--fix")],
-    "clock refused": [refused_clock, ("clock of this host", "set it")],
+    "clock refused": [refused_clock, ("clock of this host", "correct it")],
     "id shared": [same_id, ("another edge on there", "its own KLAIS_EDGE_ID")],
 }  # fmt: skip
 WARNINGS: dict[str, tuple[Callable[[Edge], None], str, str]] = {
     "clock": (wrong_clock, "7200 s ahead of Kafka's", "check its time service"),
+    "bypassed": (bypassed, "attached to no interface", "klais xdp load"),
     "late": (late, "50 % of the batches", "KLAIS_LATENCY_MS"),
 }
 

@@ -68,4 +68,4 @@ def test_two_edges_of_one_id_are_named_one_that_is_replaced_is_not(caplog: pytes
     assert "KLAIS_EDGE_ID" in problem and "edge on there also" in problem
     assert [record.message for record in caplog.records] == ["edge_id_shared"]
     assert pass_s(2 * FORGET_OTHER_S, ours) == ""
-    assert [record.message for record in caplog.records] == ["edge_id_shared", "edge_id_shared_no_more"]
+    assert [record.message for record in caplog.records] == ["edge_id_shared", "edge_id_shared_resolved"]

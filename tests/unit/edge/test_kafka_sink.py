@@ -130,7 +130,7 @@ def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_distu
     "code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.NOT_ENOUGH_REPLICAS]
 )
 def test_batches_that_only_a_changed_topic_refuses_are_taken_back(code: int) -> None:
-    """Somebody lowered ``max.message.bytes`` of klais_raw: the topic can be mended, lost frames cannot."""
+    """Somebody lowered ``max.message.bytes`` of klais_raw: the topic can be fixed, lost frames cannot."""
     publisher, counts, producer = make()
     built = [ClosedBatch(bytes([n]) * 5000, 0, 5) for n in range(2)]
     for one in built:

@@ -40,7 +40,7 @@ def verdict(*args: bytes, edge_checks: bool = False, **headers: bytes | None) ->
     return dead_letter(*args, edge_checks=edge_checks, **headers)[0].verdict
 
 
-def test_a_mended_frame_goes_and_keeps_what_is_known_of_it() -> None:
+def test_a_fixed_frame_goes_and_keeps_what_is_known_of_it() -> None:
     (one,) = dead_letter()
     assert (one.verdict, one.device_id, one.ts_ms, one.place, one.times) == ("", b"dev-1", TS, (2, 5, 0), 0)
 
@@ -102,8 +102,8 @@ def test_nul_bytes_at_the_end_are_cut_and_no_others() -> None:
     (one,) = dead_letter(encode_frame("d", 1, b'{"t":1}\0\0'))
     assert one.verdict == "bad_json"
     assert check([without_trailing_nul(one)], False, 3)[0].verdict == "bad_json", "a verdict stays with its dead letter"
-    mended = without_trailing_nul(dead_letters_of(0, RawRecord(0, None, one.frame, _headers()), False)[0])
-    assert mended.frame.endswith(b"}") and check([mended], False, 3)[0].verdict == ""
+    fixed = without_trailing_nul(dead_letters_of(0, RawRecord(0, None, one.frame, _headers()), False)[0])
+    assert fixed.frame.endswith(b"}") and check([fixed], False, 3)[0].verdict == ""
     short = DeadLetter((0, 0, 0), GOOD[:22].ljust(22, b"\0"), "bad_json", 0)
     assert without_trailing_nul(short) is short
 

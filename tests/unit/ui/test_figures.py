@@ -111,7 +111,22 @@ def found_problems(*records: dict, partitions: int = 2) -> list[dict]:
 def test_all_is_well_in_one_sentence_with_numbers() -> None:
     assert found_problems(edge(), worker()) == []
     sample = Sampler().sample(system(edge(), worker()), 0.0)
-    assert sentence([], sample) == "All is well: 10 frames/s arrive and 8 pass; 7 devices are known."
+    assert sentence([], sample, sample) == "All is well: 10 frames/s arrive and 8 pass; 7 devices are known."
+
+
+def test_the_rates_of_the_path_are_means_because_reports_are_not_of_one_moment() -> None:
+    history, of = History(), newest(edge(), worker())
+    assert history.path() == {}
+    for second in range(30):  # a burst each two seconds; the worker reports it a second later
+        rates = {"edge_received": 100.0 * (second % 2), "worker_passed": 100.0 * ((second + 1) % 2)}
+        history.add(second * 1000 + 1, dict.fromkeys(SERIES, 0.0) | rates)
+    assert history.path()["edge_received"] == history.path()["worker_passed"] == 50.0
+    records = {k: of(k) for k in ("edge", "worker", "controller")}
+    sample = Sampler().sample(SystemView.of(of), 0.0)
+    event = body(1, sample, records, {}, 2, {}, path=history.path())
+    assert event["path"]["edge_received"] == 50.0
+    assert event["sentence"] == "All is well: 50 frames/s arrive and 50 pass; 7 devices are known."
+    assert body(1, sample, records, {}, 2, {})["path"]["edge_received"] == 10.0  # before the first sample
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,6 @@ def test_a_clock_that_is_set_forward_makes_no_device_silent():
     assert forgetter.step(state, NOW_S * S, 0.0) is None
     for second in (SWEEP_S + 1, SWEEP_S + 2, STEADY_S):
         assert forgetter.step(state, int(NOW_S + YEAR_S + second) * S, second) is None
-    state.rows["heard_s"][: state.used - 1] = NOW_S + YEAR_S  # these talked since
+    state.rows["last_seen_s"][: state.used - 1] = NOW_S + YEAR_S  # these sent since
     step = forgetter.step(state, int(NOW_S + YEAR_S + STEADY_S + SWEEP_S + 2) * S, STEADY_S + SWEEP_S + 2)
     assert step is not None and np.array_equal(step.record.forgotten[:, :2], [[ord("d"), ord("4")]])

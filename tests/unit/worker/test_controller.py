@@ -33,7 +33,7 @@ def test_the_leader_shows_its_newest_decision_and_others_show_zeros():
     leading = ControllerStatistics(epoch=5, decisions=8, terms=3, newest=newest)
     shown = leading.snapshot(3, False)
     assert leading.is_leader and shown.is_leader and shown.overrides == 3
-    assert shown.pid_terms["output"] == newest.terms.output and shown.error == newest.errors.both
+    assert shown.pid_terms["output"] == newest.terms.output and shown.error == newest.errors.weighted
 
 
 async def test_a_controller_that_resigned_stands_no_more():

@@ -1,4 +1,4 @@
-"""A log that was cut and grew again: what was taken of it and what lies there now are compared, seldom all of it."""
+"""A log that was truncated and grew again: records that were read are compared with the present ones, rarely all."""
 
 from collections import deque
 
@@ -119,7 +119,7 @@ async def test_a_log_that_ends_too_early_is_waited_for_and_then_lost(lane, monke
     monkeypatch.setattr(module, "LEADER_CHANGE_S", 0.0)
     lane.log.cut(2)
     assert not await lane.taken.verify()
-    with pytest.raises(LaneFailed, match="raw ends before records that were taken"):
+    with pytest.raises(LaneFailed, match="raw ends before records that the lane has read"):
         await lane.taken.verified()
     lane.log.append(b"c")
     await lane.taken.verified()

@@ -39,7 +39,7 @@ def lane_state(count: int, seed: int) -> LaneState:
     rows["flags"] = rng.integers(0, 3, count)
     rows["tokens"] = rng.uniform(-1, 3, count)
     rows["refilled_ns"] = NOW - rng.integers(0, 30, count) * S
-    rows["heard_s"] = (rows["refilled_ns"] - rng.integers(0, 2, count) * 5 * S) // S
+    rows["last_seen_s"] = (rows["refilled_ns"] - rng.integers(0, 2, count) * 5 * S) // S
     rows["last_ns"] = rows["refilled_ns"] - rng.integers(0, 2, count) * S
     rows["flag_ns"] = rows["last_ns"] - rng.integers(0, 2, count)
     rows["interval_s"] = rng.uniform(0, 4, count)
@@ -58,7 +58,7 @@ def forget_some(state: LaneState) -> None:
 
 
 def naive_state(row, limits: DeviceLimits) -> str:
-    seen = min(int(row["refilled_ns"]), (int(row["heard_s"]) + 1) * S)  # an edge's clock may be ahead
+    seen = min(int(row["refilled_ns"]), (int(row["last_seen_s"]) + 1) * S)  # an edge's clock may be ahead
     tokens = min(limits.burst, float(row["tokens"]) + (limits.now_ns - int(row["refilled_ns"])) * 1e-9 * limits.rate)
     if row_key(row) in limits.blocked:
         return "blocked"

@@ -33,6 +33,10 @@ log = logs.get("klais.edge.sinks.spool")
 RETRY_S = 1.0  # after the disk failed
 IN_MEMORY = "the edge receives; batches wait in memory, up to KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"
 REMEDY = "fix that disk or its rights, or name another folder with KLAIS_SPOOL_DIR"
+REMOVED = (
+    "another program removed files of the spool: only this process still has the {:,} frames in them. "
+    "Let it run until Kafka has them, and keep that program away from the folder"
+)
 LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need this long to drain
 
 
@@ -118,6 +122,7 @@ class Backlog:
         self._retry_s = 0.0
         self._lost = 0
         self.problem = self.warning = ""
+        self._removed, self._checked_s = 0, 0.0  # frames in files that another program removed
         self._others: OtherCounts | None = None
         self.wanted = settings.spool_max_bytes > 0
         # Existing batches are sent to Kafka even if nothing more is stored.
@@ -231,7 +236,8 @@ class Backlog:
     def problems(self) -> list[str]:
         """Problems with the disk or its contents, as texts; may be called from any thread."""
         disk = f"{self.problem}: {REMEDY}; batches wait in memory until then" if self.problem else ""
-        return [text for text in (disk, self._others.problem if self._others else "") if text]
+        removed = REMOVED.format(self._removed) if self._removed else ""
+        return [text for text in (disk, removed, self._others.problem if self._others else "") if text]
 
     def append(self, built: ClosedBatch, now_s: float) -> Reason:
         """Accept a batch as the newest; returns ``Reason.PASSED``, or the reason of the refusal.
@@ -354,6 +360,7 @@ class Backlog:
                 self._retry(now_s)
             if self._spool:
                 self._spool.sync(now_s)
+                self._check_files(self._spool, now_s)
                 if self._spool.behind is not None and not self.problem:
                     raise self._spool.behind
             while self._memory and self.wanted and now_s >= self._retry_s and not self._counts.inflight:
@@ -364,6 +371,13 @@ class Backlog:
         except OSError as error:
             self._failed(error, now_s)
         self._count()
+
+    def _check_files(self, spool: Spool, now_s: float) -> None:
+        if now_s - self._checked_s >= RETRY_S:
+            self._checked_s, before = now_s, self._removed
+            self._removed = spool.frames_in_removed_files()
+            if self._removed > before:
+                log.error("spool_files_removed", folder=str(spool.folder), frames=self._removed)
 
     def _count(self) -> None:
         spool, counts = self._spool, self._counts

@@ -21,22 +21,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from klais.edge.sinks.spool.folder import lock_folder, probe_folder, read_tolerant, sync_folder
+from klais.edge.sinks.spool.folder import SpoolFolder, probe_folder, read_tolerant, sync_folder
 from klais.edge.sinks.spool.records import Damage, Entry, Segment
 from klais.edge.sinks.spool.segment import (
     HEADER_SIZE,
-    POSITION_SIZE,
     Name,
-    decode_position,
     encode_head,
-    encode_position,
     parse_name,
     position_name,
     sound_end,
     walk,
 )
 from klais.errors import SpoolFull
-from klais.system.private_files import open_own, own_folder
+from klais.system.private_files import open_own
 
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
@@ -106,13 +103,10 @@ class Spool:
         self._synced_s = 0.0
         self.behind: OSError | None = None
         self._left: deque[Path] = deque()  # acknowledged files that could not be removed
-        own_folder(folder)
         with contextlib.ExitStack() as opened:  # a failing disk is opened repeatedly: leak no descriptor
-            self._lock_fd = lock_folder(folder, lock_wait_s)
-            opened.callback(os.close, self._lock_fd)
-            self._position_fd = open_own(folder / position_name(identity), os.O_RDWR | os.O_CREAT)
-            opened.callback(os.close, self._position_fd)
-            self.position = self._read_position()
+            self._owned = SpoolFolder(folder, position_name(identity), lock_wait_s)
+            opened.callback(self._owned.close)
+            self.position = self._owned.read_position()
             self._recover(opened)
             opened.pop_all()
 
@@ -120,9 +114,10 @@ class Spool:
 
     def probe(self) -> None:
         """Check that the disk accepts data, and write what it refused; OSError if it still does."""
+        self._owned.restore(self.position)
         probe_folder(self.folder)
         if self.behind is not None:
-            os.pwrite(self._position_fd, encode_position(self.position), 0)
+            self._owned.write_position(self.position)
             self._remove_left()
             self.behind = None
 
@@ -205,6 +200,7 @@ class Spool:
         if self._segments and not self._segments[-1].size:
             self._writing = True
             return
+        self._owned.restore(self.position)
         base = self._segments[-1].end if self._segments else self.position
         name = Name(base, self._identity, secrets.randbits(32))
         fd = open_own(self.folder / str(name), os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -232,6 +228,12 @@ class Spool:
                 self._dirty = False
                 raise
         self._dirty = False
+
+    def frames_in_removed_files(self) -> int:
+        """Frames that only this process can still read. The next write begins a new file if the newest is removed."""
+        removed = [segment for segment in self._segments if segment.is_removed()]
+        self._writing = self._writing and self._segments[-1] not in removed
+        return sum(segment.frames for segment in removed)
 
     # -- reading
 
@@ -311,7 +313,7 @@ class Spool:
         """Record that everything before ``position`` is acknowledged, and remove segments before it."""
         self.position = position
         try:
-            os.pwrite(self._position_fd, encode_position(position), 0)
+            self._owned.write_position(position)
         except OSError as error:  # a lagging position only causes batches to be sent twice
             self.behind = error
         while self._segments and self._segments[0].size and self._segments[0].end <= position:
@@ -324,10 +326,6 @@ class Spool:
             self.bytes -= segment.size
             self._remove(segment)
         self._dirty = self._dirty and bool(self._segments)
-
-    def _read_position(self) -> int:
-        data, _ = read_tolerant(self._position_fd, 0, POSITION_SIZE)
-        return decode_position(data)
 
     def _recover(self, opened: contextlib.ExitStack) -> None:
         """Load the existing segments; ``opened`` gets their descriptors."""
@@ -384,6 +382,5 @@ class Spool:
         finally:
             for segment in self._segments:
                 os.close(segment.fd)
-            os.close(self._position_fd)
-            os.close(self._lock_fd)
+            self._owned.close()
             self._segments.clear()

@@ -7,15 +7,74 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from klais.config.load import Settings
+from klais.edge.sinks.spool.segment import POSITION_SIZE, decode_position, encode_position
 from klais.errors import LockHeld, NotPrivate, SpoolInUse
 from klais.system.file_lock import lock_file
-from klais.system.private_files import open_own
+from klais.system.private_files import open_own, own_folder
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.spool")
 
 SECTOR_BYTES = 4096
 _PROBE = bytes(64 << 10)  # more than a nearly full disk still accepts by chance
+
+
+class SpoolFolder:
+    """The folder, its lock, and the file with the position up to which Kafka has acknowledged the batches.
+
+    Parameters
+    ----------
+    path : Path
+        Created if it does not exist.
+    position : str
+        Name of the position file.
+    lock_wait_s : float
+        How long to wait for the owner of the folder to exit.
+
+    Raises
+    ------
+    SpoolInUse, NotPrivate, OSError
+        See :class:`klais.edge.sinks.spool.disk.Spool`.
+    """
+
+    def __init__(self, path: Path, position: str, lock_wait_s: float = 0.0) -> None:
+        self.path, self._position = path, position
+        self._fds = self._open(lock_wait_s)
+
+    def _open(self, lock_wait_s: float) -> tuple[int, int]:
+        own_folder(self.path)
+        lock = lock_folder(self.path, lock_wait_s)
+        try:
+            return lock, open_own(self.path / self._position, os.O_RDWR | os.O_CREAT)
+        except BaseException:  # a failing disk is opened repeatedly: leak no descriptor
+            os.close(lock)
+            raise
+
+    def read_position(self) -> int:
+        """The stored position, 0 without one."""
+        data, _ = read_tolerant(self._fds[1], 0, POSITION_SIZE)
+        return decode_position(data)
+
+    def write_position(self, position: int) -> None:
+        """Store the position."""
+        os.pwrite(self._fds[1], encode_position(position), 0)
+
+    def restore(self, position: int) -> None:
+        """Create the folder again if another program removed it; OSError if that fails or another edge has it now."""
+        if self.path.is_dir():
+            return
+        try:
+            opened = self._open(0.0)
+        except (SpoolInUse, NotPrivate) as error:
+            raise OSError(errno.EBUSY, str(error)) from None
+        self.close()
+        self._fds = opened
+        self.write_position(position)
+
+    def close(self) -> None:
+        """Release the folder."""
+        for fd in self._fds:
+            os.close(fd)
 
 
 def lock_folder(folder: Path, wait_s: float) -> int:

@@ -1,5 +1,6 @@
 """A segment file as it is read, the batches handed out from it, and its damage."""
 
+import os
 from dataclasses import dataclass, field
 
 from klais.edge.sinks.spool.folder import read_tolerant
@@ -19,6 +20,10 @@ class Segment:
     batches: int = 0
     frames: int = 0
     unreadable: bool = False
+
+    def is_removed(self) -> bool:
+        """Whether another program removed the file: this process still reads it, but a restart does not find it."""
+        return os.fstat(self.fd).st_nlink == 0
 
     @property
     def end(self) -> int:

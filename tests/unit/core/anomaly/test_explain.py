@@ -30,7 +30,7 @@ HALF_DAY = age_code_of(43_200.0)
         (FlagFacts("t", Cause.ABSENT, 0.0, 0.0, 3.0, 0.0, 0, 0, "text"), ("t was text in 3 frames in a row",)),
         (FlagFacts("t", Cause.ZSCORE, 80.0, 21.4, 8.2, 1.0, 0, 0), ("+8.2 standard deviations",)),
         (FlagFacts("t", Cause.ZSCORE, -80.0, 21.4, 8.2, 1.0, 0, 0), ("-8.2 standard deviations",)),
-        (FlagFacts("t", Cause.DRIFT, 45.2, 21.3, 0.0, 0.4, DAY, 0), ("45.2", "leaving for hours", "21.3 ± 0.4")),
+        (FlagFacts("t", Cause.DRIFT, 45.2, 21.3, 0.0, 0.4, DAY, 0), ("45.2", "moving away for hours", "21.3 ± 0.4")),
         (FlagFacts("t", Cause.NOISE, 0.9, 0.2, 0.0, 0.9, DAY, 0), ("about 0.9 from row to row", "hour", "0.2")),
         (FlagFacts("t", 31, 80.0, 21.4, 8.2, 1.0, DAY, 255), ("80", "21.4", "255 or more times")),
     ],
