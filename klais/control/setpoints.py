@@ -56,7 +56,6 @@ class _Seen(NamedTuple):
     blocked: dict[bytes, int | None]
     device_limits: dict[bytes, DeviceLimit]
     to_forget: dict[bytes, int]
-    blocked_sources: dict[Network, int | None]
 
 
 class Watch:
@@ -104,6 +103,7 @@ class ControlFollower(TopicFollower):
         self._device_limits: dict[bytes, DeviceLimit] = {}
         self._to_forget: dict[bytes, int] = {}
         self._blocked_sources: dict[Network, int | None] = {}
+        self._sources_seen: dict[Network, int | None] | None = None
         self._seen: _Seen | None = None
         self._watches: list[tuple[str, Watch]] = []
         self._on_change: tuple[Callable[[], object], ...] = ()
@@ -132,6 +132,7 @@ class ControlFollower(TopicFollower):
         with self._change:
             self._records.clear()
             self._blocked_sources.clear()
+            self._sources_seen = None
             for kept in self._by_device():
                 kept.clear()
             self._seen = None
@@ -222,6 +223,7 @@ class ControlFollower(TopicFollower):
             network = source_of_scope(scope)
         except ValueError:
             return  # a deleted record of a scope that never counted
+        self._sources_seen = None
         self._blocked_sources.pop(network, None)
         if _is_block(record):
             self._blocked_sources[network] = _until_ns(record.get("until_ms"))
@@ -232,8 +234,7 @@ class ControlFollower(TopicFollower):
         if seen is None:
             with self._change:
                 blocked, limits, to_forget = (kept.copy() for kept in self._by_device())
-                sources = self._blocked_sources.copy()
-                seen = self._seen = _Seen(self._records.copy(), blocked, limits, to_forget, sources)
+                seen = self._seen = _Seen(self._records.copy(), blocked, limits, to_forget)
         return seen
 
     def record(self, scope: str) -> dict[str, Any] | None:
@@ -309,8 +310,13 @@ class ControlFollower(TopicFollower):
         return self._now().blocked
 
     def blocked_sources(self) -> dict[Network, int | None]:
-        """Blocked source addresses: prefix -> end as in :meth:`blocked`. Includes expired blocks."""
-        return self._now().blocked_sources
+        """Blocked source addresses: prefix -> end as in :meth:`blocked`; the same object until one of these records
+        changes. Includes expired blocks."""
+        seen = self._sources_seen
+        if seen is None:
+            with self._change:
+                seen = self._sources_seen = self._blocked_sources.copy()
+        return seen
 
     def blocked_sources_in_force(self) -> dict[Network, int | None]:
         """The same without expired blocks."""

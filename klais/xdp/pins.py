@@ -17,6 +17,7 @@ from klais.xdp import bpf
 from klais.xdp.layout import CONFIG, SPREAD, VERSION, map_specs
 
 LOCK_WAIT_S = 30.0
+_RELOAD = "`klais xdp load` with this version replaces them"
 _NEED = "the filter's maps need root (or CAP_BPF and CAP_NET_ADMIN): run this with sudo"
 
 
@@ -54,6 +55,10 @@ def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:
     """Why the maps of ``pin_dir`` cannot be opened, and what to do."""
     if error.errno in (errno.EPERM, errno.EACCES):
         return XdpUnavailable(_NEED)
+    if error.errno == errno.ENOENT and (pin_dir / "config").exists():
+        return XdpUnavailable(
+            f"a filter of another version of klais is loaded, with other maps in {pin_dir}: {_RELOAD}"
+        )
     if error.errno == errno.ENOENT:
         return XdpUnavailable(
             f"no filter is loaded: there are no pins in {pin_dir}: `klais xdp load --iface IF` loads it"
@@ -84,8 +89,7 @@ def check_layout(fds: dict[str, int], pin_dir: Path) -> None:
             bpf.lookup(fds["config"], np.zeros(1, np.uint32), config)
             wrong = int(config["version"]) != VERSION
         if wrong:
-            fix = "`klais xdp load` with this version replaces them"
-            raise XdpUnavailable(f"the map {pin_dir / spec.name} has the layout of another version of klais: {fix}")
+            raise XdpUnavailable(f"the map {pin_dir / spec.name} has the layout of another version of klais: {_RELOAD}")
 
 
 def shared(fd: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap, npt.NDArray[np.void]]:

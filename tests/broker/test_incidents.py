@@ -23,6 +23,7 @@ from klais.verify.audit import audit_lane
 from tests.support.fault_harness import Worker
 from tests.support.lane import batch
 from tests.support.process import HTTP_S, exit_code, wait_for
+from tests.support.schemas import problems
 
 DEVICES, SLOW, LEARNED = 40, 12, 150
 MINUTE_NS = 60 * 10**9
@@ -67,6 +68,7 @@ async def announced(settings: Settings) -> list[dict]:
     async with PartitionReader(settings) as reader:
         start, end = await reader.offsets(topic, 0)
         bodies = [json.loads(record.value or b"{}") async for record in reader.read(topic, 0, start, end)]
+    assert bodies and [found for body in bodies for found in problems("klais_anomalies", body)] == []
     return [body for body in bodies if body["kind"] == "incident"]
 
 

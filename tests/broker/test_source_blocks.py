@@ -15,6 +15,7 @@ from klais.core.wire.constants import encode_frame
 from klais.kafka.topics import Topics
 from tests.support.edge import EdgeProcess, balanced, edge_process, read_all
 from tests.support.process import wait_for
+from tests.support.schemas import problems
 from tests.support.udp import send_all
 
 Make = Callable[..., Settings]
@@ -68,6 +69,9 @@ def test_a_flood_of_invented_ids_from_one_address_is_stopped(
     landed = sorted(batch.frame(i) for batch in batches for i in range(batch.count))
     assert landed == sorted([*flood[:300], *good])
     audited = [json.loads(record.value()) for record in read_all(settings.bootstrap, topics.audit, 1)]
+    written = [json.loads(record.value()) for record in read_all(settings.bootstrap, topics.control, 1)]
+    assert [problems("klais_audit", one) for one in audited] == [problems("klais_control", one) for one in written]
+    assert all(problems("klais_audit", one) == [] for one in audited) and len(written) == 2
     assert [(one["scope"], one["reason"]) for one in audited] == [
         ("source/127.0.0.2/32", "flood"), ("source/127.0.0.2/32", "over"),
     ]  # fmt: skip

@@ -125,3 +125,13 @@ def test_a_reload_keeps_blocked_sources() -> None:
         found.load(limits=Limits(5, 5, 5, 5))
         raw.send(packet, 3)
         assert found.counts()["blocked_source"] == 3
+
+
+def test_a_filter_that_lacks_a_map_is_one_of_another_version() -> None:
+    with rig() as found:
+        (found.pin_dir / "src_block").unlink()
+        with pytest.raises(XdpUnavailable, match=r"another version of klais is loaded.*`klais xdp load`"):
+            XdpMaps.open(found.pin_dir)
+        found.load()
+        with found.maps() as maps:
+            assert maps.source_blocks.all() == []

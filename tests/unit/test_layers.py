@@ -17,7 +17,7 @@ OUTSIDE = {"confluent_kafka", "aiokafka", "faust", "mode", "aiohttp", "bcc", "pr
 # These run where nothing is compiled, or before anything is; the others work on frames.
 LIGHT = (
     *("up", "worker", "kafka", "topics", "tail", "stats", "xdp", "control", "config", "doctor", "version", "devices"),
-    *("lag", "validate", "top", "completion"),
+    *("lag", "validate", "top", "completion", "sources"),
 )
 
 

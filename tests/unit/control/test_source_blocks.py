@@ -77,7 +77,9 @@ def test_blocks_come_and_go() -> None:
     assert follower.blocked_sources() == {one: None, two: 1_700_000_000_123_000_000}
     assert follower.blocked_sources_in_force() == {one: None}
     assert [record["scope"] for record in follower.overrides()] == ["source/192.0.2.0/24"]
-    assert follower.blocked_sources() is follower.blocked_sources(), "the same object until a record changes it"
+    seen = follower.blocked_sources()
+    put(follower, "edge/1", first=5)
+    assert follower.blocked_sources() is seen, "the same object until a record of a source changes it"
     put(follower, "source/192.0.2.0/24", unblock=True)
     follower.consume("source/2001:db8::/32", None)
     assert follower.blocked_sources() == {} and follower.overrides() == []

@@ -14,6 +14,7 @@ from klais.core.wire.constants import encode_frame
 from klais.edge import blocked_sources
 from klais.edge.blocked_sources import POLL_S, BlockedSources
 from klais.edge.spine import Spine
+from klais.edge.supervisor.merge import sum_gauges
 from klais.edge.tap import EdgeFilter
 from klais.system.prefix import Network
 from tests.unit.edge.test_auth import FORGED, with_keys
@@ -150,3 +151,8 @@ def test_a_longer_or_equal_prefix_that_the_filter_allows_passes() -> None:
     assert lists.dropped(MINE, OTHER, "10.1.2.9", "10.2.2.2") == [False, False, True, True]
     lists.allowed = ()
     assert lists.dropped(MINE, OTHER) == [True, True]
+
+
+def test_processes_of_one_edge_count_each_block_once_and_all_drops() -> None:
+    each = {"blocked_sources": 2, "source_drops": {"10.0.0.0/8": 3}}
+    assert sum_gauges([each, each]) == {"blocked_sources": 2, "source_drops": {"10.0.0.0/8": 6}}

@@ -1,0 +1,1 @@
+"""JSON Schemas of the topics with JSON values, generated from models: ``python -m klais.schemas docs``."""
