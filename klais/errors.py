@@ -122,6 +122,10 @@ class XdpForeign(KlaisError):
     """An interface has an XDP program of another owner, which is neither replaced nor removed; names it."""
 
 
+class RulesFull(KlaisError):
+    """The map of the XDP filter's rules is full, and none of them has expired."""
+
+
 class SourceBlocksFull(KlaisError):
     """The maximum number of source addresses is blocked; says what to do."""
 

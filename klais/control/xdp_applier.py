@@ -21,6 +21,7 @@ from klais.config.load import Settings
 from klais.control.filter_figures import FilterFigures, LocalBlock, packet_rates, reported_blocks
 from klais.control.setpoints import ControlFollower, in_force
 from klais.control.source_applier import SourceApplier, SourceMaps
+from klais.errors import RulesFull
 from klais.system.prefix import Network
 from klais.telemetry import log as logs
 
@@ -99,6 +100,7 @@ class _Applied:
     devices: dict[bytes, tuple[float, float]] = field(default_factory=dict)
     blocked: set[bytes] = field(default_factory=set)
     renewed_s: float = float("-inf")
+    full: bool = False  # the map of rules: rules of further devices wait for the next renewal
 
 
 class Applier:
@@ -205,6 +207,7 @@ class Applier:
         if now_s >= self._next_counts_s:
             maps.check_pins()  # otherwise, after an unload and a load, this would write to maps that no filter reads
         renew = now_s - self._done.renewed_s >= RENEW_S
+        self._done.full = self._done.full and not renew
         changes = self._write_limits(maps, now_s) + self._write_devices(maps) + self._write_blocks(maps, renew)
         changes += self.sources.write(maps, renew)
         if renew:
@@ -272,25 +275,45 @@ class Applier:
             if in_force(at.until_ns)
         }
         done = self._done.devices
-        if wanted == done:
+        if wanted == done or (self._done.full and not done.keys() - wanted.keys()):
             return 0
         for device_id in done.keys() - wanted.keys():
             maps.clear_device(device_id)
-        for device_id, limits in wanted.items():
-            if done.get(device_id) != limits:
-                maps.set_device(device_id, *limits)
-        self._done.devices = wanted
+        self._done.devices = {
+            device_id: limits
+            for device_id, limits in wanted.items()
+            if done.get(device_id) == limits or self._fits(maps.set_device, device_id in done, device_id, *limits)
+        }
         return 1
 
     def _write_blocks(self, maps: Maps, renew: bool) -> int:
         now_ns = time.time_ns()
         ends = {name: end for name, end in self._follower.blocked().items() if in_force(end, now_ns)}
-        lifted, new = self._done.blocked - ends.keys(), ends.keys() - self._done.blocked
+        written = self._done.blocked & ends.keys()
+        lifted, new = self._done.blocked - written, ends.keys() - written
         for device_id in lifted:
             maps.unblock(device_id)
-        for device_id in ends if renew else new:
+        for device_id in [*(written if renew else ()), *new]:  # those that have a rule first: there is room for them
             end_ns = ends[device_id]
             left_s = BLOCK_TTL_S if end_ns is None else min(BLOCK_TTL_S, (end_ns - now_ns) / 1e9)
-            maps.block(device_id, left_s)
-        self._done.blocked = set(ends)
-        return int(bool(lifted or new))
+            if self._fits(maps.block, device_id in self._done.blocked, device_id, left_s):
+                written.add(device_id)
+        changed = bool(lifted) or written != self._done.blocked
+        self._done.blocked = written
+        return int(changed)
+
+    def _fits(self, write: Callable[..., None], known: bool, device_id: bytes, *values: float) -> bool:
+        """Write the rule of a device; False if the map has no room for it. Workers act on these devices.
+
+        A search for room reads the whole map, so a full one is tried again only at the next renewal.
+        """
+        if self._done.full and not known:
+            return False
+        try:
+            write(device_id, *values)
+        except RulesFull as error:
+            self._done.full = True
+            if calls := logs.every(60, "control.xdp_rules_full"):
+                log.warning("xdp_rules_full", why=str(error), calls=calls, means="only workers act on further devices")
+            return False
+        return True

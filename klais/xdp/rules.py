@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.constants import ID_SIZE
-from klais.errors import KlaisError
+from klais.errors import RulesFull
 from klais.xdp import bpf
 from klais.xdp.device_id import device_keys, padded, readable
 from klais.xdp.layout import DEVICE_COST, FOREVER, LIMIT, MARK_WORDS, RULE, RULES
@@ -20,10 +20,6 @@ from klais.xdp.limits import from_units, to_units
 
 NO_LIMIT = np.zeros((), LIMIT)
 _ID = np.dtype(("u1", (ID_SIZE,)))  # the key of the map
-
-
-class RulesFull(KlaisError):
-    """The map of rules is full, and none of its rules has expired."""
 
 
 @dataclass(frozen=True, slots=True)

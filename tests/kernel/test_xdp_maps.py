@@ -11,11 +11,11 @@ import pytest
 
 from bench.harness.packets.packet import udp_packet
 from klais.core.wire.constants import encode_frame
-from klais.errors import SourceBlocksFull, XdpUnavailable
+from klais.errors import RulesFull, SourceBlocksFull, XdpUnavailable
 from klais.xdp.layout import BLOCKED_SOURCES, RULES, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from klais.xdp.rules import RulesFull
+
 from tests.support.process import PATIENCE, wait_for
 from tests.support.xdp import rig
 

@@ -13,7 +13,7 @@ from klais.control.filter_figures import MAX_LOCAL_BLOCKS
 from klais.control.setpoints import ControlFollower
 from klais.control.source_applier import TTL_S
 from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, OPEN_S, RENEW_S, Applier
-from klais.errors import KlaisError
+from klais.errors import KlaisError, RulesFull
 from klais.system.prefix import Network
 from klais.telemetry.schema import Filter
 
@@ -35,7 +35,8 @@ class Noted:
         self.calls: list[tuple] = []
         self.blocks: dict[bytes, float] = {}
         self.dropped: dict[bytes, int] = {}
-        self.replaced = False
+        self.rules: set[bytes] = set()
+        self.replaced, self.room = False, 1 << 16
         self.attached: tuple[str, ...] | None = ("eth0",)
         self.source_blocks, self.sources = SimpleNamespace(all=list, block=self._block, sweep=int), Sources()
 
@@ -44,6 +45,23 @@ class Noted:
 
     def __getattr__(self, name: str):
         return lambda *args: self.calls.append((name, *args))
+
+    def block(self, device_id: bytes, ttl_s: float) -> None:
+        self._rule(("block", device_id, ttl_s))
+
+    def set_device(self, device_id: bytes, rate_per_s: float, burst: float) -> None:
+        self._rule(("set_device", device_id, rate_per_s, burst))
+
+    def _rule(self, call: tuple) -> None:
+        if call[1] not in self.rules and len(self.rules) >= self.room:
+            self.calls.append(("full",))
+            raise RulesFull("the map is full")
+        self.rules.add(call[1])
+        self.calls.append(call)
+
+    def unblock(self, device_id: bytes) -> None:
+        self.rules.discard(device_id)
+        self.calls.append(("unblock", device_id))
 
     def check_pins(self) -> None:
         if self.replaced:
@@ -254,3 +272,21 @@ def test_a_filter_that_packets_go_around_is_named(host: Host) -> None:
     host.maps.attached = None
     host.look(4 * BLOCKS_S)
     assert "interfaces" not in host.applier.figures.gauges()["xdp"] and not host.applier.figures.bypassed
+
+
+def test_a_full_map_of_rules_stops_neither_limits_nor_the_rules_that_fit(host: Host) -> None:
+    host.maps.room = 3
+    for name in "abcd":
+        host.put(f"device/{name}", block=True)
+    host.put("device/e", rate=2.0, burst=3.0)
+    host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}})
+    names = [call[0] for call in host.look(0.0)]
+    assert (names.count("block"), names.count("set_device"), names.count("set_limits")) == (2, 1, 1)
+    assert names.count("full") == 1 and host.applier.available
+    assert host.look(0.1) == []  # a full map is not searched again at once
+    again = [call[0] for call in host.look(RENEW_S + 1)]
+    assert (again.count("block"), again.count("full")) == (2, 1)  # what is blocked stays blocked
+    kept = sorted(host.maps.rules - {b"e"})
+    host.put(f"device/{kept[0].decode()}", unblock=True)
+    assert [call for call in host.look(RENEW_S + 1.1) if call[0] != "heartbeat"] == [("unblock", kept[0])]
+    assert [call[0] for call in host.look(2 * RENEW_S + 2)].count("block") == 2  # one of the others has its place
