@@ -15,7 +15,6 @@ from klais.errors import RulesFull, SourceBlocksFull, XdpUnavailable
 from klais.xdp.layout import BLOCKED_SOURCES, RULES, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-
 from tests.support.process import PATIENCE, wait_for
 from tests.support.xdp import rig
 
