@@ -18,7 +18,7 @@ from klais.core.anomaly.record import MAX_FIELDS
 from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import I32, I64, U8, group, int64, kernel
 
-MAGIC, VERSION = b"KLP1", 2
+MAGIC, VERSION = b"KLP1", 3
 _HEAD = Struct("<4sBBBx")
 _START = tuple(_HEAD.pack(MAGIC, VERSION, 0, 0))
 _LIGHT_AT, _FULL_AT = 5, 6  # where the header has the numbers of channels
