@@ -1,6 +1,6 @@
 """The state of one scored series (a *channel*: one device, one field) in two tiers, and code that both tiers share.
 
-``LIGHT`` (256 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of its
+``LIGHT`` (264 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of its
 reports. ``FULL`` (1,384 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
 Scoring takes constant time and never reads later values. Kernels pass intermediate results to each other in ``now``
 (float64 [NOW]); its indices are defined here.
@@ -48,7 +48,7 @@ _COMMON = [
     ("mode", "u1"),  # 1: a counter, scored by its rate
     ("traits", "u1"),  # DECIMALS; ZEROS: rows with the value 0 in units of ONE_ZERO, or zeros are usual
     ("hour", "u1"),  # part of the day of the newest row, 255 = none yet
-    ("place", "u1"),  # in the ring of reports
+    ("latch", "u1"),  # parts of the day until a drift or noise is reported again
     ("flag_count", "u1"),  # flags so far, up to 255
 ]
 LIGHT = np.dtype(
@@ -61,7 +61,9 @@ LIGHT = np.dtype(
         ("expected", "<f4", (HOURS_LIGHT,)),
         ("stored", "<f4", (STORED_LIGHT,)),
         ("factor", "u1", (HOURS_LIGHT,)),  # log2 in eighths: how much larger deviations are in this part of the day
-        ("spare", "u1", (4,)),
+        ("distance", "<f4"),  # mean distance of the last parts of the day from the expected value
+        ("today", "<f4"),  # the largest such distance of this day
+        ("furthest", "<f4"),  # and of the days before; it halves in two weeks
     ],
     align=True,
 )
@@ -69,7 +71,7 @@ FULL = np.dtype(
     [
         *_COMMON,
         ("known", "u1", (HOURS,)),  # visits of each part of the day
-        ("latch", "u1"),  # parts of the day until a drift or noise is reported again
+        ("place", "u1"),  # in the ring of reports
         ("pad", "u1"),
         ("levels", "<u2", (2, LEVELS)),
         ("low", "<f4", (2,)),

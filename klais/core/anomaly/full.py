@@ -58,7 +58,8 @@ from klais.core.anomaly.channel import (
     keep_level,
     rarity,
 )
-from klais.core.anomaly.record import COUNTER, Cause
+from klais.core.anomaly.drift import compare_distance, learn_distance, report_slow_changes
+from klais.core.anomaly.record import Cause
 from klais.core.anomaly.steps import observe_step
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
@@ -70,14 +71,10 @@ _SLOW = np.array([300.0, 300.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 _WEIGHT = np.array([0.6, 0.8, 0.8, 0.7, 0.8, 0.88, 0.9, 0.6, 0.5])
 _REPORT_ROWS, _RAMP, _MIN_ROWS = 96.0, 32.0, 12.0  # memory of past reports
 _VISIT_WEIGHT = 0.05
-# The mean of DRIFT_HOURS hours is a drift if it is this many times as far from the expected value as in any hour of the
-# last seven days, and more while some of these are unknown, such as the first weekend.
-DRIFT_FACTOR, DRIFT_UNKNOWN, DRIFT_HOURS, DRIFT_DAYS = 2.2, 0.5, 6.0, 4
-SLOW_LATCH = 2 * HOURS  # parts of the day after any flag without a drift or noise flag, which may have the same cause
 NOISE_FACTOR = 1.35  # times the mean root of the steps: 1.8 times the steps, and more where an hour has few rows
 NOISE_DAYS, NOISE_ROWS = 3, 4.0  # days to compare an hour with, rows that it needs
 MIN_LARGEST = 1e-36  # of a day with rows
-_RARE, _DRIFT, _NOISE = float(Cause.RARE), float(Cause.DRIFT), float(Cause.NOISE)
+_RARE = float(Cause.RARE)
 
 
 @kernel(void(FULLS, int64), borrows=True)
@@ -167,25 +164,14 @@ def judge_noise(state: Channels, r: int, today: int, now: npt.NDArray[np.float64
 
 @kernel(void(FULLS, int64, int64, F64), borrows=True)
 def judge_drift(state: Channels, r: int, today: int, now: npt.NDArray[np.float64]) -> None:
-    """DRIFT where the last hours are much further from the expected value than any hours of the last seven days.
-
-    The record of a week needs no assumption on the distribution, and a week has its weekend.
-    """
-    before, rows = np.int64(state["hour"][r]), np.float64(state["visits"][r])
-    if before == 255 or rows == 0.0 or state["known"][r, before] == np.uint8(0):
+    """DRIFT where the last hours are much further from the expected value than any hours of the last seven days."""
+    before = np.int64(state["hour"][r])
+    if before == 255 or state["visits"][r] == np.uint16(0) or state["known"][r, before] == np.uint8(0):
         return
-    distance = np.float64(state["distance"][r])
-    distance += (np.float64(state["visit"][r]) - np.float64(state["expected"][r, before]) - distance) / DRIFT_HOURS
-    state["distance"][r] = np.float32(distance)
+    distance = learn_distance(state, r, before, 1.0)
     largest, days = largest_before(state, r, DISTANCE, today)
-    quanta = 0.5 * FLOOR_QUANTA * now[QUANTUM]
-    if state["mode"][r] == np.uint8(1):  # one step of a counter is a rate for one row
-        quanta /= DRIFT_HOURS * rows
-    furthest = max(largest, FLOOR_SHARE * np.float64(state["size"][r]), quanta)
-    factor = DRIFT_FACTOR * (1.0 + DRIFT_UNKNOWN * (DAYS - 1 - days))
-    if days >= DRIFT_DAYS and abs(distance) > factor * furthest:
-        now[DRIFT] = furthest
-    keep_largest(state, r, DISTANCE, today, abs(distance))
+    compare_distance(state, r, distance, largest, days, 1.0, now)
+    keep_largest(state, r, DISTANCE, today, distance)
 
 
 @kernel(void(FULLS, int64, F64), borrows=True)
@@ -197,8 +183,12 @@ def judge_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     now[NOISE] = now[DRIFT] = 0.0
     t = state["t"][r]
     rows, mean = np.float64(state["visits"][r]), np.float64(state["change"][r])
-    if min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S))) != np.int64(state["hour"][r]):
-        today, day = np.int64((t - max(0.0, now[ELAPSED])) // DAY_S), np.int64(t // DAY_S)
+    b, before = min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S))), np.int64(state["hour"][r])
+    if b != before:
+        day = np.int64(t // DAY_S)
+        today = np.int64((t - max(0.0, now[ELAPSED])) // DAY_S)
+        if b < before and today == day:  # the first row of the day was the reset of a counter
+            today -= 1
         judge_noise(state, r, today, now)
         judge_drift(state, r, today, now)
         for d in range(max(today + 1, day - DAYS + 1), day + 1):
@@ -302,27 +292,6 @@ def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     state["recent"][r] = np.float32(recent)
 
 
-@kernel(void(FULLS, int64, F64), borrows=True)
-def report_slow_changes(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """A drift or noise is told unless another flag of the last two days may have the same cause."""
-    if now[CAUSE] > 0.0:
-        state["latch"][r] = np.uint8(SLOW_LATCH)
-        return
-    if state["latch"][r] > np.uint8(0):
-        if now[NEW_HOUR] > 0.0:
-            state["latch"][r] -= np.uint8(1)
-        return
-    if now[DRIFT] > 0.0:
-        now[CAUSE], now[EXPECTED], now[SCALE] = _DRIFT, now[USUAL_NOW], now[DRIFT]
-    elif now[NOISE] > 0.0:
-        now[CAUSE], now[EXPECTED], now[SCALE] = _NOISE, now[WILDEST], now[NOISE]
-    else:
-        return
-    state["latch"][r] = np.uint8(SLOW_LATCH)
-    if state["mode"][r] == np.uint8(1):
-        now[CAUSE] += COUNTER
-
-
 @kernel(void(FULLS, int64, float64, float64, int64, float64, F64), borrows=True)
 def score_full(
     state: Channels, r: int, t: float, x: float, by_rows: int, threshold: float, now: npt.NDArray[np.float64]
@@ -346,5 +315,6 @@ def score_full(
         now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
     report_full(state, r, now)
     decide_flag(state, r, threshold, now)
-    report_slow_changes(state, r, now)
+    if now[CAUSE] > 0.0 or now[NEW_HOUR] > 0.0:
+        report_slow_changes(state, r, HOURS, now)
     count_flag(state, r, now)

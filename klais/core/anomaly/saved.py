@@ -156,7 +156,9 @@ def _is_sound_gate(gate: Channels) -> bool:
 def _is_sound(channels: Channels, hours: int) -> bool:
     """Whether kernels can use these channels, with ``hours`` parts of the day."""
     hour = channels["hour"]
-    places = (channels["place"] < BLOCKS) & (channels["feature"] < BANDS) & ((hour < hours) | (hour == 255))
+    places = (channels["feature"] < BANDS) & ((hour < hours) | (hour == 255))
+    if hours == HOURS:
+        places &= channels["place"] < BLOCKS
     range_ = (channels["low"] <= channels["high"]).all()
     return bool(places.all()) and bool(range_) and _floats(channels)
 
