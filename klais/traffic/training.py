@@ -93,10 +93,14 @@ def _windows(drawn: Episode, rng: np.random.Generator) -> tuple[Any, ...]:
     return features(windows), drawn.labels[ends], drawn.bursts[ends], ratios, kinds
 
 
-def fit(train: Samples, seed: int, say: Say = lambda text: None) -> Trees:
-    """Boosted trees for class, burst and quantiles (scikit-learn), fitted one after the other on few threads."""
+def fit(train: Samples, seed: int, iterations: int | None = None, say: Say = lambda text: None) -> Trees:
+    """Boosted trees for class, burst and quantiles (scikit-learn), fitted one after the other on few threads.
+
+    ``iterations``: of boosting, for each head; by default those of the module.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+    rounds: dict[str, Any] = {} if iterations is None else {"max_iter": iterations}
     shared: dict[str, Any] = {
         "min_samples_leaf": 40, "l2_regularization": 1.0, "random_state": seed, "early_stopping": False,
     }  # fmt: skip
@@ -104,15 +108,16 @@ def fit(train: Samples, seed: int, say: Say = lambda text: None) -> Trees:
     sure = train.labels >= 0
     counts = np.bincount(train.labels[sure], minlength=len(CLASSES))
     weight = np.sqrt(counts.max() / np.maximum(counts, 1))[train.labels[sure]]
-    model = HistGradientBoostingClassifier(**OF_CLASSES, **shared)
+    model = HistGradientBoostingClassifier(**OF_CLASSES | rounds, **shared)
     model.fit(train.x[sure], train.labels[sure], weight)
     heads.append((model, range(len(CLASSES))))
     say("classes fitted")
-    burst = HistGradientBoostingClassifier(**OF_BURST, **shared).fit(train.x, train.bursts)
+    burst = HistGradientBoostingClassifier(**OF_BURST | rounds, **shared).fit(train.x, train.bursts)
     heads.append((burst, [len(CLASSES)]))
     say("burst fitted")
     for at, quantile in enumerate(QUANTILES):
-        regressor = HistGradientBoostingRegressor(loss="quantile", quantile=quantile, **OF_QUANTILE, **shared)
+        how = OF_QUANTILE | rounds | {"loss": "quantile", "quantile": quantile}
+        regressor = HistGradientBoostingRegressor(**how, **shared)
         heads.append((regressor.fit(train.x, train.ratios), [len(CLASSES) + 1 + at]))
     say("quantiles fitted")
     some = np.random.default_rng(seed).choice(len(train.x), PROBES, replace=False)

@@ -182,7 +182,8 @@ def judge_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """
     now[NOISE] = now[DRIFT] = 0.0
     t = state["t"][r]
-    rows, mean = np.float64(state["visits"][r]), np.float64(state["change"][r])
+    rows: float = np.float64(state["visits"][r])
+    mean: float = np.float64(state["change"][r])
     b, before = min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S))), np.int64(state["hour"][r])
     if b != before:
         day = np.int64(t // DAY_S)
