@@ -106,7 +106,7 @@ def activate(version: str, kind: str) -> None:
 @click.option(
     "--episodes",
     type=click.IntRange(10, 100_000),
-    default=1600,
+    default=4800,
     show_default=True,
     help="Number of intervals of 190 s for training.",
 )

@@ -23,8 +23,8 @@ MIN_LEARNED_ROWS = 30  # a shorter window does not show what is usual
 OUTPUTS = BURST + 1 + len(QUANTILES)
 KIND = "traffic"  # kind of the model in the store
 # On recorded traffic, whose noise alone causes bursts, half of the alarms at a probability of 0.5 would be false. From
-# 0.88 on, less than one per day is (python -m bench traffic).
-SURE_OF_BURST = 0.88
+# 0.85 on, less than one per day is (python -m bench traffic).
+SURE_OF_BURST = 0.85
 MAX_WHEN_QUIET = 0.35  # no alarm, no cut
 RULES_CONFIDENCE = 0.7  # only obvious cases are classified
 MAX_LOG = 12.0  # a forecast is at most exp(12) times the level
@@ -90,7 +90,7 @@ def cautious(probability: Array) -> Array:
 
     Examples
     --------
-    >>> cautious(np.array([0.0, 0.44, 0.88, 0.91, 1.0])).round(3).tolist()
+    >>> cautious(np.array([0.0, 0.425, 0.85, 0.8875, 1.0])).round(3).tolist()
     [0.0, 0.375, 0.5, 0.75, 1.0]
     """
     below = 0.5 - 0.5 * (1.0 - np.minimum(probability / SURE_OF_BURST, 1.0)) ** 2

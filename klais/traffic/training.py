@@ -1,6 +1,6 @@
 """Trains the traffic model: episodes from recordings and seeds, boosted trees, evaluation on the later days.
 
-    python -m klais.traffic.training DIR [--seed 1] [--episodes 1600] [--out FOLDER]
+    python -m klais.traffic.training DIR [--seed 1] [--episodes 4800] [--out FOLDER]
 
 created the model in the package (``--out klais/models/data/traffic``). ``klais models train`` does the same in a
 low-priority process, from the shipped recording or from your own traces.
@@ -33,6 +33,12 @@ NEAR_S = (5, 22)  # around the onset every window is used
 PROBES = 64
 SHORT_SHARE = 0.1  # of the windows are shorter than 60 s
 SCRIPT = "klais/traffic/training.py"
+EPISODES = 4800
+# Boosting of each head. Few leaves: a forecast is made once a second, when the CPU has forgotten the trees, so reading
+# them from memory takes most of its time.
+OF_CLASSES: dict[str, Any] = {"max_iter": 30, "max_leaf_nodes": 14, "learning_rate": 0.25}
+OF_BURST: dict[str, Any] = {"max_iter": 75, "max_leaf_nodes": 20, "learning_rate": 0.18}
+OF_QUANTILE: dict[str, Any] = {"max_iter": 15, "max_leaf_nodes": 20, "learning_rate": 0.25}
 Say = Callable[[str], None]
 
 
@@ -87,27 +93,30 @@ def _windows(drawn: Episode, rng: np.random.Generator) -> tuple[Any, ...]:
     return features(windows), drawn.labels[ends], drawn.bursts[ends], ratios, kinds
 
 
-def fit(train: Samples, seed: int, iterations: int = 75, say: Say = lambda text: None) -> Trees:
-    """Boosted trees for class, burst and quantiles (scikit-learn), fitted one after the other on few threads."""
+def fit(train: Samples, seed: int, iterations: int | None = None, say: Say = lambda text: None) -> Trees:
+    """Boosted trees for class, burst and quantiles (scikit-learn), fitted one after the other on few threads.
+
+    ``iterations``: of boosting, for each head; by default those of the module.
+    """
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+    rounds: dict[str, Any] = {} if iterations is None else {"max_iter": iterations}
     shared: dict[str, Any] = {
-        "max_leaf_nodes": 20, "min_samples_leaf": 40, "l2_regularization": 1.0, "learning_rate": 0.1,
-        "random_state": seed, "early_stopping": False,
+        "min_samples_leaf": 40, "l2_regularization": 1.0, "random_state": seed, "early_stopping": False,
     }  # fmt: skip
     heads: list[tuple[Any, Sequence[int]]] = []
     sure = train.labels >= 0
     counts = np.bincount(train.labels[sure], minlength=len(CLASSES))
     weight = np.sqrt(counts.max() / np.maximum(counts, 1))[train.labels[sure]]
-    model = HistGradientBoostingClassifier(max_iter=iterations, **shared)
+    model = HistGradientBoostingClassifier(**OF_CLASSES | rounds, **shared)
     model.fit(train.x[sure], train.labels[sure], weight)
     heads.append((model, range(len(CLASSES))))
     say("classes fitted")
-    burst = HistGradientBoostingClassifier(max_iter=iterations, **shared).fit(train.x, train.bursts)
+    burst = HistGradientBoostingClassifier(**OF_BURST | rounds, **shared).fit(train.x, train.bursts)
     heads.append((burst, [len(CLASSES)]))
     say("burst fitted")
     for at, quantile in enumerate(QUANTILES):
-        how = {"loss": "quantile", "quantile": quantile, "max_iter": iterations // 3}
+        how = OF_QUANTILE | rounds | {"loss": "quantile", "quantile": quantile}
         regressor = HistGradientBoostingRegressor(**how, **shared)
         heads.append((regressor.fit(train.x, train.ratios), [len(CLASSES) + 1 + at]))
     say("quantiles fitted")
@@ -147,7 +156,7 @@ def train(
     bases: Sequence[Base],
     folder: Callable[[str], Path],
     seed: int = 1,
-    episodes: int = 1600,
+    episodes: int = EPISODES,
     say: Say = lambda text: None,
 ) -> Card:
     """Draw, fit, evaluate on the later part of each recording with other settings, and write.
@@ -204,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the traffic model.")
     parser.add_argument("traces", type=Path)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--episodes", type=int, default=1600)
+    parser.add_argument("--episodes", type=int, default=EPISODES)
     parser.add_argument("--out", type=Path, default=Path("klais/models/data") / KIND)
     given = parser.parse_args()
     lower_priority()

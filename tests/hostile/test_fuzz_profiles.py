@@ -62,7 +62,7 @@ def with_field(value: bytes, part: str, name: str, number: float) -> bytes:
 
 ODD = [
     *((part, "hour", hours) for part, hours in (("light", HOURS_LIGHT), ("full", HOURS), ("full", 254))),
-    *((part, "place", BLOCKS) for part in ("light", "full")),
+    ("full", "place", BLOCKS),
     *((part, "feature", BANDS) for part in ("light", "full")),
     *((part, name, bad) for part in ("light", "full") for name in ("t", "spacing") for bad in (np.nan, np.inf)),
     *(("full", name, np.nan) for name in ("usual_by_hour", "ring", "slow", "low", "high")),

@@ -98,13 +98,14 @@ def clear_light(state: Channels, k: int) -> None:
     state["spacing"][k] = state["size"][k] = state["quantum"][k] = state["level"][k] = state["visit"][k] = 0.0
     state["run_size"][k] = state["longest"][k] = state["recent"][k] = state["peak"][k] = np.float32(0.0)
     state["up"][k] = state["down"][k] = state["visits"][k] = state["run"][k] = state["known"][k] = np.uint16(0)
-    state["mode"][k] = state["traits"][k] = state["hour"][k] = state["place"][k] = state["flag_count"][k] = np.uint8(0)
+    state["mode"][k] = state["traits"][k] = state["hour"][k] = state["latch"][k] = state["flag_count"][k] = np.uint8(0)
     for b in range(state["stored"].shape[1]):
         state["stored"][k, b] = state["expected"][k, b] = np.float32(0.0)
         state["factor"][k, b] = np.uint8(0)
     for b in range(state["levels"].shape[2]):
         state["levels"][k, 0, b] = np.uint16(0)
     state["low"][k, 0] = state["high"][k, 0] = np.float32(0.0)
+    state["distance"][k] = state["today"][k] = state["furthest"][k] = np.float32(0.0)
 
 
 @kernel(int64(STORE, int64, int64, float64), borrows=True)

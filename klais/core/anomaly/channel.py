@@ -1,7 +1,7 @@
 """The state of one scored series (a *channel*: one device, one field) in two tiers, and code that both tiers share.
 
-``LIGHT`` (256 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of its
-reports. ``FULL`` (1,448 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
+``LIGHT`` (264 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of its
+reports. ``FULL`` (1,384 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
 Scoring takes constant time and never reads later values. Kernels pass intermediate results to each other in ``now``
 (float64 [NOW]); its indices are defined here.
 
@@ -20,7 +20,8 @@ HOURS, HOURS_LIGHT = 24, 16  # parts of the day of each tier
 LEVELS = 8  # levels of the running range
 BLOCKS = 12  # blocks in the ring of reports, full tier
 VIEWS, VIEWS_LIGHT = 9, 6  # views of the series, see full.py and light.py
-DAYS = 8  # days of changes that the full tier remembers, today included
+DAYS = 8  # days whose largest hours the full tier remembers, today included
+STEPS, DISTANCE = 0, 1  # what is largest: the steps of an hour, the distance from the usual value
 STORED_LIGHT = 16  # floats stored for the light views
 
 _COMMON = [
@@ -47,7 +48,7 @@ _COMMON = [
     ("mode", "u1"),  # 1: a counter, scored by its rate
     ("traits", "u1"),  # DECIMALS; ZEROS: rows with the value 0 in units of ONE_ZERO, or zeros are usual
     ("hour", "u1"),  # part of the day of the newest row, 255 = none yet
-    ("place", "u1"),  # in the ring of reports
+    ("latch", "u1"),  # parts of the day until a drift or noise is reported again
     ("flag_count", "u1"),  # flags so far, up to 255
 ]
 LIGHT = np.dtype(
@@ -60,7 +61,9 @@ LIGHT = np.dtype(
         ("expected", "<f4", (HOURS_LIGHT,)),
         ("stored", "<f4", (STORED_LIGHT,)),
         ("factor", "u1", (HOURS_LIGHT,)),  # log2 in eighths: how much larger deviations are in this part of the day
-        ("spare", "u1", (4,)),
+        ("distance", "<f4"),  # mean distance of the last parts of the day from the expected value
+        ("today", "<f4"),  # the largest such distance of this day
+        ("furthest", "<f4"),  # and of the days before; it halves in two weeks
     ],
     align=True,
 )
@@ -68,23 +71,22 @@ FULL = np.dtype(
     [
         *_COMMON,
         ("known", "u1", (HOURS,)),  # visits of each part of the day
-        ("latch", "u1"),  # parts of the day until a drift or noise is reported again
+        ("place", "u1"),  # in the ring of reports
         ("pad", "u1"),
         ("levels", "<u2", (2, LEVELS)),
         ("low", "<f4", (2,)),
         ("high", "<f4", (2,)),
         ("expected", "<f4", (HOURS,)),
         ("block", "<f4"),  # rows in the newest block of the ring
-        ("days", "<f4"),
         ("ring", "<f4", (BLOCKS,)),
         ("fast", "<f4", (VIEWS,)),
         ("slow", "<f4", (VIEWS,)),
         ("mean", "<f4", (VIEWS,)),
         ("usual", "<f4", (VIEWS,)),  # w of each view
         ("usual_by_hour", "<f4", (VIEWS, HOURS)),
-        ("day_ago", "<f4", (HOURS,)),  # w of the slow residual when this part of the day began last
         ("change", "<f4"),  # mean root of the steps in this part of the day so far
-        ("changes", "<f4", (DAYS,)),  # the largest such mean of each day, the day's number modulo 8; 0 = none
+        ("distance", "<f4"),  # mean distance of the last hours from the expected value
+        ("largest", "<f4", (2, DAYS)),  # STEPS, DISTANCE: the largest of each day, by its number modulo 8; 0 = none
     ],
     align=True,
 )

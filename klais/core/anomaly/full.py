@@ -1,4 +1,4 @@
-"""The full tier: nine views of a series in 1,448 bytes, with a usual size for each view and each hour of the day."""
+"""The full tier: nine views of a series in 1,384 bytes, with a usual size for each view and each hour of the day."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from klais.core.anomaly.channel import (
     DAY_S,
     DAYS,
     DEVIATION,
+    DISTANCE,
     DRIFT,
     ELAPSED,
     EXPECTED,
@@ -40,6 +41,7 @@ from klais.core.anomaly.channel import (
     ROW,
     SCALE,
     SPACING,
+    STEPS,
     SURPRISE,
     USUAL_NOW,
     VALUE,
@@ -56,6 +58,7 @@ from klais.core.anomaly.channel import (
     keep_level,
     rarity,
 )
+from klais.core.anomaly.drift import compare_distance, learn_distance, report_slow_changes
 from klais.core.anomaly.record import Cause
 from klais.core.anomaly.steps import observe_step
 from klais.jit.kernel import F64, float64, int64, kernel, void
@@ -66,14 +69,12 @@ _INPUT = np.array([VALUE, VALUE, VALUE, RESIDUAL, RESIDUAL, RESIDUAL, DEVIATION,
 _FAST = np.array([1.0, 3.0, 6.0, 1.0, 6.0, 96.0, 48.0, 3.0, 1.0])
 _SLOW = np.array([300.0, 300.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 _WEIGHT = np.array([0.6, 0.8, 0.8, 0.7, 0.8, 0.88, 0.9, 0.6, 0.5])
-SLOW_RESIDUAL = 5  # the view that is checked for drift
 _REPORT_ROWS, _RAMP, _MIN_ROWS = 96.0, 32.0, 12.0  # memory of past reports
 _VISIT_WEIGHT = 0.05
-DRIFT_FACTOR = 6.0  # a slow residual this many times its usual size of a day ago is a drift
-SLOW_LATCH = 2 * HOURS  # parts of the day after any flag without a drift or noise flag, which may have the same cause
 NOISE_FACTOR = 1.35  # times the mean root of the steps: 1.8 times the steps, and more where an hour has few rows
 NOISE_DAYS, NOISE_ROWS = 3, 4.0  # days to compare an hour with, rows that it needs
-_RARE, _DRIFT, _NOISE = float(Cause.RARE), float(Cause.DRIFT), float(Cause.NOISE)
+MIN_LARGEST = 1e-36  # of a day with rows
+_RARE = float(Cause.RARE)
 
 
 @kernel(void(FULLS, int64), borrows=True)
@@ -85,9 +86,9 @@ def forget_full(state: Channels, r: int) -> None:
         state["levels"][r, 0, b] = state["levels"][r, 1, b] = np.uint16(0)
     for b in range(BLOCKS):
         state["ring"][r, b] = np.float32(0.0)
-    state["change"][r] = np.float32(0.0)
-    for b in range(DAYS):
-        state["changes"][r, b] = np.float32(0.0)
+    state["change"][r] = state["distance"][r] = np.float32(0.0)
+    for d in range(DAYS):
+        state["largest"][r, STEPS, d] = state["largest"][r, DISTANCE, d] = np.float32(0.0)
     for b in range(HOURS):
         state["expected"][r, b], state["known"][r, b] = np.float32(0.0), np.uint8(0)
     for j in range(VIEWS):
@@ -124,38 +125,75 @@ def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> Non
         if state["known"][r, beside] > np.uint8(0):
             here += abs(off) * (np.float64(state["expected"][r, beside]) - here)
         now[USUAL_NOW] = here
-    if now[ELAPSED] > 0.0:
-        state["days"][r] += np.float32(min(now[ELAPSED], 4.0 * now[SPACING] + 1e-9) / DAY_S)
+
+
+@kernel((FULLS, int64, int64, int64), borrows=True)
+def largest_before(state: Channels, r: int, which: int, today: int) -> tuple[float, int]:
+    """The largest hour of the seven days before ``today``, and the number of these days that are known."""
+    largest, days = 0.0, 0
+    for d in range(DAYS):
+        if d != today % DAYS and state["largest"][r, which, d] > np.float32(0.0):
+            largest = max(largest, np.float64(state["largest"][r, which, d]))
+            days += 1
+    return largest, days
+
+
+@kernel(void(FULLS, int64, int64, int64, float64), borrows=True)
+def keep_largest(state: Channels, r: int, which: int, today: int, value: float) -> None:
+    """Learn an hour of ``today``."""
+    kept = max(np.float64(state["largest"][r, which, today % DAYS]), value, MIN_LARGEST)  # 0 is a day without rows
+    state["largest"][r, which, today % DAYS] = np.float32(kept)
+
+
+@kernel(void(FULLS, int64, int64, F64), borrows=True)
+def judge_noise(state: Channels, r: int, today: int, now: npt.NDArray[np.float64]) -> None:
+    """NOISE where the steps of the hour that has ended exceed those of each hour of the last seven days; learns them.
+
+    The mean is that of roots, so that a single spike or switch hardly counts.
+    """
+    rows, mean = np.float64(state["visits"][r]), np.float64(state["change"][r])
+    if rows < NOISE_ROWS:
+        return
+    largest, days = largest_before(state, r, STEPS, today)
+    floor = np.sqrt(max(FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]))
+    wildest = max(largest, floor)
+    if days >= NOISE_DAYS and mean > NOISE_FACTOR * (1.0 + 1.0 / rows) * wildest:
+        now[NOISE], now[WILDEST] = mean * mean, wildest * wildest
+    keep_largest(state, r, STEPS, today, mean)
+
+
+@kernel(void(FULLS, int64, int64, F64), borrows=True)
+def judge_drift(state: Channels, r: int, today: int, now: npt.NDArray[np.float64]) -> None:
+    """DRIFT where the last hours are much further from the expected value than any hours of the last seven days."""
+    before = np.int64(state["hour"][r])
+    if before == 255 or state["visits"][r] == np.uint16(0) or state["known"][r, before] == np.uint8(0):
+        return
+    distance = learn_distance(state, r, before, 1.0)
+    largest, days = largest_before(state, r, DISTANCE, today)
+    compare_distance(state, r, distance, largest, days, 1.0, now)
+    keep_largest(state, r, DISTANCE, today, distance)
 
 
 @kernel(void(FULLS, int64, F64), borrows=True)
-def judge_noise(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """NOISE where the steps of the hour that has ended exceed those of each hour of the last seven days; learns them.
+def judge_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """At the first row of an hour, judge the one that has ended: NOISE and DRIFT, 0 = none; learn the row's step.
 
-    The mean is that of roots, so that a single spike or switch hardly counts. To be called before the new hour begins.
+    To be called before the new hour begins.
     """
-    now[NOISE] = 0.0
+    now[NOISE] = now[DRIFT] = 0.0
     t = state["t"][r]
-    b = min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S)))
     rows: float = np.float64(state["visits"][r])
     mean: float = np.float64(state["change"][r])
-    if b != np.int64(state["hour"][r]):
-        before = t - max(0.0, now[ELAPSED])
-        today, day = np.int64(before // DAY_S), np.int64(t // DAY_S)
-        if rows >= NOISE_ROWS:
-            largest, days = 0.0, 0
-            for d in range(DAYS):
-                if d != today % DAYS and state["changes"][r, d] > np.float32(0.0):
-                    days += 1
-                largest = max(largest, np.float64(state["changes"][r, d]))
-            floor = np.sqrt(max(FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]))
-            wildest = max(largest, floor)
-            if days >= NOISE_DAYS and mean > NOISE_FACTOR * (1.0 + 1.0 / rows) * wildest:
-                now[NOISE], now[WILDEST] = mean * mean, wildest * wildest
-            mean = max(mean, 1e-12)  # 0 is a day without rows
-            state["changes"][r, today % DAYS] = np.float32(max(np.float64(state["changes"][r, today % DAYS]), mean))
+    b, before = min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S))), np.int64(state["hour"][r])
+    if b != before:
+        day = np.int64(t // DAY_S)
+        today = np.int64((t - max(0.0, now[ELAPSED])) // DAY_S)
+        if b < before and today == day:  # the first row of the day was the reset of a counter
+            today -= 1
+        judge_noise(state, r, today, now)
+        judge_drift(state, r, today, now)
         for d in range(max(today + 1, day - DAYS + 1), day + 1):
-            state["changes"][r, d % DAYS] = np.float32(0.0)
+            state["largest"][r, STEPS, d % DAYS] = state["largest"][r, DISTANCE, d % DAYS] = np.float32(0.0)
         mean = rows = 0.0
     if now[GAP] == 0.0:
         mean += (np.sqrt(abs(now[INPUT] - now[BEFORE])) - mean) / (rows + 1.0)
@@ -184,17 +222,6 @@ def distance(state: Channels, r: int, j: int, u: float, now: npt.NDArray[np.floa
     return float(fast - np.float64(state["mean"][r, j]))
 
 
-@kernel(void(FULLS, int64, float64, float64, F64), borrows=True)
-def judge_drift(state: Channels, r: int, e: float, floor: float, now: npt.NDArray[np.float64]) -> None:
-    """DRIFT: the slow residual relative to its usual size a day ago at this hour. Recent sizes would hide a drift."""
-    b = int(now[HOUR])
-    old, days = np.float64(state["day_ago"][r, b]), np.float64(state["days"][r])
-    if now[NEW_HOUR] > 0.0:
-        state["day_ago"][r, b] = state["usual"][r, SLOW_RESIDUAL]
-    if days > 3.0 and old > 0.0:
-        now[DRIFT] = abs(e) / (np.sqrt(old + floor) * (1.0 + 3.0 / days))
-
-
 @kernel(void(FULLS, int64, F64), borrows=True)
 def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Compare each view with its usual size, overall and at this hour, and learn it; set SURPRISE and its cause."""
@@ -206,7 +233,6 @@ def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None
     by_hour = min(0.5, now[SPACING] / DAY_MEMORY_S)
     counter = state["mode"][r] == np.uint8(1)
     best = 0.0
-    now[DRIFT] = 0.0
     for j in range(VIEWS):
         kind = _INPUT[j]
         if kind == CHANGE and now[GAP] > 0.0:
@@ -216,8 +242,6 @@ def compare_views(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None
         if age < 0.0:
             continue
         w, w_hour = np.float64(state["usual"][r, j]), np.float64(state["usual_by_hour"][r, j, b])
-        if j == SLOW_RESIDUAL:
-            judge_drift(state, r, e, floor_smooth, now)
         floor = floor_smooth if _FAST[j] > 1.0 else floor_row
         if counter and _FAST[j] > 1.0:  # one step of a counter is a rate for one row
             floor = max(share, 0.5 * quanta / max(1.0, _FAST[j] * now[LENGTHS])) ** 2 + FLOOR_MIN
@@ -269,23 +293,6 @@ def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     state["recent"][r] = np.float32(recent)
 
 
-@kernel(void(FULLS, int64, F64), borrows=True)
-def report_slow_changes(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """A drift or noise is reported unless another flag of the last two days may have the same cause."""
-    if now[CAUSE] > 0.0:
-        state["latch"][r] = np.uint8(SLOW_LATCH)
-    elif state["latch"][r] > np.uint8(0):
-        if now[NEW_HOUR] > 0.0:
-            state["latch"][r] -= np.uint8(1)
-    elif now[DRIFT] > DRIFT_FACTOR:
-        state["latch"][r] = np.uint8(SLOW_LATCH)
-        now[CAUSE], now[EXPECTED] = _DRIFT, now[USUAL_NOW]
-        now[SCALE] = np.sqrt(np.float64(state["day_ago"][r, int(now[HOUR])]))
-    elif now[NOISE] > 0.0:
-        state["latch"][r] = np.uint8(SLOW_LATCH)
-        now[CAUSE], now[EXPECTED], now[SCALE] = _NOISE, now[WILDEST], now[NOISE]
-
-
 @kernel(void(FULLS, int64, float64, float64, int64, float64, F64), borrows=True)
 def score_full(
     state: Channels, r: int, t: float, x: float, by_rows: int, threshold: float, now: npt.NDArray[np.float64]
@@ -298,7 +305,7 @@ def score_full(
         forget_full(state, r)
     if choose_input(state, r, now) == 0:
         return
-    judge_noise(state, r, now)
+    judge_hour(state, r, now)
     expect_by_hour(state, r, now)
     compare_views(state, r, now)
     keep_level(state, r, now)
@@ -309,5 +316,6 @@ def score_full(
         now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
     report_full(state, r, now)
     decide_flag(state, r, threshold, now)
-    report_slow_changes(state, r, now)
+    if now[CAUSE] > 0.0 or now[NEW_HOUR] > 0.0:
+        report_slow_changes(state, r, HOURS, now)
     count_flag(state, r, now)

@@ -1,4 +1,4 @@
-"""The light tier: six views of a series in 256 bytes, one factor for each part of the day shared by all of them."""
+"""The light tier: six views of a series in 264 bytes, one factor for each part of the day shared by all of them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ from klais.core.anomaly.channel import (
     CLIP,
     DAY_MEMORY_S,
     DAY_S,
+    DRIFT,
+    ELAPSED,
     EXPECTED,
     FLOOR_MIN,
     FLOOR_QUANTA,
@@ -25,6 +27,8 @@ from klais.core.anomaly.channel import (
     LIGHTS,
     MAX_VALUE,
     MEMORY_ROWS,
+    NEW_HOUR,
+    NOISE,
     QUANTUM,
     RARE,
     REPORT,
@@ -48,6 +52,7 @@ from klais.core.anomaly.channel import (
     keep_level,
     rarity,
 )
+from klais.core.anomaly.drift import compare_distance, learn_distance, report_slow_changes
 from klais.core.anomaly.record import Cause
 from klais.core.anomaly.steps import observe_step
 from klais.jit.kernel import F64, float64, int64, kernel, void
@@ -64,6 +69,7 @@ _AT_MEAN = np.array([1, 4, 6, 9, 12, 14])
 _AT_USUAL = np.array([2, 5, 7, 10, 13, 15])
 _REPORT_ROWS, _RAMP, _MIN_ROWS, _LEAK = 96.0, 24.0, 12.0, 0.5  # memory of past reports
 _VISIT_WEIGHT = 0.05
+FURTHEST_DAYS = 14.0  # in which the largest distance from the expected values halves
 _RARE = float(Cause.RARE)
 
 
@@ -73,6 +79,7 @@ def forget_light(state: Channels, r: int) -> None:
     state["rows"][r], state["hour"][r], state["visits"][r] = np.uint32(1), np.uint8(255), np.uint16(0)
     state["size"][r] = state["level"][r] = state["recent"][r] = np.float32(0.0)
     state["known"][r] = np.uint16(0)
+    state["distance"][r] = state["today"][r] = state["furthest"][r] = np.float32(0.0)
     for b in range(HOURS_LIGHT):
         state["expected"][r, b], state["factor"][r, b] = np.float32(0.0), np.uint8(0)
     for b in range(LEVELS):
@@ -82,13 +89,34 @@ def forget_light(state: Channels, r: int) -> None:
 
 
 @kernel(void(LIGHTS, int64, F64), borrows=True)
+def judge_drift(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """DRIFT where the last hours are much further from the expected value than those of earlier days, 0 = it is not.
+
+    To be called at the first row of a part of the day, before the part begins.
+    """
+    before = np.int64(state["hour"][r])
+    if before != 255 and state["visits"][r] > np.uint16(0) and np.int64(state["known"][r]) >> before & 1 == 1:
+        distance = learn_distance(state, r, before, 24.0 / HOURS_LIGHT)
+        days = int(now[ROW] * now[SPACING] / DAY_S) - 1  # the first one has no expected values
+        compare_distance(state, r, distance, np.float64(state["furthest"][r]), days, 24.0 / HOURS_LIGHT, now)
+        state["today"][r] = max(state["today"][r], np.float32(distance))
+    passed = max(0.0, now[ELAPSED]) // DAY_S + (1.0 if now[HOUR] < before else 0.0)  # midnights
+    if passed > 0.0 and before != 255:
+        kept = np.float64(state["furthest"][r]) * 0.5 ** (passed / FURTHEST_DAYS)
+        state["furthest"][r] = np.float32(max(kept, np.float64(state["today"][r])))
+        state["today"][r] = np.float32(0.0)
+
+
+@kernel(void(LIGHTS, int64, F64), borrows=True)
 def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Expected value at this time of the day: learned once per visit, read with interpolation."""
     phase = (state["t"][r] % DAY_S) * (HOURS_LIGHT / DAY_S)
     b = max(0, min(HOURS_LIGHT - 1, int(phase)))
     before, known = np.int64(state["hour"][r]), np.int64(state["known"][r])
-    now[HOUR] = b
+    now[HOUR], now[NEW_HOUR] = b, 0.0
     if b != before:
+        now[NEW_HOUR], now[DRIFT], now[NOISE] = 1.0, 0.0, 0.0
+        judge_drift(state, r, now)
         if before != 255 and state["visits"][r] > np.uint16(0):
             mean = np.float64(state["visit"][r])
             if known >> before & 1 == 0:
@@ -231,4 +259,6 @@ def score_light(
         now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
     report_light(state, r, now)
     decide_flag(state, r, threshold, now)
+    if now[CAUSE] > 0.0 or now[NEW_HOUR] > 0.0:
+        report_slow_changes(state, r, HOURS_LIGHT, now)
     count_flag(state, r, now)

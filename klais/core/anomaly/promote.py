@@ -5,7 +5,6 @@ import numpy as np
 from klais.core.anomaly.arena import STORE, Store, clear_light, free_place, replace_handle, take_place
 from klais.core.anomaly.channel import (
     BLOCKS,
-    DAY_S,
     FULLS,
     HOURS,
     HOURS_LIGHT,
@@ -47,7 +46,6 @@ def copy_common(light: Channels, k: int, full: Channels, f: int) -> None:
         at = b * HOURS_LIGHT // HOURS
         if np.int64(light["known"][k]) >> at & 1 == 1:
             full["known"][f, b], full["expected"][f, b] = np.uint8(1), light["expected"][k, at]
-    full["days"][f] = np.float32(np.float64(light["rows"][k]) * np.float64(light["spacing"][k]) / DAY_S)
 
 
 @kernel(int64(STORE, int64), borrows=True)
@@ -63,8 +61,6 @@ def promote(store: Store, handle: int) -> int:
     full["low"][f, 1] = full["high"][f, 1] = np.float32(0.0)
     for b in range(BLOCKS):
         full["ring"][f, b] = light["recent"][k]
-    for b in range(HOURS):
-        full["day_ago"][f, b] = np.float32(0.0)
     copy_common(light, k, full, f)
     stored = light["stored"]
     for j in range(VIEWS):

@@ -18,7 +18,7 @@ from klais.core.anomaly.record import MAX_FIELDS
 from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import I32, I64, U8, group, int64, kernel
 
-MAGIC, VERSION = b"KLP1", 2
+MAGIC, VERSION = b"KLP1", 3
 _HEAD = Struct("<4sBBBx")
 _START = tuple(_HEAD.pack(MAGIC, VERSION, 0, 0))
 _LIGHT_AT, _FULL_AT = 5, 6  # where the header has the numbers of channels
@@ -156,7 +156,9 @@ def _is_sound_gate(gate: Channels) -> bool:
 def _is_sound(channels: Channels, hours: int) -> bool:
     """Whether kernels can use these channels, with ``hours`` parts of the day."""
     hour = channels["hour"]
-    places = (channels["place"] < BLOCKS) & (channels["feature"] < BANDS) & ((hour < hours) | (hour == 255))
+    places = (channels["feature"] < BANDS) & ((hour < hours) | (hour == 255))
+    if hours == HOURS:
+        places &= channels["place"] < BLOCKS
     range_ = (channels["low"] <= channels["high"]).all()
     return bool(places.all()) and bool(range_) and _floats(channels)
 

@@ -18,6 +18,7 @@ from klais.control.forecast import (
     TrendPredictor,
 )
 from klais.models.store import ModelStore
+from klais.traffic.backends import OnnxBackend, onnx_bytes
 from klais.traffic.chain import Fallback, ForecastChain, load_chain, predictor_of
 from klais.traffic.predictor import LearnedPredictor
 from tests.support.process import PATIENCE
@@ -137,6 +138,14 @@ def test_onnx_and_scikit_learn_agree(tmp_path: Path) -> None:
         a, b = onnx.predict(window), sklearn.predict(window)
         assert a.kind == b.kind and a.probability == pytest.approx(b.probability, abs=1e-4)
         assert a.quantiles == pytest.approx(b.quantiles, rel=1e-4)
+
+
+def test_onnx_gives_the_same_answers_for_one_row_and_for_many(tmp_path: Path) -> None:
+    trees = some_trees(1)
+    backend = OnnxBackend(onnx_bytes(trees), trees)
+    rows = [backend.run(trees.probe[k : k + 1]) for k in range(len(trees.probe))]  # a later answer changes no earlier
+    assert np.array_equal(np.concatenate(rows), backend.run(trees.probe))
+    assert np.array_equal(backend.run(trees.probe[:1]), rows[0])
 
 
 @pytest.mark.parametrize("value", [0.0, 1e12, np.inf, np.nan])

@@ -92,7 +92,7 @@ def test_a_habit_is_told_once(tier: str) -> None:
 
 
 def test_the_state_has_the_size_that_the_documents_name() -> None:
-    assert (LIGHT.itemsize, FULL.itemsize) == (256, 1448)
+    assert (LIGHT.itemsize, FULL.itemsize) == (264, 1384)
     for dtype in (LIGHT, FULL):
         assert sum(dtype[name].itemsize for name in dtype.names or ()) == dtype.itemsize  # no padding to save
 
@@ -190,6 +190,77 @@ def test_what_was_flagged_is_not_told_again_as_a_drift() -> None:
     begun = 20 + 3 * np.sin(2 * np.pi * t / 86_400) + 0.2 * rng.normal(size=len(t))
     x = np.where(np.arange(len(t)) < 5 * 1440, 0.0, begun)
     assert np.count_nonzero(score_series(t, np.round(x, 1))["cause"]) <= 1
+
+
+def wandering(seed: int) -> np.ndarray:
+    """Two weeks of a daily wave with noise that keeps its sign for 20 rows or so, deviation 0.3."""
+    t, rng = of_two_weeks(), np.random.default_rng(seed)
+    noise = np.convolve(rng.normal(size=len(t) + 199), 0.95 ** np.arange(200), "valid") * np.sqrt(1 - 0.95**2)
+    return 20 + 4 * np.sin(2 * np.pi * t / 86_400) + 0.3 * noise
+
+
+@TIERS
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("begin", [9 * 1440, 10 * 1440 + 700])
+def test_a_drift_of_ten_deviations_in_half_a_day_is_told_once(tier: str, sign: int, begin: int) -> None:
+    t = of_two_weeks()
+    for seed in range(4):
+        x = wandering(seed)
+        assert Cause.DRIFT not in score_series(t, np.round(x, 2), tier)["cause"]  # type: ignore[arg-type]
+        x[begin:] += sign * 3.0 * np.minimum(1.0, np.arange(len(x) - begin) / 720)
+        found = score_series(t, np.round(x, 2), tier)  # type: ignore[arg-type]
+        flagged_at = np.flatnonzero(found["cause"][begin : begin + 1440]) + begin
+        assert len(flagged_at) == 1 and found["cause"][flagged_at[0]] == Cause.DRIFT
+        flag = found[flagged_at[0]]
+        assert abs(x[flagged_at[0]] - flag["expected"]) > flag["scale"] > 0, "the largest distance of the days before"
+
+
+@TIERS
+def test_a_drift_of_the_first_days_must_be_larger(tier: str) -> None:
+    t, begin = of_two_weeks(), 5 * 1440 + 700
+    for size, told in ((0.9, False), (6.0, True)):
+        x = wandering(1)
+        x[begin:] += size * np.minimum(1.0, np.arange(len(x) - begin) / 720)
+        found = score_series(t, np.round(x, 2), tier)["cause"][begin : begin + 1440]  # type: ignore[arg-type]
+        assert (Cause.DRIFT in found) == told
+
+
+@TIERS
+def test_the_first_weekend_of_an_office_is_no_drift(tier: str) -> None:
+    monday = 1.7e9 - 1.7e9 % 86_400 + 6 * 86_400
+    t = monday + np.arange(14 * 1440) * 60.0
+    busy = ((t // 86_400 + 4) % 7 < 5) & (t % 86_400 > 8 * 3600) & (t % 86_400 < 18 * 3600)
+    for seed in range(4):
+        x = np.round(20 + 2 * busy + 0.5 * np.random.default_rng(seed).normal(size=len(t)), 2)
+        assert Cause.DRIFT not in score_series(t, x, tier)["cause"]  # type: ignore[arg-type]
+
+
+@TIERS
+def test_a_counter_that_counts_four_times_as_fast_is_told(tier: str) -> None:
+    t, begin = of_two_weeks(), 9 * 1440
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        by_day = np.repeat(rng.uniform(0.8, 1.2, 15), 1440)[: len(t)]
+        rate = (0.08 + np.maximum(0.0, np.sin(2 * np.pi * t / 86_400))) * by_day * rng.gamma(1.0, 0.5, len(t)) / 60
+        x = np.round(np.cumsum(rate), 2)
+        assert Cause.DRIFT | COUNTER not in score_series(t, x, tier)["cause"]  # type: ignore[arg-type]
+        rate[begin:] *= 4
+        x = np.round(np.cumsum(rate), 2)
+        found = score_series(t, x, tier)["cause"][begin : begin + 1440]  # type: ignore[arg-type]
+        assert found.any() and set(found[found > 0] & ~(COUNTER - 1)) == {COUNTER}
+
+
+@TIERS
+def test_a_counter_that_restarts_at_midnight_keeps_its_days(tier: str) -> None:
+    """The first row of each day is the restart, which has no rate."""
+    t = of_two_weeks()
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        rate = (1.2 + np.sin(2 * np.pi * t / 86_400)) * rng.uniform(0.9, 1.1, 15)[((t - t[0]) // 86_400).astype(int)]
+        total = np.cumsum(rng.poisson(rate * 20))
+        midnight = np.maximum.accumulate(np.where(np.r_[True, np.diff(t // 86_400) > 0], np.arange(len(t)), 0))
+        x = (total - total[midnight]).astype(float)
+        assert Cause.DRIFT | COUNTER not in score_series(t, x, tier)["cause"]  # type: ignore[arg-type]
 
 
 @TIERS

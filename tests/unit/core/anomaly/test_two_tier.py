@@ -173,7 +173,7 @@ def written_out(of: TwoTier, row: int) -> bytes:
         at = of.light[handle - 1] if handle > 0 else of.full[-handle - 1]
         channels[handle < 0].append(at.tobytes())
         handle = int(at["following"])
-    head = b"KLP1\x02" + bytes([len(channels[0]), len(channels[1]), 0])
+    head = b"KLP1\x03" + bytes([len(channels[0]), len(channels[1]), 0])
     return head + of.gates[row].tobytes() + b"".join(channels[0] + channels[1])
 
 
@@ -224,7 +224,7 @@ def test_a_saved_profile_goes_on_where_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"KLP1", b"KLP1\x01" + bytes(500), b"x" * 300, b"KLP1\x02\xff\xff\x00" + bytes(192)]
+    "value", [b"", b"KLP1", b"KLP1\x02" + bytes(500), b"x" * 300, b"KLP1\x03\xff\xff\x00" + bytes(192)]
 )
 def test_a_value_that_is_no_profile_is_passed_over(value: bytes) -> None:
     lane = Feed()
