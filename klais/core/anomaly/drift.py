@@ -62,7 +62,7 @@ def compare_distance(
 
 @kernel([void(of, int64, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def report_slow_changes(state: Channels, r: int, parts: int, now: npt.NDArray[np.float64]) -> None:
-    """A drift or noise is told unless another flag of the last days may have the same cause; a day has ``parts``.
+    """A drift or noise is reported unless another flag of the last days may have the same cause; a day has ``parts``.
 
     To be called at flags and at the first row of each part of the day.
     """
