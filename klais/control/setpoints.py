@@ -13,6 +13,9 @@ A record's key is its scope, its value a JSON object with its fields and ``autho
 
 A record without an end is in force until it is replaced. The newest record of a scope counts, and a record without a
 value deletes it. This reader ignores unknown fields, and logs and skips a record that is not such an object.
+
+If the topic is created again or loses records, what was read stays in force, and the leader writes it again
+(:meth:`ControlFollower.missing`).
 """
 
 import threading
@@ -23,19 +26,19 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from klais.config.load import Settings
+from klais.control.record_rules import check
 from klais.core.wire.constants import ID_SIZE
-from klais.kafka.follower import TopicFollower
+from klais.kafka.follower import STALE_S, TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
-from klais.system.clock import LATEST_MS, now_ms
+from klais.system.clock import now_ms
 
 GLOBAL = "global"
 OVERRIDE = "override"
 DEVICE = "device/"
 INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
+SCOPES_SHOWN = 5
 DECISIONS = 600  # newest decisions kept for display
-MAX_LIMIT = 1e12  # frames/s or frames
-MAX_NUMBER = 1e24  # largest gain, figure or limit of a host: these are sums of reports
 
 
 class DeviceLimit(NamedTuple):
@@ -103,6 +106,8 @@ class ControlFollower(TopicFollower):
         self._seen: _Seen | None = None
         self._watches: list[tuple[str, Watch]] = []
         self._on_change: tuple[Callable[[], object], ...] = ()
+        self._missing: dict[str, dict[str, Any]] = {}  # of a topic that lost its records, and not read again since
+        self._missing_since_s = 0.0
 
     @contextmanager
     def changes(self, call: Callable[[], object]) -> Iterator[None]:
@@ -121,12 +126,36 @@ class ControlFollower(TopicFollower):
             call()
 
     def reset(self) -> None:
-        """Drop all records (see :class:`TopicFollower`)."""
+        """Keep all records in force until they are replaced (see :class:`TopicFollower`)."""
         with self._change:
-            for kept in (self._records, self._blocked, self._device_limits, self._to_forget):
-                kept.clear()
-            self._seen = None
-            self._changed()
+            # A decision is not missing: the next one of the leader replaces it.
+            lost = {scope: r for scope, r in self._records.items() if scope != GLOBAL or "mode" not in r}
+            self._missing_since_s = self._missing_since_s if self._missing else time.monotonic()
+            self._missing = lost
+
+    def missing(self) -> dict[str, dict[str, Any]]:
+        """Records in force here that the topic lacks, by scope: it was created again, or lost them."""
+        if not self._missing:
+            return {}
+        with self._change:
+            self._missing = {scope: record for scope, record in self._missing.items() if _is_needed(scope, record)}
+            return self._missing.copy()
+
+    def problem(self) -> str | None:
+        """Why the state differs from the topic, as text; None while it does not."""
+        if (text := super().problem()) is not None:
+            return text
+        missing = self.missing()
+        since_s = time.monotonic() - self._missing_since_s
+        if not missing or since_s < STALE_S:
+            return None
+        scopes = sorted(missing, key=lambda scope: (scope != OVERRIDE, not scope.startswith(DEVICE), scope))
+        some = ", ".join(scopes[:SCOPES_SHOWN]) + (", ..." if len(scopes) > SCOPES_SHOWN else "")
+        return (
+            f"topic {self.topic} was created again or lost records, and for {since_s:.0f} s has lacked {len(scopes)} "
+            f"that are in force here ({some}): a worker that knows them and leads writes them again; otherwise this "
+            "process follows them until it ends: set them again, or restart it to give them up"
+        )
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Apply one record.
@@ -172,11 +201,12 @@ class ControlFollower(TopicFollower):
                 raise ValueError(f"{key!r} has a device id of more than {ID_SIZE} bytes: no frame has such an id")
             if not isinstance(record, dict):
                 raise ValueError(f"control record of {key!r} is not a JSON object")
-            _check(record)
+            check(record)
         return record
 
     def _put(self, key: str, record: dict[str, Any] | None, appended_ms: int | None) -> None:
         """Make a record the present one of its scope. Needs the lock ``_change``."""
+        self._missing.pop(key, None)
         if record == self._records.get(key):
             return
         # Update one entry: rebuilding a mapping for each record takes minutes for ten thousand blocks.
@@ -295,72 +325,26 @@ class ControlFollower(TopicFollower):
 
     def overrides(self) -> list[dict[str, Any]]:
         """Overrides in force: scope, author, reason, end and the other fields of each record."""
-        now = now_ms()
-        out = []
         override = self.override()
-        if override is not None:
-            out.append({**override, "scope": OVERRIDE})
+        out = [] if override is None else [{**override, "scope": OVERRIDE}]
         for scope, record in self.records().items():
-            ends: list[int] = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
-            if scope.startswith(DEVICE) and not (ends and max(ends) <= now) and _sets_something(record):
+            if scope.startswith(DEVICE) and _limits_device(record):
                 out.append({**record, "scope": scope})
         return out
 
 
-def _sets_something(record: dict[str, Any]) -> bool:
-    return any(record.get(name) is not None for name in ("rate", "burst")) or (
-        record.get("block") is True and record.get("unblock") is not True
-    )
+def _is_needed(scope: str, record: dict[str, Any]) -> bool:
+    """Whether a record has an effect now: it sets something, or says that something must not be set."""
+    if not scope.startswith(DEVICE):
+        return in_force_ms(record.get("until_ms"))
+    return _limits_device(record) or record.get("unblock") is True or record.get("forget_ms") is not None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
-
-
-def _is_limit(value: Any) -> bool:
-    return _is_number(value) and 0 < value <= MAX_LIMIT
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LATEST_MS
-
-
-def _has_limits(value: Any) -> bool:
-    limits: tuple[Any, ...] = (value.get("rate"), value.get("burst")) if isinstance(value, dict) else (0,)
-    return all(_is_number(limit) and limit > 0 for limit in limits)
-
-
-def _all(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(is_one, value.values()))
-
-
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _rules(*names: str, is_one: Callable[[Any], bool], kind: str) -> dict[str, tuple[Callable[[Any], bool], str]]:
-    return dict.fromkeys(names, (is_one, kind))
-
-
-_RULES = (
-    _rules("rate", "burst", "device_rate", is_one=_is_limit, kind=f"a number above 0, at most {MAX_LIMIT:g}")
-    | _rules("until_ms", "limits_until_ms", "forget_ms", "at", is_one=_is_time, kind="a time in epoch ms")
-    | _rules("cut", is_one=_is_number, kind="a number")
-    | _rules("block", "unblock", "ack", "mute", "alert", is_one=lambda v: isinstance(v, bool), kind="a boolean")
-    | _rules("mode", "author", "reason", "by", is_one=lambda v: isinstance(v, str), kind="text")
-    | _rules("gains", "setpoints", "terms", "error", is_one=_all(_is_number), kind="an object of numbers")
-    | _rules("inputs", is_one=_all(lambda v: isinstance(v, bool) or _is_number(v)), kind="an object of numbers")
-    | _rules("shares", is_one=_all(_is_share), kind="an object of shares from 0 to 1")
-    | _rules("hosts", is_one=_all(_has_limits), kind="an object of objects with rate and burst")
-)
-"""Fields of a record that readers use or show: name, check, and description of valid values."""
-
-
-def _check(record: dict[str, Any]) -> None:
-    for name, value in record.items():
-        rule = _RULES.get(name) if value is not None else None
-        if rule is not None and not rule[0](value):
-            raise ValueError(f"{name} is {value!r:.200}, not {rule[1]}")
+def _limits_device(record: dict[str, Any]) -> bool:
+    """Whether a device's record blocks or limits it now."""
+    limits = any(record.get(name) is not None for name in ("rate", "burst"))
+    blocks = record.get("block") is True and record.get("unblock") is not True
+    return (limits and in_force_ms(record.get("limits_until_ms"))) or (blocks and in_force_ms(record.get("until_ms")))
 
 
 def _until_ns(until_ms: int | None) -> int | None:

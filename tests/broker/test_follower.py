@@ -44,8 +44,11 @@ def test_set_points_of_a_topic_that_was_created_again_are_followed(settings_for:
         producer = ControlProducer(settings, "test")
         producer.control("device/two", {"block": True})
         wait_for(lambda: b"two" in follower.blocked(), 60, "a block in the new topic followed")
-        assert set(follower.blocked()) == {b"two"}, "what the old topic said is gone with it"
-        assert follower.problem() is None
+        assert set(follower.blocked()) == {b"one", b"two"}, "what the old topic said is in force until it is replaced"
+        assert set(follower.missing()) == {"device/one"}
+        producer.control("device/one", {"unblock": True})
+        wait_for(lambda: set(follower.blocked()) == {b"two"}, 60, "the old block ended")
+        assert follower.missing() == {} and follower.problem() is None
     finally:
         follower.stop()
         producer.close()
