@@ -33,13 +33,14 @@ END_S = 2.0  # for the query of the topic's end at the start
 POLL_S = 0.2  # confluent-kafka looks for signals as often in any case; a stop waits at most this long
 RETRY_S = 1.0
 STALE_S = 15.0
+LOW_S = 30.0  # between two queries of the topic's first offset: a compacted topic keeps it
 
 
 class TopicFollower(ABC):
     """Reads partition 0 of a topic and passes every record to :meth:`consume`; has no group, commits nothing.
 
     If the topic was created again, the follower calls :meth:`reset` and reads the new one from its start. It does the
-    same if the topic ends before a record that was read (only with ``from_start``).
+    same if the topic ends before a record that was read, or begins later than before (only with ``from_start``).
 
     Parameters
     ----------
@@ -83,6 +84,7 @@ class TopicFollower(ABC):
         self._end = 0  # end of the topic at the start, 0 = unknown
         self._reading = self._read = -1  # offset of the newest record that consume() got, and that it is through with
         self._newest_offset = -1  # offset of the newest record of the present client
+        self._low, self._low_asked_s = -1, float("-inf")  # first offset of the topic; -1 = unknown
         self._progress = threading.Condition()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -176,14 +178,26 @@ class TopicFollower(ABC):
         return True
 
     def _is_cut(self, consumer: Consumer) -> bool:
-        """Whether the topic ends before a record that was read, as of the newest fetch."""
+        """Whether the topic ends before a record that was read, or somebody removed records from its beginning."""
         if self._newest_offset < 0 or not self._from_start:
             return False
-        low_high = consumer.get_watermark_offsets(TopicPartition(self.topic, 0), cached=True)
-        return low_high is not None and 0 <= low_high[1] <= self._newest_offset
+        place = TopicPartition(self.topic, 0)
+        low_high = consumer.get_watermark_offsets(place, cached=True)  # its end, as of the newest fetch
+        if low_high is not None and 0 <= low_high[1] <= self._newest_offset:
+            return True
+        now_s = time.monotonic()
+        if now_s - self._low_asked_s < LOW_S:
+            return False
+        self._low_asked_s = now_s
+        try:
+            low = int(consumer.get_watermark_offsets(place, timeout=END_S)[0])
+        except KafkaException:
+            return False
+        before, self._low = self._low, low
+        return 0 <= before < low
 
     def _start_again(self) -> None:
-        self._newest_offset = self._reading = self._read = -1
+        self._newest_offset = self._reading = self._read = self._low = -1
         self.replacements += 1
         self.reset()
 

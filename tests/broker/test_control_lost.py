@@ -16,7 +16,8 @@ from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import StatsPublisher
 from klais.worker.controller import Controller
-from tests.support.lanes import recreate, until
+from tests.broker.test_topics_changed import alter
+from tests.support.lanes import recreate, remove, until
 
 Make = Callable[..., Settings]
 BLOCK = {"block": True}
@@ -125,6 +126,24 @@ async def test_a_worker_that_becomes_the_leader_later_writes_it_again(settings_f
         assert there[OVERRIDE]["rate"] == 4321.0 and there[device_scope("two")]["rate"] == 5.0 and MUTE in there
         assert there[device_scope("one")]["unblock"] is True and edge.blocked() == {}, "the newer change counts"
         assert edge.problem() is None
+
+
+async def test_records_that_somebody_removed_from_the_topic_come_back(settings_for: Make, monkeypatch) -> None:
+    """With another ``cleanup.policy`` for a moment: the topic is the same, and keeps its end."""
+    monkeypatch.setattr("klais.kafka.follower.LOW_S", 1.0)
+    settings = settings_for(partitions=1)
+    await asyncio.to_thread(ensure_topics, settings)
+    async with follower(settings) as worker, leader(settings, worker):
+        await operators_ask(settings)
+        await until(lambda: len(worker.records()) >= 4 and worker._low == 0, "all followed")
+        topic = Topics.of(settings).control
+        await asyncio.to_thread(alter, settings, topic, "cleanup.policy", "delete")
+        await asyncio.to_thread(remove, settings, topic)
+        await asyncio.to_thread(ensure_topics, settings, fix=True)
+        await until(lambda: worker.replacements and not worker.missing(), "written again")
+        assert b"one" in worker.blocked() and worker.problem() is None
+        there = await asyncio.to_thread(on_the_topic, settings)
+        assert there[OVERRIDE]["rate"] == 4321.0 and there[device_scope("one")]["block"] is True and MUTE in there
 
 
 async def test_a_foreign_transaction_that_stays_open_holds_up_no_set_point(settings_for: Make) -> None:

@@ -83,11 +83,11 @@ class At(Record):
 class Fetched:
     """A client whose newest fetch found this end offset."""
 
-    def __init__(self, end: int) -> None:
-        self.end = end
+    def __init__(self, end: int, low: int = 0) -> None:
+        self.end, self.low = end, low
 
-    def get_watermark_offsets(self, place, cached):
-        return (0, self.end)
+    def get_watermark_offsets(self, place, cached=False, timeout=0.0):
+        return (-1001 if cached else self.low, self.end)
 
 
 def test_a_client_that_goes_back_to_an_earlier_offset_reads_a_topic_that_lost_records(monkeypatch) -> None:
@@ -104,3 +104,14 @@ def test_a_topic_that_ends_before_what_was_read_is_read_again(monkeypatch) -> No
     control._handle(At(4))
     assert not control._replaced(Fetched(5)) and not control._replaced(Fetched(-1001))
     assert control._replaced(Fetched(4)) and set(control.missing()) == {"device/d4"}
+
+
+def test_a_topic_whose_beginning_was_removed_is_read_again(monkeypatch) -> None:
+    monkeypatch.setattr("klais.kafka.follower.LOW_S", 0.0)
+    control = ControlFollower(Settings())
+    monkeypatch.setattr(control._identity, "replaced", lambda: False)
+    control._handle(At(4))
+    assert not control._replaced(Fetched(5)) and not control._replaced(Fetched(5))
+    assert control._replaced(Fetched(5, 5)) and set(control.missing()) == {"device/d4"}
+    control._handle(At(5))
+    assert not control._replaced(Fetched(6, 5)), "it is the first offset that is known now"
