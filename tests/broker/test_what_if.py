@@ -84,9 +84,19 @@ def test_steps_that_somebody_copied_from_another_klais_are_left_out(settings_for
     settings, foreign = settings_for(partitions=1), settings_for(partitions=1, dam_device_rate=0.001)
     topics, others = topics_of(settings), topics_of(foreign)
     asyncio.run(decided(foreign))
-    asyncio.run(copied(settings, others.journal, topics.journal))
-    asyncio.run(decided(settings))
-    asyncio.run(copied(settings, others.journal, topics.journal))
+
+    async def in_between() -> None:
+        edge = Edge(settings)
+        async with lanes(settings) as found:
+            edge.send(rounds=15)
+            await until(lambda: found[0].session and found[0].session.acked_step >= 15, "the first are written down")
+            await copied(settings, others.journal, topics.journal)
+            edge.send(rounds=15)
+            edge.put(b"not ours")
+            edge.flush()
+            await until(lambda: found[0].session and found[0].session.acked_step >= 31, "all is written down")
+
+    asyncio.run(in_between())
     for more in ((), ("-p", "0", "--from", "@0", "--to", "@31")):
         ran = klais(settings, "-o", "json", *more)
         assert ran.exit_code == 0, ran.output
