@@ -25,11 +25,15 @@ RETRY_S = 1.0
 
 @dataclass(slots=True)
 class Batch:
-    """Flags in the order of their partitions, the next offsets, and how many flags were left out."""
+    """Flags in the order of their partitions, the next offsets, and how many flags were left out.
+
+    ``topic_id``: of the topic that the offsets belong to, None = the broker has not answered yet.
+    """
 
     flags: list[FlagSeen] = field(default_factory=list)
     next_offsets: dict[int, int] = field(default_factory=dict)
     skipped: int = 0
+    topic_id: str | None = None
 
 
 class FlagReader:
@@ -78,7 +82,7 @@ class FlagReader:
     def take(self) -> Batch:
         """The flags received since the last call."""
         with self._lock:
-            out, self._batch = self._batch, Batch()
+            out, self._batch = self._batch, Batch(topic_id=self._batch.topic_id)
         return out
 
     def _run(self) -> None:
@@ -97,13 +101,15 @@ class FlagReader:
 
     def _replaced(self) -> bool:
         """Whether the topic was created again: then all offsets are those of its start."""
-        if not self._identity.replaced():
-            return False
-        log.warning("topic_replaced", topic=self._topic)
-        self._offsets = dict.fromkeys(self._offsets, 0)
+        replaced = self._identity.replaced()
+        if replaced:
+            log.warning("topic_replaced", topic=self._topic)
+            self._offsets = dict.fromkeys(self._offsets, 0)
         with self._lock:
-            self._batch.next_offsets |= self._offsets
-        return True
+            self._batch.topic_id = self._identity.topic_id
+            if replaced:
+                self._batch.next_offsets |= self._offsets
+        return replaced
 
     def _handle(self, message: Message) -> None:
         error = message.error()
