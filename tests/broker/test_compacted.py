@@ -9,6 +9,7 @@ from confluent_kafka import Producer
 
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
+from klais.kafka.admin import ensure_topics
 from klais.kafka.topics import Topics
 from tests.broker.test_refused import alter
 from tests.support.lanes import FAST, Edge, ends, figures, landed, lanes, live, records, recreate, until
@@ -92,6 +93,16 @@ async def test_records_that_vanish_before_they_are_taken_are_counted_one_by_one(
     gone = await asyncio.to_thread(compact, settings)
     assert len(gone) > 10
     exactly(settings, edge, await after(settings, edge), len(gone))
+
+
+async def test_records_of_edges_have_no_keys_and_vanish_all(system):
+    """Compaction drops them from each closed segment. The topic is mended afterwards, and edges can write again."""
+    settings, _, edge = system(**FAST)
+    await asyncio.to_thread(edge.send, 20)
+    gone = await asyncio.to_thread(compact, settings)
+    assert gone == set(range(20))
+    await asyncio.to_thread(ensure_topics, settings, fix=True)
+    exactly(settings, edge, await after(settings, edge), 20)
 
 
 @pytest.mark.parametrize("checkpointed", [10, 5], ids=["all", "half"])
