@@ -137,6 +137,8 @@ class Unread:
     ----------
     before : dict
         The record to start from.
+    offset : int
+        Where it was written; -1 = unknown.
     """
 
     def __init__(self, control: ControlFollower, scope: str, changes: dict[str, Any]) -> None:
@@ -145,19 +147,23 @@ class Unread:
         self._watch = self._watching.enter_context(control.watch(scope))
         self.before = self._watch.first or {}
         self._record: dict[str, Any] = {}
-        self._offset, self._polls = -1, 0
+        self.offset, self._polls = -1, 0
 
     def wrote(self, record: dict[str, Any], offset: int) -> None:
         """The record was written at ``offset``; -1 = unknown."""
-        self._record, self._offset = record, offset
+        self._record, self.offset = record, offset
+
+    def close(self) -> None:
+        """It was not written."""
+        self._watching.close()
 
     def repair(self) -> dict[str, Any] | None:
         """The record to write now, because the first one overwrote fields of another writer; empty if none is needed,
         None if the topic has not been read so far: look again."""
         self._polls += 1
-        if self._offset >= 0 and not self._control.wait_read(self._offset, 0.0) and self._polls < MAX_TRIES:
+        if self.offset >= 0 and not self._control.wait_read(self.offset, 0.0) and self._polls < MAX_TRIES:
             return None
-        other = self._watch.before(self._offset) or {}
+        other = self._watch.before(self.offset) or {}
         self._watching.close()
         newest = self._control.record(self.scope) or {}
         lost = overwritten(self.before, other, self._record, self._changes)

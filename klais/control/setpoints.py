@@ -14,6 +14,9 @@ A record's key is its scope, its value a JSON object with its fields and ``autho
 
 A record without an end is in force until it is replaced. The newest record of a scope counts, and a record without a
 value deletes it. This reader ignores unknown fields, and logs and skips a record that is not such an object.
+
+If the topic is created again or loses records, what was read stays in force, and the leader writes it again
+(:meth:`ControlFollower.missing`).
 """
 
 import threading
@@ -25,9 +28,10 @@ from typing import Any, NamedTuple
 
 from klais.config.load import Settings
 from klais.control.record_rules import check
+from klais.control.scope_watch import Watch
 from klais.control.source_blocks import SOURCE, source_of_scope
 from klais.core.wire.constants import ID_SIZE
-from klais.kafka.follower import TopicFollower
+from klais.kafka.follower import STALE_S, TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
 from klais.system.clock import now_ms
@@ -37,6 +41,7 @@ GLOBAL = "global"
 OVERRIDE = "override"
 DEVICE = "device/"
 INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
+SCOPES_SHOWN = 5
 DECISIONS = 600  # newest decisions kept for display
 
 
@@ -56,29 +61,6 @@ class _Seen(NamedTuple):
     blocked: dict[bytes, int | None]
     device_limits: dict[bytes, DeviceLimit]
     to_forget: dict[bytes, int]
-
-
-class Watch:
-    """The records of one scope that a follower reads during a write (:meth:`ControlFollower.watch`).
-
-    Attributes
-    ----------
-    first : dict or None
-        The record when the watch began.
-    """
-
-    def __init__(self, first: dict[str, Any] | None) -> None:
-        self.first = first
-        self._read: list[tuple[int, dict[str, Any] | None]] = []
-
-    def note(self, offset: int, record: dict[str, Any] | None) -> None:
-        """A record was read."""
-        self._read.append((offset, record))
-
-    def before(self, offset: int) -> dict[str, Any] | None:
-        """The record of the scope that ``offset`` replaced, once the follower has read so far."""
-        earlier = [(at, i) for i, (at, _) in enumerate(self._read) if at < offset]
-        return self._read[max(earlier)[1]][1] if earlier else self.first
 
 
 class ControlFollower(TopicFollower):
@@ -107,6 +89,8 @@ class ControlFollower(TopicFollower):
         self._seen: _Seen | None = None
         self._watches: list[tuple[str, Watch]] = []
         self._on_change: tuple[Callable[[], object], ...] = ()
+        self._missing: dict[str, dict[str, Any]] = {}  # of a topic that lost its records, and not read again since
+        self._missing_since_s = 0.0
 
     def _by_device(self) -> tuple[dict[bytes, Any], ...]:
         return self._blocked, self._device_limits, self._to_forget
@@ -128,15 +112,36 @@ class ControlFollower(TopicFollower):
             call()
 
     def reset(self) -> None:
-        """Drop all records (see :class:`TopicFollower`)."""
+        """Keep all records in force until they are replaced (see :class:`TopicFollower`)."""
         with self._change:
-            self._records.clear()
-            self._blocked_sources.clear()
-            self._sources_seen = None
-            for kept in self._by_device():
-                kept.clear()
-            self._seen = None
-            self._changed()
+            # A decision is not missing: the next one of the leader replaces it.
+            lost = {scope: r for scope, r in self._records.items() if scope != GLOBAL or "mode" not in r}
+            self._missing_since_s = self._missing_since_s if self._missing else time.monotonic()
+            self._missing = lost
+
+    def missing(self) -> dict[str, dict[str, Any]]:
+        """Records in force here that the topic lacks, by scope: it was created again, or lost them."""
+        if not self._missing:
+            return {}
+        with self._change:
+            self._missing = {scope: record for scope, record in self._missing.items() if _is_needed(scope, record)}
+            return self._missing.copy()
+
+    def problem(self) -> str | None:
+        """Why the state differs from the topic, as text; None while it does not."""
+        if (text := super().problem()) is not None:
+            return text
+        missing = self.missing()
+        since_s = time.monotonic() - self._missing_since_s
+        if not missing or since_s < STALE_S:
+            return None
+        scopes = sorted(missing, key=lambda scope: (scope != OVERRIDE, not scope.startswith(DEVICE), scope))
+        some = ", ".join(scopes[:SCOPES_SHOWN]) + (", ..." if len(scopes) > SCOPES_SHOWN else "")
+        return (
+            f"topic {self.topic} was created again or lost records, and for {since_s:.0f} s has lacked {len(scopes)} "
+            f"that are in force here ({some}): a worker that knows them and leads writes them again; otherwise this "
+            "process follows them until it ends: set them again, or restart it to give them up"
+        )
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Apply one record.
@@ -189,6 +194,7 @@ class ControlFollower(TopicFollower):
 
     def _put(self, key: str, record: dict[str, Any] | None, appended_ms: int | None) -> None:
         """Make a record the present one of its scope. Needs the lock ``_change``."""
+        self._missing.pop(key, None)
         if record == self._records.get(key):
             return
         # Update one entry: rebuilding a mapping for each record takes minutes for ten thousand blocks.
@@ -333,20 +339,26 @@ class ControlFollower(TopicFollower):
 
     def overrides(self) -> list[dict[str, Any]]:
         """Overrides in force: scope, author, reason, end and the other fields of each record."""
-        now = now_ms()
-        out = []
         override = self.override()
-        if override is not None:
-            out.append({**override, "scope": OVERRIDE})
+        out = [] if override is None else [{**override, "scope": OVERRIDE}]
         for scope, record in self.records().items():
-            ends: list[int] = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
-            if scope.startswith((DEVICE, SOURCE)) and not (ends and max(ends) <= now) and _sets_something(record):
+            if scope.startswith((DEVICE, SOURCE)) and _limits(record):
                 out.append({**record, "scope": scope})
         return out
 
 
-def _sets_something(record: dict[str, Any]) -> bool:
-    return any(record.get(name) is not None for name in ("rate", "burst")) or _is_block(record)
+def _is_needed(scope: str, record: dict[str, Any]) -> bool:
+    """Whether a record has an effect now: it sets something, or says that something must not be set."""
+    if not scope.startswith((DEVICE, SOURCE)):
+        return in_force_ms(record.get("until_ms"))
+    return _limits(record) or record.get("unblock") is True or record.get("forget_ms") is not None
+
+
+def _limits(record: dict[str, Any]) -> bool:
+    """Whether the record of a device or source blocks or limits it now."""
+    limits = any(record.get(name) is not None for name in ("rate", "burst"))
+    blocks = _is_block(record) and in_force_ms(record.get("until_ms"))
+    return blocks or (limits and in_force_ms(record.get("limits_until_ms")))
 
 
 def _is_block(record: dict[str, Any]) -> bool:

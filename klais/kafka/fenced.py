@@ -105,6 +105,8 @@ class FencedSender:
     ----------
     restarts : int
         How often a batch got a lower offset than an earlier one: the log was cut or recreated.
+    end : int
+        The offset after the newest batch of this sender; 0 = unknown.
     since_s, why : float, str
         When the batch in flight was first sent (monotonic; 0 = none is in flight), and its newest error.
     """
@@ -116,7 +118,7 @@ class FencedSender:
         self.topic = topic
         self.partition = partition
         self.next_sequence = base_sequence
-        self.restarts, self._end = 0, 0
+        self.restarts, self.end = 0, 0
         self.since_s, self.why = 0.0, "no answer"
         self._producer = producer
         self._failure: Exception | None = None
@@ -173,8 +175,8 @@ class FencedSender:
             self._in_flight, self.since_s = None, 0.0
         self.next_sequence = built.next_sequence
         if offset >= 0:
-            self.restarts += offset < self._end
-            self._end = offset + built.count
+            self.restarts += offset < self.end
+            self.end = offset + built.count
         return offset
 
     def close(self) -> None:

@@ -1,4 +1,7 @@
-"""Reads the flags of all partitions of ``klais_anomalies`` in a thread, from given offsets on."""
+"""Reads the flags of all partitions of ``klais_anomalies`` in a thread, from given offsets on.
+
+If the topic is deleted and created again, it reads the new one from its start.
+"""
 
 import threading
 from collections.abc import Mapping
@@ -9,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from klais.config.load import Settings
 from klais.core.incidents.summary import FlagSeen, read_flag
 from klais.kafka.clients import confluent_config
+from klais.kafka.topic_identity import TopicIdentity
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 
@@ -21,11 +25,15 @@ RETRY_S = 1.0
 
 @dataclass(slots=True)
 class Batch:
-    """Flags in the order of their partitions, the next offsets, and how many flags were left out."""
+    """Flags in the order of their partitions, the next offsets, and how many flags were left out.
+
+    ``topic_id``: of the topic that the offsets belong to, None = the broker has not answered yet.
+    """
 
     flags: list[FlagSeen] = field(default_factory=list)
     next_offsets: dict[int, int] = field(default_factory=dict)
     skipped: int = 0
+    topic_id: str | None = None
 
 
 class FlagReader:
@@ -41,12 +49,13 @@ class FlagReader:
 
     def __init__(self, settings: Settings, offsets: Mapping[int, int]) -> None:
         self._topic = Topics.of(settings).anomalies
-        self._offsets = dict(offsets)
+        self._offsets, self._identity = dict(offsets), TopicIdentity(settings, self._topic)
         self._config = confluent_config(settings) | {
             "group.id": f"{settings.topic_prefix}klais-incidents",  # librdkafka requires one
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
+            "isolation.level": "read_uncommitted",  # another program's open transaction must not hold up the flags
             "allow.auto.create.topics": False,
             "fetch.wait.max.ms": 1000,
             "queued.max.messages.kbytes": 4096,
@@ -73,7 +82,7 @@ class FlagReader:
     def take(self) -> Batch:
         """The flags received since the last call."""
         with self._lock:
-            out, self._batch = self._batch, Batch()
+            out, self._batch = self._batch, Batch(topic_id=self._batch.topic_id)
         return out
 
     def _run(self) -> None:
@@ -81,7 +90,7 @@ class FlagReader:
             consumer = Consumer(self._config)
             try:
                 consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self._offsets.items()])
-                while not self._stop.is_set():
+                while not self._stop.is_set() and not self._replaced():
                     for message in consumer.consume(POLLED, POLL_S):
                         self._handle(message)
             except KafkaException as error:
@@ -89,6 +98,18 @@ class FlagReader:
                 self._stop.wait(RETRY_S)
             finally:
                 consumer.close()
+
+    def _replaced(self) -> bool:
+        """Whether the topic was created again: then all offsets are those of its start."""
+        replaced = self._identity.replaced()
+        if replaced:
+            log.warning("topic_replaced", topic=self._topic)
+            self._offsets = dict.fromkeys(self._offsets, 0)
+        with self._lock:
+            self._batch.topic_id = self._identity.topic_id
+            if replaced:
+                self._batch.next_offsets |= self._offsets
+        return replaced
 
     def _handle(self, message: Message) -> None:
         error = message.error()

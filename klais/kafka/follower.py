@@ -1,7 +1,7 @@
 """Follow a small topic of one partition in a thread: the base of the followers of set-points and of statistics.
 
-Kafka clients identify a topic by its name. When the topic is deleted and created again, librdkafka neither continues
-to read nor reports an error. So the follower compares the topic's id every few seconds and restarts when it changed.
+When the topic is deleted and created again (:class:`~klais.kafka.topic_identity.TopicIdentity`), or has lost records
+that were read, the follower starts again at its beginning.
 """
 
 import threading
@@ -18,14 +18,12 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Message,
-    TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
-from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
+from klais.kafka.topic_identity import TopicIdentity
 from klais.telemetry import log as logs
 
 log = logs.get("klais.kafka.follower")
@@ -34,17 +32,15 @@ FETCH_WAIT_MS = 1000
 END_S = 2.0  # for the query of the topic's end at the start
 POLL_S = 0.2  # confluent-kafka looks for signals as often in any case; a stop waits at most this long
 RETRY_S = 1.0
-CHECK_S = 3.0
 STALE_S = 15.0
-_UNAVAILABLE = frozenset(
-    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}
-)
+LOW_S = 30.0  # between two queries of the topic's first offset: a compacted topic keeps it
 
 
 class TopicFollower(ABC):
     """Reads partition 0 of a topic and passes every record to :meth:`consume`; has no group, commits nothing.
 
-    If the topic was created again, the follower calls :meth:`reset` and reads the new one from its start.
+    If the topic was created again, the follower calls :meth:`reset` and reads the new one from its start. It does the
+    same if the topic ends before a record that was read, or begins later than before (only with ``from_start``).
 
     Parameters
     ----------
@@ -54,17 +50,24 @@ class TopicFollower(ABC):
         Topic to follow; it may be created later.
     from_start : bool
         Read the existing records too, or only those written from now on.
+
+    Attributes
+    ----------
+    replacements : int
+        How often the topic was created again, or lost records that were read.
     """
 
     def __init__(self, settings: Settings, topic: str, from_start: bool) -> None:
         self.topic = topic
-        self._offset = OFFSET_BEGINNING if from_start else OFFSET_END
+        self._from_start, self._offset = from_start, OFFSET_BEGINNING if from_start else OFFSET_END
         self._config = confluent_config(settings) | {
             # librdkafka requires a group; the follower commits nothing
             "group.id": f"{settings.topic_prefix}klais-follower-{uuid.uuid4().hex[:8]}",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
+            # KLAIS aborts no transaction with records, and that of another program must not hold up a set-point.
+            "isolation.level": "read_uncommitted",
             "auto.offset.reset": "earliest" if from_start else "latest",
             "allow.auto.create.topics": False,
             # A record is delivered when it arrives. Each empty answer costs broker and client 0.3 ms of CPU.
@@ -75,15 +78,13 @@ class TopicFollower(ABC):
             "log_level": 2,
             "error_cb": self._on_error,
         }
-        self._settings = settings
-        self._admin: AdminClient | None = None  # created by the thread: without a start there is no connection
-        self._topic_id: str | None = None
-        self._checked_s = self._asked_s = 0.0  # monotonic: when the topic was last found, and last checked
-        self._refused = ""  # the error of a broker that answers
+        self._identity, self.replacements = TopicIdentity(settings, topic), 0
         self._started_s = time.monotonic()
         self._caught_up = threading.Event()
         self._end = 0  # end of the topic at the start, 0 = unknown
         self._reading = self._read = -1  # offset of the newest record that consume() got, and that it is through with
+        self._newest_offset = -1  # offset of the newest record of the present client
+        self._low, self._low_asked_s = -1, float("-inf")  # first offset of the topic; -1 = unknown
         self._progress = threading.Condition()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -122,30 +123,35 @@ class TopicFollower(ABC):
 
     @abstractmethod
     def reset(self) -> None:
-        """Drop the state from the old topic, which was created again."""
+        """The topic lost its records, and is read again from its start."""
 
     @property
     def refused(self) -> str:
         """The newest error of a broker that answers; empty if there is none."""
-        return self._refused
+        return self._identity.refused
+
+    @property
+    def topic_id(self) -> str | None:
+        """The id of the topic that is followed; None until the broker has answered."""
+        return self._identity.topic_id
 
     def problem(self) -> str | None:
         """Why the state is out of date although a broker answers, as text; None while it is current.
 
         A broker that does not answer is reported elsewhere.
         """
-        silent_s = time.monotonic() - max(self._checked_s, self._started_s)
-        if not self._refused or silent_s < STALE_S:
+        silent_s = time.monotonic() - max(self._identity.found_s, self._started_s)
+        if not self.refused or silent_s < STALE_S:
             return None
-        return f"topic {self.topic} has not been followed for {silent_s:.0f} s: {self._refused}"
+        return f"topic {self.topic} has not been followed for {silent_s:.0f} s: {self.refused}"
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            consumer = Consumer(self._config)
+            consumer, self._newest_offset = Consumer(self._config), -1
             try:
                 consumer.assign([TopicPartition(self.topic, 0, self._offset)])
                 self._ask_the_end(consumer)
-                while not self._stop.is_set() and not self._replaced():
+                while not self._stop.is_set() and not self._replaced(consumer):
                     first = consumer.poll(POLL_S)
                     if first is None:
                         continue
@@ -159,29 +165,41 @@ class TopicFollower(ABC):
             finally:
                 consumer.close()
 
-    def _replaced(self) -> bool:
-        """Whether the topic was created again; asks the broker every few seconds."""
-        now_s = time.monotonic()
-        if now_s - self._asked_s < CHECK_S:
+    def _replaced(self, consumer: Consumer) -> bool:
+        """Whether the topic was created again, or ends before a record that was read."""
+        if self._identity.replaced():
+            log.warning("topic_replaced", topic=self.topic)
+        elif self._is_cut(consumer):
+            log.error("topic_cut", topic=self.topic, read_up_to=self._newest_offset)
+        else:
             return False
-        self._asked_s = now_s
-        if self._admin is None:
-            self._admin = admin_client(self._settings)
-        try:
-            asked = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=CHECK_S)
-            topic_id = str(asked[self.topic].result().topic_id)
-        except KafkaException as error:
-            self._refused = "" if error.args[0].code() in _UNAVAILABLE else error.args[0].str()
-            return False
-        self._checked_s, self._refused = time.monotonic(), ""
-        before, self._topic_id = self._topic_id, topic_id
-        if before in (None, topic_id):
-            return False
-        log.warning("topic_replaced", topic=self.topic)
         self._offset = OFFSET_BEGINNING
-        self._reading = self._read = -1
-        self.reset()
+        self._start_again()
         return True
+
+    def _is_cut(self, consumer: Consumer) -> bool:
+        """Whether the topic ends before a record that was read, or somebody removed records from its beginning."""
+        if self._newest_offset < 0 or not self._from_start:
+            return False
+        place = TopicPartition(self.topic, 0)
+        low_high = consumer.get_watermark_offsets(place, cached=True)  # its end, as of the newest fetch
+        if low_high is not None and 0 <= low_high[1] <= self._newest_offset:
+            return True
+        now_s = time.monotonic()
+        if now_s - self._low_asked_s < LOW_S:
+            return False
+        self._low_asked_s = now_s
+        try:
+            low = int(consumer.get_watermark_offsets(place, timeout=END_S)[0])
+        except KafkaException:
+            return False
+        before, self._low = self._low, low
+        return 0 <= before < low
+
+    def _start_again(self) -> None:
+        self._newest_offset = self._reading = self._read = self._low = -1
+        self.replacements += 1
+        self.reset()
 
     def _ask_the_end(self, consumer: Consumer) -> None:
         """Query the end of the topic: the EOF event only comes with an empty fetch, ``FETCH_WAIT_MS`` later."""
@@ -216,7 +234,11 @@ class TopicFollower(ABC):
         kind, at_ms = message.timestamp()
         appended_ms = at_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
         offset = message.offset()
-        self._reading = -1 if offset is None else offset
+        offset = -1 if offset is None else offset
+        if offset < self._newest_offset and self._from_start:  # the client went back to the topic's start
+            log.error("topic_cut", topic=self.topic, read_up_to=self._newest_offset)
+            self._start_again()
+        self._reading = self._newest_offset = offset
         try:
             self.consume(key.decode() if isinstance(key, bytes) else str(key), message.value(), appended_ms)
         except Exception as problem:  # otherwise this thread would end silently; no record from outside may cause that

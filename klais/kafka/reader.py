@@ -1,4 +1,4 @@
-"""Read one partition: the journal and the staging topic in recovery, and the last own records of an output topic.
+"""Read one partition: the journal and the staging topic in recovery, the records of an output topic.
 
 It sends requests through aiokafka's client and protocol classes. A consumer would wait in long polls at the end of the
 log, fetch beyond the last offset needed, and hide control records.
@@ -23,8 +23,6 @@ from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.buffered_records import damaged_span, report_damaged
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.log_filter import filter_aiokafka
-from klais.kafka.offsets import tail_ranges
-from klais.kafka.record_batch import Mark, read_mark
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import Throttle, get
 
@@ -190,7 +188,7 @@ class PartitionReader:
                 await deadline.wait(None)
 
     async def record_at(self, topic: str, partition: int, offset: int) -> RawRecord | None:
-        """The record at one offset, from a fetch of one batch; None if there is none (any more).
+        """The record (or transaction marker) at one offset, from a fetch of one batch; None if there is none any more.
 
         Raises
         ------
@@ -210,7 +208,10 @@ class PartitionReader:
             return None, -1
         leader = int.from_bytes(content[12:16], "big", signed=True)  # of the first batch, which reaches the offset
         for batch in _batches(where, content, offset):
-            if not batch.is_control_batch:
+            if batch.is_control_batch:
+                if batch.base_offset <= offset < batch.next_offset:
+                    return RawRecord(offset, None, None, (), control=True), leader
+            else:
                 for record in batch:
                     if record.offset == offset:
                         return RawRecord(record.offset, record.key, record.value, tuple(record.headers)), leader
@@ -358,36 +359,6 @@ class _Deadline:
         if self._throttle.calls():
             log.warning("kafka_unavailable", problem=self._problem, since_s=round(now - self._since), error=repr(error))
         await asyncio.sleep(RETRY_S)
-
-
-async def last_own_mark(
-    reader: PartitionReader, topic: str, partition: int, floor_offset: int = 0, lineage: int = 0
-) -> Mark | None:
-    """The last mark of this ``lineage`` at or after ``floor_offset``, or None.
-
-    Reads backwards from the end in growing strides, skips control records and records without a mark, and reads each
-    offset only once.
-    """
-    log_start, end = await reader.offsets(topic, partition)
-    floor = max(floor_offset, log_start)
-    for low, high in tail_ranges(floor, end):
-        found = None
-        async for record in reader.read(topic, partition, low, high):
-            seen = read_mark(record.headers)
-            found = seen if seen is not None and seen.lineage == lineage else found
-        if found is not None:
-            return found
-    return None
-
-
-async def first_own_mark(
-    reader: PartitionReader, topic: str, partition: int, start: int, end: int, lineage: int
-) -> tuple[Mark, int] | None:
-    """The first mark between two offsets and its offset; None where there is none, or another lineage wrote it."""
-    async for record in reader.read(topic, partition, start, end):
-        if (seen := read_mark(record.headers)) is not None:
-            return (seen, record.offset) if seen.lineage == lineage else None
-    return None
 
 
 def _gone(where: TopicPartition, wanted: int, log_start: int, log_end: int) -> OffsetGone:

@@ -2,12 +2,14 @@
 
 import threading
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
 from klais.errors import KafkaForbidden, KafkaUnavailable
 from klais.kafka.admin import check_topics
 from klais.kafka.admin_client import admin_client
+from klais.kafka.open_transactions import OpenTransactions
 from klais.kafka.topic_rules import Mismatch
 from klais.telemetry import log as logs
 
@@ -28,8 +30,8 @@ class TopicsWatch:
     Attributes
     ----------
     problems : tuple of str
-        The differences and how to fix them; empty if there are none. A broker that does not answer is reported
-        elsewhere: until it does, this is the last result.
+        The differences, and transactions of other programs that stay open, with how to fix them; empty if there are
+        none. A broker that does not answer is reported elsewhere: until it does, this is the last result.
     """
 
     def __init__(self, settings: Settings, period_s: float = PERIOD_S) -> None:
@@ -37,6 +39,7 @@ class TopicsWatch:
         self._admin: AdminClient | None = None  # created by the thread: a watch that never starts opens no connection
         self._known: frozenset[Mismatch] = frozenset()
         self._stop, self._ask = threading.Event(), threading.Event()
+        self._transactions, self._open = OpenTransactions(settings), tuple[str, ...]()
         self.problems: tuple[str, ...] = ()
 
     def start(self) -> None:
@@ -62,6 +65,7 @@ class TopicsWatch:
                 return
             try:
                 self._admin = self._admin or admin_client(self._settings)
+                self._look_for_transactions(self._admin)
                 self.note(check_topics(self._settings, self._admin))
             except KafkaUnavailable:
                 self._admin = None  # after an outage a client may keep old leaders
@@ -77,4 +81,13 @@ class TopicsWatch:
                 log.error("topic_changed", topic=mismatch.topic, setting=mismatch.setting, why=str(mismatch))
         for mismatch in self._known - found:
             log.info("topic_restored", topic=mismatch.topic, setting=mismatch.setting)
-        self._known, self.problems = found, tuple(map(str, wrong))
+        self._known, self.problems = found, (*map(str, wrong), *self._open)
+
+    def _look_for_transactions(self, admin: AdminClient) -> None:
+        try:
+            found = tuple(self._transactions.look(admin))
+        except KafkaException:
+            return  # the check of the topics says so
+        if bool(found) != bool(self._open):
+            log.warning("transactions_open" if found else "transactions_ended", why=found[:3])
+        self._open = found

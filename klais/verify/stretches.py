@@ -10,6 +10,7 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.system.moments import Moment
 from klais.text import iso_seconds
+from klais.verify.lane_log import lane_writer
 from klais.verify.whatif import RAW_KINDS, Stretch, step_of
 
 WINDOW = 256  # records of the journal read by one probe
@@ -56,7 +57,8 @@ async def find_stretches(
                 )
             if start < min(stop, high):
                 first = max(low, min(start, warm.get(partition, start)))
-                journal = await find_step(reader, topics.journal, partition, first)
+                writer = await lane_writer(reader, topics, partition)
+                journal = await find_step(reader, topics.journal, partition, first, writer)
                 out.append(Stretch(partition, start, min(stop, high), first, journal))
     if not out:
         held = ", ".join(f"{p}: @{lows[p]} to @{highs[p]}" for p in partitions)
@@ -72,14 +74,19 @@ def _places(settings: Settings, topic: str, moment: Moment, otherwise: dict[int,
     return otherwise if moment.ms is None else offsets_at(settings, topic, moment.ms)
 
 
-async def find_step(reader: PartitionReader, topic: str, partition: int, raw_offset: int) -> int:
-    """An offset of the journal shortly before the step that took ``raw_offset``, by binary search."""
+async def find_step(
+    reader: PartitionReader, topic: str, partition: int, raw_offset: int, writer: int | None = None
+) -> int:
+    """An offset of the journal shortly before the step that took ``raw_offset``, by binary search.
+
+    ``writer``: producer id of the lane, whose steps count (None = unknown: all steps).
+    """
     low, high = await reader.offsets(topic, partition)
     while high - low > WINDOW:
         middle = (low + high) // 2
         at, found = middle, None
         while found is None and at < high:
-            found = await _first_taken(reader, topic, partition, at, min(high, at + WINDOW))
+            found = await _first_taken(reader, topic, partition, at, min(high, at + WINDOW), writer)
             at += WINDOW
         if found is not None and found[1].raw_offset < raw_offset:
             low = found[0]
@@ -89,10 +96,10 @@ async def find_step(reader: PartitionReader, topic: str, partition: int, raw_off
 
 
 async def _first_taken(
-    reader: PartitionReader, topic: str, partition: int, start: int, end: int
+    reader: PartitionReader, topic: str, partition: int, start: int, end: int, writer: int | None
 ) -> tuple[int, StepRecord] | None:
     async for record in reader.read(topic, partition, start, end):
-        step = step_of(record.value)
+        step = step_of(record.value) if writer in (None, record.producer_id) else None
         if step is not None and step.kind in RAW_KINDS:
             return record.offset, step
     return None

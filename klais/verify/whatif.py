@@ -28,6 +28,7 @@ from klais.core.wire.constants import VERDICTS, Reason
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.verify.lane_log import lane_writer
 from klais.worker.detector import detector_maker
 from klais.worker.limits import MIN_LANE_RATE
 from klais.worker.session import MAX_RELEASE_FRAMES
@@ -315,7 +316,8 @@ async def ask(
     courses = Courses(question, stretch)
     courses.answer.would.state.next_raw = stretch.warm
     async with PartitionReader(settings) as raw, PartitionReader(settings) as journal_reader:
-        journal = _steps(journal_reader, topics.journal, partition, stretch.journal)
+        writer = await lane_writer(journal_reader, topics, partition)
+        journal = _steps(journal_reader, topics.journal, partition, stretch.journal, writer)
         held = await anext(journal, None)
         async for record in raw.read(topics.raw, partition, stretch.warm, stretch.end):
             while held is not None and (held.kind not in RAW_KINDS or held.raw_offset < record.offset):
@@ -328,10 +330,12 @@ async def ask(
     return courses.end()
 
 
-async def _steps(reader: PartitionReader, topic: str, partition: int, start: int) -> AsyncIterator[StepRecord]:
-    """The readable steps of the journal."""
+async def _steps(
+    reader: PartitionReader, topic: str, partition: int, start: int, writer: int | None
+) -> AsyncIterator[StepRecord]:
+    """The readable steps of the journal that the lane wrote itself."""
     async for record in reader.read(topic, partition, start):
-        step = step_of(record.value)
+        step = step_of(record.value) if writer in (None, record.producer_id) else None
         if step is not None:
             yield step
 

@@ -61,7 +61,9 @@ class Checkpointer:
         """Write one checkpoint at the lane's current step, if anything has happened since the last one."""
         session, state = self._session, self._session.state
         async with self._busy:
-            while state.step > self.step:
+            while state.step > self.step or self._watch.checkpoint_lost:
+                if self._watch.checkpoint_lost:
+                    state.mark_all_dirty()
                 began = time.monotonic()
                 # Later steps write behind this offset, so recovery skips the dead letters of edges before it.
                 dead_letters_end = self._watch.dead_letters_end
@@ -78,6 +80,7 @@ class Checkpointer:
                 if not await self._write(shot):
                     state.mark_all_dirty()
                     continue
+                self._watch.checkpoint_lost = False
                 self.total_s += time.monotonic() - began
                 self.count += 1
                 break

@@ -10,6 +10,7 @@ from klais.core.anomaly.detector import Detector
 from klais.core.dam.bucket import TokenBucket
 from klais.kafka.producer import BatchProducer
 from klais.kafka.topics import Topics
+from klais.worker.history import Histories
 from klais.worker.limits import LaneLimits
 from klais.worker.tap import Taps
 
@@ -70,6 +71,8 @@ class LaneContext:
         Held while a lane reads its rows, so that only one copy is in memory at a time.
     saving : asyncio.Lock
         Held while a lane collects profiles to save, so that several lanes do not block the event loop in one turn.
+    histories : Histories
+        What earlier sessions of the lanes had.
     """
 
     settings: Settings
@@ -90,3 +93,4 @@ class LaneContext:
     taps: Taps = field(default_factory=Taps)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    histories: Histories = field(default_factory=Histories)

@@ -14,23 +14,22 @@ from klais.config.load import Settings
 from klais.control.decide import Decision
 from klais.control.election import PREFIX, Election
 from klais.control.forecast import Predictor
+from klais.control.setpoints import ControlFollower
 from klais.errors import LaneFenced
 from klais.kafka.same_id import SameIdCheck
 from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
-from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.snapshots import ControlSnapshot, IncidentSnapshot
 from klais.telemetry.view import SystemView
 from klais.traffic.chain import ForecastChain, Observe, predictor_of
+from klais.worker.system_watch import SystemWatch
 from klais.worker.term import Term, recent_gauges
 
 log = get("klais.worker.controller")
 
 POLL_INTERVAL_S = 0.1  # between two checks of who leads
 RETRY_S = 1.0
-LANELESS_S = 60.0  # a rebalance takes less; lanes that recover report their progress
-LEADERLESS_S = 30.0  # an election takes a session timeout at most, a fence some seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +102,6 @@ class ControllerStatistics:
         )
 
 
-def _few(numbers: list[int]) -> str:
-    """Some of many numbers."""
-    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
-
-
 class Controller:
     """Follows another worker's decisions, or leads when there is no leader.
 
@@ -121,6 +115,8 @@ class Controller:
         The forecast; default: the one that ``KLAIS_FORECAST`` selects.
     observe : callable, optional
         Called with the name of the model's backend and the duration of each forecast (s).
+    control : ControlFollower, optional
+        The process's follower of ``klais_control``: as the leader it writes again what the topic has lost.
 
     Attributes
     ----------
@@ -136,16 +132,15 @@ class Controller:
         worker_id: str,
         predictor: Predictor | None = None,
         observe: Observe = lambda model, seconds: None,
+        control: ControlFollower | None = None,
     ) -> None:
-        self._settings, self._name = settings, f"{PREFIX}{worker_id}"
+        self._settings, self._name, self._control = settings, f"{PREFIX}{worker_id}", control
         self._predictor = predictor or predictor_of(settings, observe)
         self.stats = StatsFollower(settings)
         self._worker_id = worker_id
         self.instance = f"{secrets.randbits(32):08x}"
-        self._same_id = SameIdCheck(self.stats, worker_id, self.instance, "worker")
-        self._listening = False
-        self._laned_s: dict[int, float] = {}  # when a worker last reported each partition's lane
-        self._led_s: float | None = None  # when a leader, or no process at all, was last seen
+        self._watch = SystemWatch(settings, self.stats, SameIdCheck(self.stats, worker_id, self.instance, "worker"))
+        self._watching: asyncio.Task[None] | None = None
         self._election = Election(worker_id, settings.session_timeout_s)
         self._term: Term | None = None
         self._before = ControllerStatistics()  # at the end of the last finished term
@@ -156,9 +151,7 @@ class Controller:
         """Return the statistics up to now."""
         before, term = self._before, self._term
         problems, warnings, fallbacks = self._forecast_state()
-        self._same_id.on_tick(time.monotonic())
-        shared = self._same_id.problem()
-        problems = (*self._leaderless(), *self._laneless(), *([shared] if shared else []), *problems)
+        problems = (*self._watch.problems, *problems)
         clock = self.stats.clock_offset_s(self._worker_id)
         rest = (problems, warnings, fallbacks)
         if term is None or term.epoch is None:
@@ -167,35 +160,6 @@ class Controller:
         incidents = term.incidents.snapshot()
         return ControllerStatistics(
             term.epoch, decisions, terms, term.newest, *rest, incidents=incidents, clock_offset_s=clock
-        )
-
-    def _leaderless(self) -> tuple[str, ...]:
-        """What to say where no controller leads, although processes are heard; empty while one does."""
-        now_s = time.monotonic()
-        leads = any(gauges.epoch is not None for _, gauges in recent_gauges(self.stats, "controller", FRESH_S).values())
-        if leads or not self.stats.newest("worker"):  # without any record Kafka is away, which is another problem
-            self._led_s = now_s
-        if self._led_s is None or now_s - self._led_s < LEADERLESS_S:
-            return ()
-        return (
-            f"no controller has led for {now_s - self._led_s:.0f} s: limits stay as they are, no incident is found; "
-            "look for term_failed in the logs of the workers",
-        )
-
-    def _laneless(self) -> tuple[str, ...]:
-        """What to say about partitions whose lanes no worker has, for example because another program has them."""
-        now_s, view = time.monotonic(), self.stats.view(max(FRESH_S, self._settings.session_timeout_s))
-        there = view.live_lanes() | set(view.restoring())
-        ours = range(self._settings.partitions)
-        self._laned_s = {p: now_s if p in there or not view.workers else self._laned_s.get(p, now_s) for p in ours}
-        gone = [p for p in ours if now_s - self._laned_s[p] >= LANELESS_S]
-        if not gone:
-            return ()
-        group = Topics.of(self._settings).app_id
-        return (
-            f"no worker has had a live lane of {len(gone)} partitions for {LANELESS_S:.0f} s ({_few(gone)}), their "
-            f"frames wait in klais_raw: a worker names its failed lanes; if none has failed, another program is a "
-            f"member of the consumer group {group} and must leave it (kafka-consumer-groups --describe --members)",
         )
 
     def _forecast_state(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
@@ -236,30 +200,31 @@ class Controller:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._listening:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
             await asyncio.to_thread(self.stats.stop)
             if isinstance(self._predictor, ForecastChain):
                 await asyncio.to_thread(self._predictor.stop)
 
     async def _run(self, producer: ControlProducer) -> None:
-        if not self._listening:
+        if self._watching is None:
             self.stats.start()
-            self._listening = True
-            self._led_s = time.monotonic()
+            self._watching = asyncio.create_task(self._watch.run(), name="system-watch")
             if isinstance(self._predictor, ForecastChain):
                 self._predictor.start()
         self._election.begin(time.monotonic())
-        while not self._election.may_lead(
+        while not self._election.may_lead(  # noqa: ASYNC110
             time.monotonic(), recent_gauges(self.stats, "worker", FRESH_S), recent_gauges(self.stats, "controller")
         ):
-            self._leaderless()  # notes who leads
             await asyncio.sleep(POLL_INTERVAL_S)
         while await self._lead(producer):
             pass
 
     async def _lead(self, producer: ControlProducer) -> bool:
         """Run one term; whether the next one begins immediately, under a new epoch."""
-        term = self._term = Term(self._settings, self._name, self._predictor, producer, self.stats, self._counted)
+        rest = (producer, self.stats, self._counted, self._control)
+        term = self._term = Term(self._settings, self._name, self._predictor, *rest)
         try:
             return await term.run()
         except LaneFenced as error:

@@ -27,6 +27,7 @@ from klais.core.incidents.incident import feature_class, incident_of, shown
 from klais.errors import KlaisError
 from klais.kafka.flag_reader import Batch, FlagReader
 from klais.kafka.offsets import end_offsets
+from klais.kafka.topic_identity import TopicIdentity
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
 from klais.telemetry.log import every, get
@@ -74,6 +75,7 @@ class Incidents:
         self._announcer = Announcer(settings)
         self._reader: FlagReader | None = None
         self._offsets: dict[int, int] = {}
+        self._topic_id: str | None = None  # of the topic that the offsets belong to
         self._ready = False
         self._saved_s = 0.0
         self._restored = False
@@ -108,12 +110,22 @@ class Incidents:
         self._announcer = Announcer(self._settings)
         await self._announcer.begin(floor, unsent)
         if self._reader is None:
-            ends = await asyncio.to_thread(end_offsets, self._settings, Topics.of(self._settings).anomalies)
+            ends, topic_id = await asyncio.to_thread(self._look)
+            if self._topic_id not in (None, topic_id):  # created again: the offsets are those of another topic
+                self._offsets = dict.fromkeys(ends, 0)
             self._offsets = {p: self._offsets.get(p, end) for p, end in ends.items()}
+            self._topic_id = topic_id
             self._reader = FlagReader(self._settings, self._offsets)
             self._reader.start()
         self._ready = True
         log.info("incidents_followed", open=len(self._grouping.open()), partitions=len(self._offsets))
+
+    def _look(self) -> tuple[dict[int, int], str | None]:
+        """End offsets of the flags, and the id of their topic."""
+        topic = Topics.of(self._settings).anomalies
+        ends, identity = end_offsets(self._settings, topic), TopicIdentity(self._settings, topic)
+        identity.replaced()
+        return ends, identity.topic_id
 
     def _restore(self) -> None:
         records = self._control.records()
@@ -123,7 +135,7 @@ class Incidents:
         ]
         try:
             self._grouping.restore(state, kept)
-            self._offsets = _offsets(state.get("next", {}))
+            self._offsets, self._topic_id = _offsets(state.get("next", {})), state.get("topic_id")
         except (ValueError, TypeError, AttributeError) as error:
             log.warning("incidents_not_restored", error=str(error), do="nothing: it starts with the present flags")
             self._grouping = Grouping(self._rules)
@@ -197,6 +209,7 @@ class Incidents:
         grouping.totals.skipped += batch.skipped
         announce = [shown(incident) for incident in grouping.settle(at_ms)]
         self._offsets |= batch.next_offsets
+        self._topic_id = batch.topic_id or self._topic_id
         changed = [(INCIDENT + one.id, one.state()) for one in grouping.take_dirty()]
         if not changed and not batch.flags and now_s - self._saved_s < SAVE_S:
             return None
@@ -207,7 +220,7 @@ class Incidents:
             if self._control.record(ack_scope(name)) is not None:
                 writes.append((ACK + name, None))
         where: dict[str, Any] = {"next": {str(p): offset for p, offset in sorted(self._offsets.items())}}
-        where |= {"floor": self._announcer.floor}
+        where |= {"floor": self._announcer.floor, "topic_id": self._topic_id}
         where |= {"unsent": unsent | {record["id"]: record["revision"] for record in announce}}
         writes.append((INCIDENTS, grouping.state() | where))
         return _Pending(writes, announce)

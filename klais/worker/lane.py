@@ -93,6 +93,9 @@ class Lane:
         await reader.start()
         found = await recover(context, partition, reader, progress)
         session = LaneSession(context, partition, found, self._quarantine)
+        if found.marker is None:
+            last_step = found.journal[-1].step if found.journal else found.state.step
+            session.history_lost = await context.histories.lost(reader, context.topics.raw, partition, last_step)
         progress.begin("replay", 0, len(found.journal))
         del found  # it would keep the journal's steps in memory for the whole session
         watch = Watch(session, self.intake, reader)
@@ -130,6 +133,8 @@ class Lane:
                     await session.pending.wait_below_limit()
         finally:
             context.on_ending()
+            if self.live.is_set():
+                context.histories.note(partition, session.end)
             self.live.clear()
             self.intake.close()
             self.session = self.checkpointer = self.watch = None  # free the memory for the next session

@@ -10,14 +10,16 @@ import time
 import numpy as np
 
 from klais import fault
+from klais.errors import OutputRefused
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
-from klais.telemetry.log import get
+from klais.telemetry.log import every, get
 from klais.worker.session import LaneSession
 
 log = get("klais.worker.profiles")
 
 SAVE_TICK_S = 1.0
+REFUSED_LOG_S = 60.0
 SLICE_ROWS = 50_000  # rows checked at a time
 LOAD_RECORDS, LOAD_PAUSE_S = 100, 0.005  # records loaded at a time, and the pause that lets lanes run
 SAVE_BYTES = 64_000  # approximate bytes saved at a time
@@ -90,6 +92,10 @@ class ProfileKeeper:
         if not writer.empty:
             session.context.profile_bytes.spend(int(lengths.sum()))
             fault.at("profiles_sent")
-            await session.senders.profiles.send(writer)
-            self.saved += len(live)
+            try:
+                await session.senders.profiles.send(writer)
+                self.saved += len(live)
+            except OutputRefused as error:  # the lane relies on none of them; `/health` names the topic's setting
+                if calls := every(REFUSED_LOG_S, "klais.worker.profiles"):
+                    log.error("profiles_refused", partition=session.partition, why=str(error), calls=calls)
         return max(self._next, begin + 1)

@@ -37,7 +37,7 @@ class RawVerifier:
         self._where = (topic, partition)
         self._known: Place | None = None
         self._leader = -1  # epoch of the leader that appended the known record
-        self._unreadable: set[int] = set()  # offsets of damaged batches: they exist, but cannot be compared
+        self._unreadable: set[int] = set()  # offsets that cannot be compared: of damaged or compacted batches
         self._busy = asyncio.Lock()
 
     async def verify(self) -> bool:
@@ -46,7 +46,7 @@ class RawVerifier:
         Raises
         ------
         LaneFailed
-            If another record, or none, is at the offset of a taken one.
+            If another record is at the offset of a taken one.
         """
         async with self._busy:
             count = len(self._unverified)
@@ -84,14 +84,14 @@ class RawVerifier:
             await asyncio.sleep(RETRY_S)
 
     async def _same(self, place: Place) -> int:
-        """Compare one record; epoch of the leader that appended it, -1 if it was removed by retention or is damaged.
+        """Compare one record; epoch of the leader that appended it, -1 if it was removed or is damaged.
 
         It asks for the offsets of the log only if there is no record: a check of a live lane is one request a record.
 
         Raises
         ------
         LaneFailed
-            If another record, or none, is at its offset.
+            If another record is at its offset.
         OffsetGone
             If the log ends before it.
         """
@@ -112,7 +112,10 @@ class RawVerifier:
                 return -1
             if end <= offset:
                 raise OffsetGone(f"{self._where[0]} ends at {end}, before offset {offset}", start, end)
-        if record is None or fingerprint(record.value or b"") != wanted:
+        if record is None:  # compaction removed it: a log that was cut and grew again has a record at each offset
+            self._unreadable.add(offset)
+            return -1
+        if fingerprint(record.value or b"") != wanted:
             raise self._lost(f"has another record at offset {offset} than the one that was taken")
         return leader
 

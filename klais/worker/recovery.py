@@ -13,14 +13,14 @@ import numpy as np
 
 from klais import fault
 from klais.core.lane.checkpoint import Marker, restore
-from klais.core.lane.journal import OWNER_KEY, Kind, StepRecord, decode_step, encode_owner, fingerprint, is_owner
+from klais.core.lane.journal import OWNER_KEY, Kind, StepRecord, decode_step, encode_owner, is_owner
 from klais.core.lane.journal_steps import JournalSteps
 from klais.core.lane.state import LaneState
 from klais.core.wire.constants import Reason
 from klais.errors import JournalFormatError, TopicMismatch
-from klais.kafka.buffered_records import report_damaged
 from klais.kafka.fenced import FencedSender, fence
-from klais.kafka.reader import CorruptRecords, PartitionReader, first_own_mark, last_own_mark
+from klais.kafka.marks import first_own_mark, last_own_mark, newest_mark
+from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.system.memory import trim_heap
@@ -30,6 +30,7 @@ from klais.worker.context import LaneContext
 from klais.worker.doubled import Frame, count_doubled
 from klais.worker.invariant import OutputSeen, RecoveryInputs, RecoveryPlan, Violation, judge
 from klais.worker.progress import Progress
+from klais.worker.raw_landmarks import compare_landmarks
 from klais.worker.session import RecoveredState, Senders
 
 log = get("klais.worker.recovery")
@@ -37,6 +38,7 @@ log = get("klais.worker.recovery")
 # A new partition leader may report a lower end offset for a moment, until its followers have fetched from it.
 NEW_LEADER_S = 5.0
 FIRST_MARK_RECORDS = 50_000  # more than a batch of the clean topic holds: among them is a mark, or they are not ours
+MAX_COUNTED = 2_000_000  # offsets of the clean topic whose records are compared, to count doubled ones
 CONTROL_RECORDS = 2  # that a fence leaves in an output
 # Violations that lose nothing and need no action.
 WITHOUT_LOSS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
@@ -84,7 +86,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
             f"{topics.partitions}: devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
     journal = await read_journal(reader, topics.journal, partition, marker, OwnRecords(producer_id), progress)
-    lineage = await _lineage(senders, context.worker_id, marker, journal)
+    lineage = await _lineage(senders, context.worker_id, marker, journal, (reader, topics.telemetry, partition))
     floor, epoch = _floor(marker, journal.steps)
     where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
     clean = await _inspect_new_topic(*where, floor, marker, journal)
@@ -98,7 +100,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
     if plan.steps_missing and clean.mark is not None:
         last = journal.steps[-1].step if journal.steps else state.step
         next_raw = _next_raw(state, journal) if plan.rewind is None else min(plan.rewind, _next_raw(state, journal))
-        begin = min(clean.floor, clean.end)
+        begin = max(min(clean.floor, clean.end), clean.end - MAX_COUNTED)
         doubled, sent = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
     _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
@@ -253,14 +255,27 @@ async def _write_owner(sender: FencedSender, key: bytes | None, worker_id: str, 
     await sender.send(writer)
 
 
-async def _lineage(senders: Senders, worker_id: str, marker: Marker | None, journal: JournalSeen) -> int:
-    """The lane's lineage. A new lane draws one and writes it before its first output."""
+async def _lineage(
+    senders: Senders,
+    worker_id: str,
+    marker: Marker | None,
+    journal: JournalSeen,
+    clean: tuple[PartitionReader, str, int],
+) -> int:
+    """The lane's lineage. A new lane draws one and writes it before its first output.
+
+    If neither the checkpoint nor the journal has one, both may have been recreated: then it is that of the newest mark
+    on the clean topic, if a previous owner of this lane wrote it. Brokers keep the producer id of the owners.
+    """
     known = (marker.facts["lineage"] if marker else 0) or journal.lineage
     if known:
         return int(known)
-    drawn = secrets.randbelow(2**32 - 1) + 1
-    await _write_owner(senders.journal, None, worker_id, drawn)
-    return drawn
+    reader, topic, partition = clean
+    newest = await newest_mark(reader, topic, partition)
+    adopted = newest is not None and newest[1] == senders.journal.identity.producer_id and newest[0].lineage
+    lineage = adopted or secrets.randbelow(2**32 - 1) + 1
+    await _write_owner(senders.journal, None, worker_id, lineage)
+    return lineage
 
 
 async def read_journal(
@@ -306,15 +321,7 @@ async def _inputs(
     next_raw = _next_raw(state, journal)
     raw_start, _ = await reader.offsets(topics.raw, partition)
     raw_end = await _await_end(reader, topics.raw, partition, next_raw)
-    landmarks = []
-    for offset, wanted in state.landmarks:
-        if offset >= raw_start:
-            try:
-                found = await reader.record_at(topics.raw, partition, offset) if offset < raw_end else None
-            except CorruptRecords as error:  # it says nothing about the log; there are others
-                report_damaged(topics.raw, partition, offset, error.next_offset - 1)
-            else:
-                landmarks.append((offset, found is not None and fingerprint(found.value or b"") == wanted))
+    landmarks = await compare_landmarks(reader, topics.raw, partition, state, (raw_start, raw_end))
     return RecoveryInputs(
         last_step=journal.steps[-1].step if journal.steps else state.step,
         next_raw=next_raw,
@@ -327,7 +334,7 @@ async def _inputs(
         journal_end=journal.end,
         raw_start=raw_start,
         raw_end=raw_end,
-        landmarks=tuple(landmarks),
+        landmarks=landmarks,
         outputs=outputs,
     )
 

@@ -95,7 +95,9 @@ class Replay:
                 if newest is not None and newest.offset == record.raw_offset:
                     value = newest.value or b""
                 if value is None or fingerprint(value) != record.raw_crc:
-                    self._lose(record, replaced=record.raw_offset >= start)
+                    # Where there is no record, but one after it, compaction removed it: other records are as before.
+                    compacted = value is None and start <= record.raw_offset < end
+                    self._lose(record, replaced=record.raw_offset >= start and not compacted)
             if record.step != state.step + 1 and record.kind != Kind.RESUMED:
                 self._lose(record, replaced=False)
             yield self._unread_step(record) if self._unread else apply(state, record, value)

@@ -64,7 +64,7 @@ class WorkerRuntime:
         self.control = ControlFollower(settings)
         self.limits = LaneLimits(settings, self.control)
         self.offsets, self.topics_watch = EndOffsets(settings), TopicsWatch(settings)
-        self.controller = Controller(settings, self.worker_id, observe=self._observe_inference)
+        self.controller = Controller(settings, self.worker_id, observe=self._observe_inference, control=self.control)
         self.scoring, self.types_in_use = cpu_budget(settings), TypesInUse()
         self.types = TypeKeeper(settings, self.types_in_use, lanes)
         statistics = self.controller.statistics

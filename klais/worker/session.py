@@ -22,6 +22,7 @@ from klais.telemetry.log import get
 from klais.worker.context import LaneContext
 from klais.worker.doubled import Frame
 from klais.worker.forget import Forgetter
+from klais.worker.history import SessionEnd
 from klais.worker.intake import Raw
 from klais.worker.invariant import RecoveryPlan
 from klais.worker.outputs import Journal, Output, Records, Telemetry
@@ -180,6 +181,7 @@ class LaneSession:
         self._forgetter = Forgetter(context.settings, context.limits, partition)
         self.queued = asyncio.Event()  # frames may wait in the queue
         self.resumed: Resumed | None = None  # losses of the replay
+        self.history_lost = ""  # what went with topics that were deleted, as text
         self.live_step, self.live_tally = found.state.step, np.zeros(TALLIES, np.uint64)
         self.taken_ns = found.state.bucket_ns  # when the edge received the newest batch taken, approximately
         self.live_records = 0  # records of the clean topic acknowledged before the session went live
@@ -201,12 +203,18 @@ class LaneSession:
         at = self.journalled
         return min(self.telemetry.acked_step(at), self.anomalies.acked_step(at), self.dead_letter.acked_step(at))
 
+    @property
+    def end(self) -> SessionEnd:
+        """What is lost if Kafka forgets this lane now."""
+        state = self.state
+        taken = state.newest_taken or (state.landmarks[-1] if state.landmarks else None)
+        return SessionEnd(state.step, state.queue.depth, self.pending.frames, taken)
+
     def begin_live(self) -> None:
         """Start the counters of live work: the journal is replayed."""
         self.live_step, self.live_tally = self.state.step, self.state.tally.copy()
         self.live_records = self.telemetry.records
-        taken = self.state.newest_taken or (self.state.landmarks[-1] if self.state.landmarks else None)
-        if taken is not None:
+        if (taken := self.end.taken) is not None:
             self.unverified.append(taken)
 
     @property
@@ -260,7 +268,7 @@ class LaneSession:
     @property
     def alarms(self) -> tuple[str, ...]:
         """Violated invariants found by recovery, and the lost or doubled records."""
-        texts = [finding.text for finding in self.plan.findings]
+        texts = [finding.text for finding in self.plan.findings] + ([self.history_lost] if self.history_lost else [])
         if self.resumed is not None and (self.resumed.lost or self.resumed.doubled):
             at = self.resumed
             texts.append(

@@ -39,6 +39,7 @@ from klais.system.clock import now_ms
 from klais.telemetry.log import get
 from klais.telemetry.stats import PERIOD_S, StatsPublisher
 from klais.worker.incidents import Incidents, Writes
+from klais.worker.lost_records import LostRecords, Record
 
 log = get("klais.worker.term")
 
@@ -69,6 +70,8 @@ class Term:
         Follower of the reports of all processes, already started.
     counters : callable
         The counters of the heartbeats.
+    known : ControlFollower, optional
+        Has followed ``klais_control`` since the process started: what the topic has lost since is written again.
 
     Attributes
     ----------
@@ -90,9 +93,11 @@ class Term:
         producer: ControlProducer,
         stats: StatsFollower,
         counters: Callable[[], dict[str, int]],
+        known: ControlFollower | None = None,
     ) -> None:
         self._settings, self._name, self._predictor = settings, name, predictor
         self._follower, self._stats = ControlFollower(settings), stats
+        self._known, self._lost = known, LostRecords(known, self._follower)
         self._counters, self._stats_producer = counters, producer
         self._publisher = StatsPublisher(producer, "controller", name, self._reported, host=host_of(settings))
         self._applier = Applier(settings, self._follower)
@@ -129,8 +134,10 @@ class Term:
             self._follower.start()
             if not await asyncio.to_thread(self._follower.wait_caught_up, CATCH_UP_S):
                 raise KafkaUnavailable(f"{topics.control} could not be read within {CATCH_UP_S:g} s")
+            await self._lost.begin(partial(self._write_again, sender))
             self._found = self._follower.record(GLOBAL)
-            self._state = recovered(self._found, settings.partitions)
+            newest = self._found or (self._known.record(GLOBAL) if self._known else None)
+            self._state = recovered(newest, settings.partitions)
             self.epoch = identity.epoch
             self._applier.start()
             took_s = time.monotonic() - began_s
@@ -156,7 +163,7 @@ class Term:
         interval_s, paused_s = heartbeat_s(self._settings.session_timeout_s), SILENCE * self._settings.session_timeout_s
         while not self._superseded(epoch):
             now_s = time.monotonic()
-            if now_s >= until_s:
+            if now_s >= until_s or self._follower.replacements:  # a topic that was replaced knows no fence
                 return True
             decision = self._decide(now_s, min(now_s - last_s, MAX_LATE_TICKS * period_s))
             # After a pause another worker may lead. Write a record before the next heartbeat: if the broker refuses it,
@@ -166,6 +173,7 @@ class Term:
                 await self._write(epoch, sender, decision)
             if now_s - offenders_s >= PERIOD_S:
                 offenders_s = now_s
+                await self._lost.tick(partial(self._write_again, sender))
                 await self._block_offenders(epoch, sender, now_s)
                 ahead_s = self._stats.clock_offset_s(self._name) or 0.0
                 write = partial(self._write_incidents, epoch, sender)
@@ -234,6 +242,15 @@ class Term:
                 writer = RecordBatchWriter(INCIDENT_BATCH_BYTES, "none")
                 writer.append_one(scope.encode(), value)
         await sender.send(writer)
+
+    async def _write_again(self, sender: FencedSender, records: list[Record]) -> tuple[int, int]:
+        """Write records of other processes as they were; see :data:`klais.worker.lost_records.Write`."""
+        writer, count = RecordBatchWriter(INCIDENT_BATCH_BYTES, "none"), 0
+        for scope, record in records:
+            if not writer.append_one(scope.encode(), orjson.dumps(record)):
+                break
+            count += 1
+        return await sender.send(writer), count
 
     async def _remove(self, sender: FencedSender, scope: str) -> None:
         writer = RecordBatchWriter(1 << 16, "none")

@@ -20,6 +20,7 @@ log = get("klais.worker.watch")
 WATCH_S = 1.0
 QUIET_WATCH_S = 5.0  # interval of checks of an idle lane: each check sends a request to the broker
 MOVED_CHECKS = 3  # consecutive checks without a delivery; a group consumer may need two seconds for its first fetch
+OWN_CHECKS = 2  # each second check also asks for journal and changelog: in a cluster each topic is a request
 NEW_LEADER_CHECKS = 3  # a new partition leader may report lower end offsets for a moment
 
 
@@ -49,6 +50,9 @@ class Watch:
         self._seen = (-1, 0, 0)  # newest check: next raw offset, ends of klais_raw and of the clean topic
         self.landed = Landed()
         self.dead_letters_end = 0  # end of the dead letter topic, to which edges also write
+        self._checks = 0
+        self._own_short = 0  # consecutive checks in which the journal or the changelog ended too early
+        self.checkpoint_lost = False  # until a checkpoint is complete
 
     async def begin(self) -> tuple[int, int]:
         """Record the start of the session, with nothing in flight; first and end offset of ``klais_raw``."""
@@ -69,7 +73,7 @@ class Watch:
         while True:
             before = self._seen
             await self.check()
-            quiet = self._seen == before and not self._short and not self._undelivered
+            quiet = self._seen == before and not (self._short or self._undelivered or self._own_short)
             await asyncio.sleep(QUIET_WATCH_S if quiet else WATCH_S)
 
     async def check(self) -> None:
@@ -78,8 +82,14 @@ class Watch:
         # Read before the end offset is requested, so that known records cannot be ahead of it.
         next_raw, telemetry, acknowledged = session.state.next_raw, session.telemetry.offset, session.telemetry.records
         waits = not self._intake.idle
-        asked = (topics.raw, topics.telemetry, topics.dead_letter)
-        raw_end, output_end, self.dead_letters_end = await self._reader.ends(asked, partition)
+        asked = [topics.raw, topics.telemetry, topics.dead_letter]
+        written = [sender.end for sender in (session.senders.journal, session.senders.changelog)]
+        self._checks += 1
+        if own := self._checks % OWN_CHECKS == 0 or self._own_short > 0:
+            asked += [topics.journal, topics.devices_changelog]
+        raw_end, output_end, self.dead_letters_end, *own_ends = await self._reader.ends(asked, partition)
+        if own:
+            self._check_own(own_ends, written)
         self._seen = next_raw, raw_end, output_end
         why = cut_while_live(next_raw, raw_end, telemetry, output_end)
         self._short = self._short + 1 if why is not None else 0
@@ -99,3 +109,13 @@ class Watch:
             self._intake.fetch_up_to(raw_end)
             await session.context.consumer.seek(partition, raw_end)
         self._next_raw, self._raw_end = next_raw, raw_end
+
+    def _check_own(self, ends: list[int], written: list[int]) -> None:
+        """Demand a checkpoint at once if journal or changelog have lost what this session wrote to them."""
+        short = any(end < minimum for end, minimum in zip(ends, written, strict=True))
+        self._own_short = self._own_short + 1 if short else 0
+        if self._own_short == NEW_LEADER_CHECKS and not self.checkpoint_lost:
+            names = dict(zip(("journal", "changelog"), zip(ends, written, strict=True), strict=True))
+            why = "it was cut or recreated: the lane writes all its rows and a marker again"
+            log.error("checkpoint_lost", partition=self._session.partition, ends_and_written=names, why=why)
+            self.checkpoint_lost = True

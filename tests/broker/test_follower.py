@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable
 
-from confluent_kafka import KafkaException
+import orjson
+from confluent_kafka import KafkaException, Producer
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.kafka.admin import ensure_topics
 from klais.kafka.admin_client import admin_client
+from klais.kafka.flag_reader import FlagReader
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import StatsPublisher
@@ -44,8 +46,11 @@ def test_set_points_of_a_topic_that_was_created_again_are_followed(settings_for:
         producer = ControlProducer(settings, "test")
         producer.control("device/two", {"block": True})
         wait_for(lambda: b"two" in follower.blocked(), 60, "a block in the new topic followed")
-        assert set(follower.blocked()) == {b"two"}, "what the old topic said is gone with it"
-        assert follower.problem() is None
+        assert set(follower.blocked()) == {b"one", b"two"}, "what the old topic said is in force until it is replaced"
+        assert set(follower.missing()) == {"device/one"}
+        producer.control("device/one", {"unblock": True})
+        wait_for(lambda: set(follower.blocked()) == {b"two"}, 60, "the old block ended")
+        assert follower.missing() == {} and follower.problem() is None
     finally:
         follower.stop()
         producer.close()
@@ -81,3 +86,36 @@ def test_a_follower_says_that_its_topic_is_gone(settings_for: Make, monkeypatch)
         wait_for(lambda: follower.problem() is None, 30, "the topic followed once it exists")
     finally:
         follower.stop()
+
+
+def test_flags_of_a_topic_that_was_created_again_are_read_from_its_start(settings_for: Make) -> None:
+    settings = settings_for(partitions=2)
+    ensure_topics(settings)
+    topic = Topics.of(settings).anomalies
+    producer, reader, found = (
+        Producer({"bootstrap.servers": settings.bootstrap}),
+        FlagReader(settings, {0: 0, 1: 0}),
+        [],
+    )
+
+    def flag(device: str) -> None:
+        value = {"kind": "flag", "device_id": device, "ts": 1, "seq": 1, "flags": []}
+        producer.produce(topic, orjson.dumps(value), device.encode(), partition=1)
+        assert producer.flush(30) == 0
+
+    def seen(count: int) -> bool:
+        batch = reader.take()
+        found.append(batch.next_offsets)
+        return any(offsets.get(1) == count for offsets in found)
+
+    reader.start()
+    try:
+        for n in range(3):
+            flag(f"old-{n}")
+        wait_for(lambda: seen(3), 30, "three records read")
+        recreate(settings, topic)
+        wait_for(lambda: seen(0), 60, "the new topic noticed")
+        flag("new")
+        wait_for(lambda: seen(1), 60, "its first record read")
+    finally:
+        reader.stop()

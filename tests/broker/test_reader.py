@@ -16,7 +16,8 @@ from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka import reader as reader_module
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
-from klais.kafka.reader import PartitionReader, last_own_mark
+from klais.kafka.marks import last_own_mark
+from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter, mark, read_mark
 from klais.system.loop_turn import BUDGET_S
 from tests.support.process import PATIENCE

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from click.testing import CliRunner, Result
-from confluent_kafka import TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from klais.cli.main import main
 from klais.config.load import Settings, environ_of
 from klais.kafka.admin_client import admin_client
 from klais.kafka.offsets import end_offsets
+from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from tests.support.lanes import Edge, lanes, until
 
@@ -76,3 +77,39 @@ def test_both_courses_and_what_retention_took(settings_for: Make, topics_of: Any
     assert "retention" in klais(settings, "--from", "1d").stderr
     assert json.loads(klais(settings, "-o", "json", "-q").stdout)["records"] == 16
     assert klais(settings, "--from", "2d", "--to", "1d").exit_code == 1
+
+
+def test_steps_that_somebody_copied_from_another_klais_are_left_out(settings_for: Make, topics_of: Any) -> None:
+    """As an audit does: they are well formed, name raw offsets that exist here, and were never decided here."""
+    settings, foreign = settings_for(partitions=1), settings_for(partitions=1, dam_device_rate=0.001)
+    topics, others = topics_of(settings), topics_of(foreign)
+    asyncio.run(decided(foreign))
+
+    async def in_between() -> None:
+        edge = Edge(settings)
+        async with lanes(settings) as found:
+            edge.send(rounds=15)
+            await until(lambda: found[0].session and found[0].session.acked_step >= 15, "the first are written down")
+            await copied(settings, others.journal, topics.journal)
+            edge.send(rounds=15)
+            edge.put(b"not ours")
+            edge.flush()
+            await until(lambda: found[0].session and found[0].session.acked_step >= 31, "all is written down")
+
+    asyncio.run(in_between())
+    for more in ((), ("-p", "0", "--from", "@0", "--to", "@31")):
+        ran = klais(settings, "-o", "json", *more)
+        assert ran.exit_code == 0, ran.output
+        found = json.loads(ran.stdout)
+        outcomes = {row["outcome"]: (row["happened"], row["would"]) for row in found["outcomes"]}
+        assert found["frames"] == 151 and found["not_in_journal"] == 0
+        assert outcomes["received"] == (151, 151) and outcomes["passed"] == (150, 150)
+
+
+async def copied(settings: Settings, source: str, target: str) -> None:
+    """Copy the records of a partition, as a mirroring program does."""
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    async with PartitionReader(settings) as reader:
+        async for record in reader.read(source, 0, 0):
+            producer.produce(target, record.value, key=record.key, partition=0)
+    assert producer.flush(60) == 0

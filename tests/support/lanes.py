@@ -161,9 +161,8 @@ def ends(settings: Settings, topic: str) -> list[tuple[int, int]]:
 def records(settings: Settings, topic: str, partition: int = 0) -> list[SimpleNamespace]:
     """All records of a partition."""
     start, end = ends(settings, topic)[partition]
-    consumer = Consumer(
-        {"bootstrap.servers": settings.bootstrap, "group.id": "test-read", "enable.partition.eof": True, "log_level": 0}
-    )
+    config = {"bootstrap.servers": settings.bootstrap, "group.id": "test-read", "isolation.level": "read_uncommitted"}
+    consumer = Consumer(config | {"enable.partition.eof": True, "log_level": 0})
     out = []
     try:
         consumer.assign([TopicPartition(topic, partition, start)])
@@ -195,12 +194,17 @@ def remove(settings: Settings, topic: str, before: int | None = None, partition:
         done.result(60)
 
 
-def recreate(settings: Settings, *names: str) -> None:
-    """Delete topics and create them empty."""
+def remove_topics(settings: Settings, *names: str) -> None:
+    """Delete topics."""
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for done in admin.delete_topics(list(names)).values():
         done.result(30)
     wait_for(lambda: not set(names) & set(admin.list_topics(timeout=20).topics), 30, f"{names} to be gone", 0.1)
+
+
+def recreate(settings: Settings, *names: str) -> None:
+    """Delete topics and create them empty."""
+    remove_topics(settings, *names)
 
     def created() -> bool:  # Kafka deletes asynchronously and refuses to create the topic for a moment
         with contextlib.suppress(KlaisError, KafkaException):

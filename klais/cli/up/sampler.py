@@ -101,6 +101,7 @@ class Sampler:
             # the client requires one; without subscribe and commits the broker never sees it
             "group.id": "klais-up-sampler",
             "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",
             "fetch.wait.max.ms": 500,
             "fetch.message.max.bytes": 65_536,
             "queued.max.messages.kbytes": 2048,
@@ -160,10 +161,9 @@ class Sampler:
         None if they could not be read within ``timeout_s``.
         """
         until_s = time.monotonic() + timeout_s
-        consumer = Consumer(
-            confluent_config(self._settings)
-            | {"group.id": "klais-up-count", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
-        )
+        own = {"group.id": "klais-up-count", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
+        own |= {"isolation.level": "read_uncommitted"}  # else an open transaction of another program looks like the end
+        consumer = Consumer(confluent_config(self._settings) | own)
         try:
             left = {p for p in ends if starts.get(p, 0) < ends[p]}
             consumer.assign([TopicPartition(self._topic, p, starts.get(p, 0)) for p in sorted(left)])

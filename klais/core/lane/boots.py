@@ -59,6 +59,21 @@ class Boots:
         self._table["last_seen_s"][row] = min(now_s, LAST_S)
         return missing
 
+    def has(self, edge: int, boot: int, number: int) -> bool:
+        """Whether this batch was taken before; changes nothing.
+
+        Examples
+        --------
+        >>> boots = Boots()
+        >>> _ = [boots.take(1, 7, number, now_s=0) for number in (5, 8)]
+        >>> [boots.has(1, 7, number) for number in (4, 5, 6, 8, 9)], boots.has(1, 8, 5)
+        ([False, True, False, True, False], False)
+        """
+        row = self._row.get((edge, boot))
+        if row is None or number > int(self._table["number"][row]):
+            return False
+        return not any(begin <= number < end for begin, end, _ in self._skipped.get((edge, boot), []))
+
     def _skip(self, name: tuple[int, int], gap: Range) -> None:
         if gap[0] == gap[1]:
             return

@@ -92,9 +92,15 @@ def full_queue(edge: Edge) -> None:
 def stale(name: str) -> Callable[[Edge], None]:
     def make(edge: Edge) -> None:
         follower = getattr(edge, name)
-        follower._refused, follower._started_s = "Broker: Topic authorization failed", time.monotonic() - 60
+        follower._identity.refused, follower._started_s = "Broker: Topic authorization failed", time.monotonic() - 60
 
     return make
+
+
+def lost_control(edge: Edge) -> None:
+    edge.control.consume("device/d1", b'{"block":true}')
+    edge.control.reset()
+    edge.control._missing_since_s -= 60
 
 
 def changed_topic(edge: Edge) -> None:
@@ -142,6 +148,7 @@ PROBLEMS: dict[str, list[Any]] = {
     "miscounted": [miscounted, ("4 frames are in no counter", "report it")],
     "queue full": [full_queue, ("the dam's queue is full", "raise the rate")],
     "control stale": [stale("control"), ("klais_control has not been followed", "authorization failed")],
+    "control lost": [lost_control, ("klais_control was created again", "(device/d1)", "restart it to give them up")],
     "statistics stale": [stale("system"), ("klais_stats has not been followed", "authorization failed")],
     "topic changed": [changed_topic, ("retention.ms is 1", "--fix")],
     "clock refused": [refused_clock, ("clock of this host", "correct it")],

@@ -1,7 +1,10 @@
 """The controller around its terms: what it counts, and that a worker that ends stands no more."""
 
 import asyncio
+import time
+from copy import deepcopy
 
+import orjson
 import pytest
 
 from klais.config.load import Settings
@@ -11,8 +14,10 @@ from klais.control.measure import measure
 from klais.control.operator_requests import gains_of, operator_request, targets_of
 from klais.control.setpoints import ControlFollower
 from klais.kafka.stats import StatsFollower
+from klais.telemetry.schema import VERSION
 from klais.telemetry.view import SystemView
 from klais.worker.controller import Controller, ControllerStatistics
+from klais.worker.system_watch import LANELESS_S, LEADERLESS_S
 
 
 def decision():
@@ -41,6 +46,32 @@ async def test_a_controller_that_resigned_stands_no_more():
     await controller.resign()
     await asyncio.wait_for(controller.run(producer=None), 5)  # nothing is opened: no producer is needed
     assert controller.statistics() == ControllerStatistics()
+
+
+def test_statistics_change_nothing_however_often_they_are_read(monkeypatch):
+    """They are read by `/health`, the metrics and the report, each at its own pace."""
+    controller = Controller(Settings(partitions=2), "w1")
+    record = {"v": VERSION, "kind": "worker", "at_ms": 0, "counters": {}, "gauges": {}, "rates": {}}
+    controller.stats.consume("w1", orjson.dumps(record | {"instance": "other"}))
+    now_s = time.monotonic()
+    controller._watch.tick(now_s)
+    watch, same_id = controller._watch, controller._watch._same_id
+    before = deepcopy((same_id._first_s, watch._laned_s, watch._led_s, watch.problems))
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + 1000)
+    first, again = controller.statistics(), controller.statistics()
+    assert before == (same_id._first_s, watch._laned_s, watch._led_s, watch.problems)
+    assert first == again and first.problems == ()
+
+
+def test_what_the_watch_finds_is_in_the_statistics_until_it_looks_again():
+    controller = Controller(Settings(partitions=2), "w1")
+    record = {"v": VERSION, "kind": "worker", "at_ms": 0, "counters": {}, "gauges": {}, "rates": {}}
+    controller.stats.consume("w1", orjson.dumps(record))
+    now_s = time.monotonic()
+    for later_s in (0.0, LEADERLESS_S + 1, LANELESS_S + 1):
+        controller._watch.tick(now_s + later_s)
+    texts = controller.statistics().problems
+    assert len(texts) == 2 and "no controller has led for 61 s" in texts[0] and "2 partitions" in texts[1]
 
 
 class Silence(StatsFollower):

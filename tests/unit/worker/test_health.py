@@ -14,10 +14,11 @@ from klais.kafka.same_id import SAME_ID_S
 from klais.kafka.topic_rules import Mismatch
 from klais.kafka.topics_watch import TopicsWatch
 from klais.telemetry.schema import VERSION, Restoring
-from klais.worker.controller import LANELESS_S, LEADERLESS_S, Controller, ControllerStatistics
+from klais.worker.controller import Controller, ControllerStatistics
 from klais.worker.invariant import OutputSeen, RecoveryInputs, judge
 from klais.worker.readiness import GroupState, readiness
 from klais.worker.session import lost_while_live
+from klais.worker.system_watch import LANELESS_S, LEADERLESS_S
 from klais.worker.web.health import NO_LANES_S
 from tests.support.lane import frames
 from tests.support.views import FakeLane, feed, get, make_views
@@ -94,7 +95,16 @@ def changed_topic(views):
 
 
 def stale_control(views):
-    views.control._refused, views.control._started_s = "Broker: Topic authorization failed", time.monotonic() - 60
+    control = views.control
+    control._identity.refused, control._started_s = "Broker: Topic authorization failed", time.monotonic() - 60
+    return views
+
+
+def lost_control(views):
+    for scope in ("device/d1", "override", "mute/device/x"):
+        views.control.consume(scope, b'{"block":true,"rate":5}')
+    views.control.reset()
+    views.control._missing_since_s -= 60
     return views
 
 
@@ -105,25 +115,28 @@ def stats_record(kind: str, **more) -> bytes:
 
 def no_leader(views):
     controller = Controller(Settings(), "w1")
-    controller._led_s = time.monotonic() - LEADERLESS_S - 1  # no leader was heard since
+    controller._watch._led_s = time.monotonic() - LEADERLESS_S - 1  # no leader was heard since
     controller.stats.consume("w1", stats_record("worker"))
     controller.stats.consume("controller-w1", stats_record("controller", gauges={"candidate": True}))
+    controller._watch.tick(time.monotonic())
     return with_controller(views, controller.statistics())
 
 
 def no_lane(views):
     controller = Controller(Settings(partitions=3), "w1")
-    controller._laned_s = dict.fromkeys(range(3), time.monotonic() - LANELESS_S - 1)
+    controller._watch._laned_s = dict.fromkeys(range(3), time.monotonic() - LANELESS_S - 1)
     gauges = {"lag_records": {"0": 1}, "restoring": {"1": {"stage": "journal", "share": 0.5}}}
     controller.stats.consume("w1", stats_record("worker", gauges=gauges))
+    controller._watch.tick(time.monotonic())
     return with_controller(views, controller.statistics())
 
 
 def shared_id(views):
     controller = Controller(Settings(), "w1")
-    controller._same_id._first_s, controller._same_id._last_s = 0.0, SAME_ID_S + 1
+    same_id = controller._watch._same_id
+    same_id._first_s, same_id._last_s = 0.0, SAME_ID_S + 1
     controller.stats.consume("w1", stats_record("worker", instance="other", host="there"))
-    controller._laned_s = dict.fromkeys(range(64), time.monotonic())
+    controller._watch.tick(time.monotonic())
     return with_controller(views, controller.statistics())
 
 
@@ -175,6 +188,7 @@ PROBLEMS = {
     "Kafka silent": (silent_kafka, "not answered for 60 s", "check the broker", 200),
     "topic changed": (changed_topic, "retention.ms is 1", "--fix", 200),
     "control stale": (stale_control, "klais_control has not been followed", "authorization failed", 200),
+    "control lost": (lost_control, "for 60 s has lacked 3 that are in force here (override, device/d1", "again", 200),
     "shared id": (shared_id, "another worker on there also reports as w1", "own KLAIS_WORKER_ID", 200),
     "no lane": (no_lane, "no worker has had a live lane of 1 partitions for 60 s (2)", "must leave it", 200),
     "no leader": (no_leader, "no controller has led for 31 s", "look for term_failed", 200),
