@@ -86,7 +86,7 @@ def test_blocks_come_and_go() -> None:
     put(follower, "source/192.0.2.0/24", block=True)
     follower.reset()  # the topic was created again: the block holds, and the leader writes it again
     (network,) = follower.blocked_sources()
-    assert str(network) == "192.0.2.0/24" and list(follower.missing()) == ["source/192.0.2.0/24"]
+    assert str(network) == "192.0.2.0/24" and "source/192.0.2.0/24" in follower.missing()
 
 
 @pytest.mark.parametrize(
