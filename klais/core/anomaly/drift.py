@@ -24,7 +24,7 @@ from klais.jit.kernel import F64, float64, int64, kernel, void
 
 # The mean distance of DRIFT_HOURS hours is a drift if it is DRIFT_FACTOR times the largest of the last seven days, and
 # more while some of these are unknown, such as the first weekend.
-DRIFT_FACTOR, DRIFT_UNKNOWN, DRIFT_HOURS = 2.2, 0.5, 6.0
+DRIFT_FACTOR, DRIFT_UNKNOWN, DRIFT_HOURS = 2.6, 0.5, 6.0
 DRIFT_DAYS, WEEK_DAYS = 4, 7  # days that must be known, and all of them
 LATCH_DAYS = 2  # after any flag without a drift or noise flag, which may have the same cause
 _DRIFT, _NOISE = float(Cause.DRIFT), float(Cause.NOISE)
