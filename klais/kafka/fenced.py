@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced, OutputRefused
 from klais.kafka.clients import aiokafka_config
+from klais.kafka.closing import stop_producer
 from klais.kafka.log_filter import filter_aiokafka
 from klais.kafka.producer import BatchProducer, BatchRefused
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
@@ -260,11 +261,12 @@ async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
     """
     for connection in list(producer.client._conns.values()):
         connection.close()
+    stop = producer.stop if isinstance(producer, BatchProducer) else lambda: stop_producer(producer)
     try:
-        await asyncio.wait_for(producer.stop(), timeout_s)
-    except TimeoutError:
+        async with asyncio.timeout(timeout_s):
+            await stop()
+    except TimeoutError:  # it goes on in the background
         log.warning("producer_abandoned", timeout_s=timeout_s)
-        await producer.client.close()
 
 
 async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: float | None) -> _Producer:
@@ -278,10 +280,10 @@ async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: floa
             await asyncio.wait_for(producer.start(), left_s)  # type: ignore[no-untyped-call]
             return producer
         except asyncio.CancelledError:
-            await producer.stop()  # type: ignore[no-untyped-call]
+            await stop_producer(producer)
             raise
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            await producer.stop()  # type: ignore[no-untyped-call]
+            await stop_producer(producer)
             waited_s = time.monotonic() - started
             if isinstance(error, _FENCED) or not _may_pass(error):
                 raise
@@ -375,7 +377,7 @@ async def _take_over(options: dict[str, Any], partitions: list[tuple[str, int]],
         manager = producer._txn_manager
         return ProducerIdentity(manager.producer_id, manager.producer_epoch)
     finally:
-        await producer.stop()
+        await stop_producer(producer)
 
 
 def _is_coordinator_error(error: BaseException) -> bool:

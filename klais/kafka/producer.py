@@ -17,6 +17,9 @@ from aiokafka import errors as kafka_errors
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
+from klais.kafka.closing import stop_producer
+from klais.system.tasks import end_task
+
 NO_TIMESTAMP = -1
 REQUEST_BYTES = 32 << 20  # of batches in one request: a broker closes the connection above socket.request.max.bytes
 # Answers to the batch itself (protocol guide, "Error Codes"): CORRUPT_MESSAGE, MESSAGE_TOO_LARGE,
@@ -93,14 +96,13 @@ class BatchProducer(AIOKafkaProducer):
     async def stop(self) -> None:
         """Stop immediately, without flushing; waiting senders get an error."""
         self._stopped = True
-        exchanges = list(self._exchanges.values())
-        for task in exchanges:
-            task.cancel()
-        await asyncio.gather(*exchanges, return_exceptions=True)
-        for waiting in self._waiting.values():
-            self._fail(waiting, kafka_errors.ProducerClosed())
-        self._waiting.clear()
-        await super().stop()  # type: ignore[no-untyped-call]
+        try:
+            await asyncio.gather(*map(end_task, list(self._exchanges.values())))
+        finally:
+            for waiting in self._waiting.values():
+                self._fail(waiting, kafka_errors.ProducerClosed())
+            self._waiting.clear()
+            await stop_producer(self)
 
     async def _find_leader(self, to: TopicPartition) -> int:
         partitions = await self.client._wait_on_metadata(to.topic)

@@ -22,6 +22,7 @@ from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.buffered_records import damaged_span, report_damaged
 from klais.kafka.clients import aiokafka_config
+from klais.kafka.closing import close_client
 from klais.kafka.log_filter import filter_aiokafka
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import Throttle, get
@@ -97,10 +98,10 @@ class PartitionReader:
             try:
                 await asyncio.wait_for(client.bootstrap(), self._timeout_s)
             except (kafka_errors.KafkaError, TimeoutError) as error:
-                await client.close()
+                await close_client(client)
                 await deadline.wait(error)
             except asyncio.CancelledError:
-                await client.close()
+                await close_client(client)
                 raise
             else:
                 self._client = client
@@ -110,7 +111,7 @@ class PartitionReader:
         """Disconnect."""
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            await close_client(client)
 
     async def offsets(self, topic: str, partition: int) -> tuple[int, int]:
         """(log start offset, end offset) of a partition.

@@ -18,6 +18,7 @@ from klais.control.setpoints import ControlFollower
 from klais.errors import LaneFenced
 from klais.kafka.same_id import SameIdCheck
 from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
+from klais.system.tasks import end_task
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.snapshots import ControlSnapshot, IncidentSnapshot
@@ -197,12 +198,9 @@ class Controller:
     async def resign(self) -> None:
         """End the term permanently and announce it, so that another worker takes over without the timeout."""
         self._resigned = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_task(self._task)
         if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+            await end_task(self._watching)
             await asyncio.to_thread(self.stats.stop)
             if isinstance(self._predictor, ForecastChain):
                 await asyncio.to_thread(self._predictor.stop)

@@ -21,6 +21,7 @@ from klais.core.lane.state import TALLIES
 from klais.errors import EpochRenewal, LaneFailed, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.system.memory import trim_heap
+from klais.system.tasks import TaskGroup, end_task
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
 from klais.worker.checkpoint import Checkpointer
@@ -41,7 +42,6 @@ TICK_S = 0.005  # interval of queue checks: a release waits at most this long af
 RESTART_S = 1.0  # delay before a failed lane recovers, doubled with each consecutive failure
 RESTART_MAX_S = 30.0
 FAILURES_TO_ALARM = 3  # consecutive failures after which an operator must act
-CANCEL_AGAIN_S = 0.5  # a Kafka client that is connecting may swallow a cancellation
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -103,7 +103,7 @@ class Lane:
         self.session, self.checkpointer, self.watch = session, checkpointer, watch
         self._sessions += 1
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 # The journal hands each acknowledged step to `session.send_outputs`, which feeds the outputs.
                 for part in (session.journal, *session.outputs.values()):
                     tasks.create_task(part.run())
@@ -187,10 +187,7 @@ class Lane:
         """Drop everything immediately, without flushing: the next owner continues from the journal."""
         self.closed = True
         if (task := self._task) is not None:
-            while not task.done():
-                task.cancel()
-                await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
-            await asyncio.gather(task, return_exceptions=True)
+            await end_task(task)
             # A task keeps its CancelledError, whose traceback keeps every object of the session alive.
             self._task = None
         await self._reader.stop()

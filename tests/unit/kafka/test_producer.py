@@ -35,6 +35,8 @@ class Client:
     open.
     """
 
+    _sync_task = None
+
     def __init__(self) -> None:
         self.requests: list[tuple[int, dict[tuple[str, int], bytes]]] = []
         self.codes: list[int | Exception] = []

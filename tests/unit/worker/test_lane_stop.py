@@ -10,7 +10,7 @@ from typing import Any
 
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
-from klais.worker import lane as lanes
+from klais.system import tasks
 from klais.worker.lane import Lane
 
 
@@ -21,7 +21,7 @@ def some_lane() -> Lane:
 
 
 async def test_a_swallowed_cancellation_is_asked_for_again(monkeypatch) -> None:
-    monkeypatch.setattr(lanes, "CANCEL_AGAIN_S", 0.01)
+    monkeypatch.setattr(tasks, "CANCEL_AGAIN_S", 0.01)
     lane, swallowed = some_lane(), 0
 
     async def stubborn() -> None:

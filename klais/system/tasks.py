@@ -1,0 +1,36 @@
+"""End tasks of asyncio that may miss a cancellation: a library in them may swallow it."""
+
+import asyncio
+from typing import Any
+
+CANCEL_AGAIN_S = 0.5
+
+
+async def end_task(task: "asyncio.Task[Any] | None") -> None:
+    """Cancel a task until it has ended; its error is not raised."""
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_S)
+    if task is not None and not task.cancelled():
+        task.exception()  # otherwise asyncio logs that nobody asked for it
+
+
+class TaskGroup(asyncio.TaskGroup):
+    """A group that cancels its tasks until all have ended.
+
+    ``asyncio.TaskGroup`` cancels each task once, and then waits for it, whatever happens to the task that waits.
+    """
+
+    def _abort(self) -> None:
+        super()._abort()  # type: ignore[misc]
+        self._cancel_later()
+
+    def _cancel_later(self) -> None:
+        asyncio.get_running_loop().call_later(CANCEL_AGAIN_S, self._cancel_again)
+
+    def _cancel_again(self) -> None:
+        left = [task for task in self._tasks if not task.done()]  # type: ignore[attr-defined]
+        for task in left:
+            task.cancel()
+        if left:
+            self._cancel_later()

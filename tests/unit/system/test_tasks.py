@@ -1,0 +1,73 @@
+"""Tasks that miss cancellations end all the same."""
+
+import asyncio
+
+import pytest
+
+from klais.system import tasks
+from klais.system.tasks import TaskGroup, end_task
+
+MISSED = 3
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "CANCEL_AGAIN_S", 0.01)
+
+
+async def stubborn(missed: list[int]) -> None:
+    """Runs on after ``MISSED`` cancellations, as a task does whose library swallows them."""
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            missed[0] += 1
+            if missed[0] > MISSED:
+                raise
+
+
+async def fails() -> None:
+    raise ValueError("first")
+
+
+async def test_a_task_is_cancelled_until_it_ends() -> None:
+    missed = [0]
+    task = asyncio.create_task(stubborn(missed))
+    await asyncio.sleep(0)
+    await end_task(task)
+    assert task.cancelled() and missed == [MISSED + 1]
+    await end_task(task)
+    await end_task(None)
+
+
+async def test_the_error_of_a_task_that_ended_is_not_raised() -> None:
+    task = asyncio.create_task(fails())
+    await asyncio.wait([task])
+    await end_task(task)
+    assert isinstance(task.exception(), ValueError)
+
+
+async def test_a_group_whose_task_fails_ends_the_others() -> None:
+    missed = [0]
+    with pytest.raises(ExceptionGroup) as found:
+        async with TaskGroup() as group:
+            group.create_task(stubborn(missed))
+            await asyncio.sleep(0)
+            group.create_task(fails())
+    assert [str(error) for error in found.value.exceptions] == ["first"] and missed == [MISSED + 1]
+
+
+async def test_a_group_that_is_cancelled_ends_its_tasks() -> None:
+    missed = [0]
+
+    async def run() -> None:
+        async with TaskGroup() as group:
+            group.create_task(stubborn(missed))
+            await asyncio.sleep(0)
+            await asyncio.sleep(3600)
+
+    task = asyncio.create_task(run())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.wait([task], timeout=60)
+    assert task.cancelled() and missed == [MISSED + 1]
