@@ -21,12 +21,21 @@ class TaskGroup(asyncio.TaskGroup):
     ``asyncio.TaskGroup`` cancels each task once, and then waits for it, whatever happens to the task that waits.
     """
 
+    _timer: asyncio.TimerHandle | None = None
+
+    async def __aexit__(self, *error: Any) -> Any:
+        try:
+            return await super().__aexit__(*error)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()  # it would keep this group, and what its tasks refer to
+
     def _abort(self) -> None:
         super()._abort()  # type: ignore[misc]
         self._cancel_later()
 
     def _cancel_later(self) -> None:
-        asyncio.get_running_loop().call_later(CANCEL_AGAIN_S, self._cancel_again)
+        self._timer = asyncio.get_running_loop().call_later(CANCEL_AGAIN_S, self._cancel_again)
 
     def _cancel_again(self) -> None:
         left = [task for task in self._tasks if not task.done()]  # type: ignore[attr-defined]
