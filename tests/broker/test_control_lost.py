@@ -135,7 +135,8 @@ async def test_records_that_somebody_removed_from_the_topic_come_back(settings_f
     await asyncio.to_thread(ensure_topics, settings)
     async with follower(settings) as worker, leader(settings, worker):
         await operators_ask(settings)
-        await until(lambda: len(worker.records()) >= 4 and worker._low == 0, "all followed")
+        asked = {device_scope("one"), device_scope("two"), OVERRIDE, MUTE}
+        await until(lambda: asked <= worker.records().keys() and worker._low == 0, "all followed")
         topic = Topics.of(settings).control
         await asyncio.to_thread(alter, settings, topic, "cleanup.policy", "delete")
         await asyncio.to_thread(remove, settings, topic)
