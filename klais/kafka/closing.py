@@ -35,12 +35,15 @@ async def _in_background(closing: Coroutine[Any, Any, None]) -> None:
 
 
 async def _close(client: AIOKafkaClient) -> None:
-    await end_task(client._sync_task)
-    await client.close()
+    try:
+        await end_task(client._sync_task)
+    finally:  # the loop may end meanwhile, and cancels this task
+        await client.close()
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
-    await end_task(producer.client._sync_task)
-    await end_task(producer._sender.sender_task if producer._sender is not None else None)
-    # The base class: subclasses call this function from their own `stop`.
-    await AIOKafkaProducer.stop(producer)
+    try:
+        await end_task(producer.client._sync_task)
+        await end_task(producer._sender.sender_task if producer._sender is not None else None)
+    finally:  # as above. The base class: subclasses call this function from their own `stop`.
+        await AIOKafkaProducer.stop(producer)

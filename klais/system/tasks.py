@@ -1,13 +1,31 @@
-"""End tasks of asyncio that may miss a cancellation: a library in them may swallow it."""
+"""End tasks of asyncio that may miss a cancellation because a library swallows it, and protect their cleanup."""
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 CANCEL_AGAIN_S = 0.5
 
 
+async def finish(cleanup: Coroutine[Any, Any, None]) -> None:
+    """Run ``cleanup`` to its end, even if the caller is cancelled meanwhile; then raise the cancellation.
+
+    A task that :func:`end_task` ends is cancelled again while it cleans up. Cleanup that waits needs this function.
+    """
+    task, cancelled = asyncio.create_task(cleanup), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        end_error = None if task.cancelled() else task.exception()
+        raise cancelled from end_error
+    task.result()
+
+
 async def end_task(task: "asyncio.Task[Any] | None") -> None:
-    """Cancel a task until it has ended; its error is not raised."""
+    """Cancel a task until it has ended; its error is not raised. Cleanup in it must use :func:`finish`."""
     while task is not None and not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=CANCEL_AGAIN_S)

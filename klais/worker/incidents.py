@@ -30,6 +30,7 @@ from klais.kafka.offsets import end_offsets
 from klais.kafka.topic_identity import TopicIdentity
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
+from klais.system.tasks import finish
 from klais.telemetry.log import every, get
 from klais.telemetry.snapshots import IncidentSnapshot
 from klais.telemetry.view import SystemView
@@ -100,7 +101,7 @@ class Incidents:
                     log.exception("incidents_failed")
             finally:
                 self._ready = False
-                await self._announcer.close()
+                await finish(self._announcer.close())
             await asyncio.sleep(RETRY_S)
 
     async def _begin(self) -> None:

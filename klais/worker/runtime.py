@@ -13,6 +13,7 @@ from klais.control.setpoints import ControlFollower
 from klais.core.fingerprint.typed import TypesInUse
 from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.fenced import make_producer
+from klais.kafka.producer import BatchProducer
 from klais.kafka.stats import FRESH_S, ControlProducer
 from klais.kafka.topics import Topics
 from klais.kafka.topics_watch import TopicsWatch
@@ -75,6 +76,7 @@ class WorkerRuntime:
         self.taps = Taps()
         self._consumer = consumer
         self._context: LaneContext | None = None
+        self._producers: list[BatchProducer] = []  # of the context, as far as they are started
         self._producer: ControlProducer | None = None
 
     def _observe_inference(self, model: str, seconds: float) -> None:
@@ -129,7 +131,9 @@ class WorkerRuntime:
             self.types.start()
             release_startup_memory()
             # For journal, outputs and changelog, so that a small journal record does not wait behind a large output.
-            journal, outputs, changelog = [await make_producer(self.settings) for _ in range(3)]
+            while len(self._producers) < 3:
+                self._producers.append(await make_producer(self.settings))
+            journal, outputs, changelog = self._producers
             self._context = LaneContext(
                 self.settings,
                 self.topics,
@@ -164,9 +168,7 @@ class WorkerRuntime:
         closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop), asyncio.to_thread(self.types.stop)]
         if self._producer is not None:
             closing.append(asyncio.to_thread(self._producer.close))
-        if (context := self._context) is not None:
-            producers = (context.journal_producer, context.output_producer, context.changelog_producer)
-            closing += [producer.stop() for producer in producers]
+        closing += [producer.stop() for producer in self._producers]
         self.offsets.stop()
         self.topics_watch.stop()
         await asyncio.gather(*(_within("clients", part) for part in closing))

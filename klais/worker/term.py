@@ -13,11 +13,11 @@ the last ``global`` record.
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaProducer
 
 from klais.config.host import host_of
 from klais.config.load import Settings
@@ -32,10 +32,12 @@ from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
 from klais.control.xdp_applier import Applier
 from klais.errors import KafkaUnavailable
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
+from klais.kafka.producer import BatchProducer
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.stats import FORGET_S, FRESH_S, ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
+from klais.system.tasks import end_task, finish
 from klais.telemetry.log import get
 from klais.telemetry.stats import PERIOD_S, StatsPublisher
 from klais.worker.incidents import Incidents, Writes
@@ -147,15 +149,14 @@ class Term:
             try:
                 renews = await self._ticks(identity.epoch, sender)
             finally:
-                incidents.cancel()
-                await asyncio.gather(incidents, return_exceptions=True)
+                await finish(end_task(incidents))
             log.info("term_ended", epoch=identity.epoch, decisions=self.decisions, renews=renews)
             return renews
         except asyncio.CancelledError:
             self._resigned = True  # the worker stops: others need not wait for the timeout
             raise
         finally:
-            await self._close(producer)
+            await finish(self._close(producer))
 
     async def _ticks(self, epoch: int, sender: FencedSender) -> bool:
         period_s, until_s = self._settings.pid_period_s, time.monotonic() + REFENCE_S
@@ -321,10 +322,11 @@ class Term:
             "epoch": epoch,
         }
 
-    async def _close(self, producer: AIOKafkaProducer) -> None:
+    async def _close(self, producer: BatchProducer) -> None:
         if self._resigned:
             self._send_heartbeat(time.monotonic())
-        await self.incidents.close()
-        await asyncio.to_thread(self._applier.stop)
-        await asyncio.to_thread(self._follower.stop)
-        await abandon(producer)
+        async with AsyncExitStack() as closing:  # in reverse order, each whatever the others raise
+            closing.push_async_callback(abandon, producer)
+            closing.push_async_callback(asyncio.to_thread, self._follower.stop)
+            closing.push_async_callback(asyncio.to_thread, self._applier.stop)
+            closing.push_async_callback(self.incidents.close)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from klais.system import tasks
-from klais.system.tasks import TaskGroup, end_task
+from klais.system.tasks import TaskGroup, end_task, finish
 
 MISSED = 3
 
@@ -38,6 +38,38 @@ async def test_a_task_is_cancelled_until_it_ends() -> None:
     assert task.cancelled() and missed == [MISSED + 1]
     await end_task(task)
     await end_task(None)
+
+
+async def cleaned(done: list[str], error: Exception | None = None) -> None:
+    await asyncio.sleep(0.1)  # ten times the pause between two cancellations
+    done.append("cleaned")
+    if error is not None:
+        raise error
+
+
+async def run_then_clean(done: list[str], error: Exception | None = None) -> None:
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        await finish(cleaned(done, error))
+        done.append("not reached if cancelled meanwhile")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("at the end")])
+async def test_cleanup_that_waits_is_finished_although_the_task_is_cancelled_again(error: Exception | None) -> None:
+    done: list[str] = []
+    task = asyncio.create_task(run_then_clean(done, error))
+    await asyncio.sleep(0)
+    await end_task(task)
+    assert task.cancelled() and done == ["cleaned"]
+
+
+async def test_cleanup_raises_its_own_error_and_nothing_else() -> None:
+    done: list[str] = []
+    await finish(cleaned(done))
+    with pytest.raises(ValueError, match="at the end"):
+        await finish(cleaned(done, ValueError("at the end")))
+    assert done == ["cleaned"] * 2
 
 
 async def test_the_error_of_a_task_that_ended_is_not_raised() -> None:
