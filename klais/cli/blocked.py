@@ -13,7 +13,7 @@ from klais.system.moments import iso_of
 
 KEYS = ("device_id", "since", "until", "by", "reason", "acts_in", "lane_dropped", "kernel_dropped")
 SHOWN = (Column("device_id", width=16), *map(Column, KEYS[1:]))
-_DEVICE = "device/"
+DEVICE, SOURCE = "device/", "source/"  # beginnings of scopes
 
 
 @click.command()
@@ -63,14 +63,11 @@ def rows_of(overrides: Iterable[Row], event: dict[str, Any], items: Iterable[Row
         in_kernels.update(filtered.get("block_drops") or {})
     at_ms = event.get("at_ms", 0)
     rows = []
-    for record in overrides:
-        device_id, until_ms = record["scope"].removeprefix(_DEVICE), record.get("until_ms")
-        ended = until_ms is not None and until_ms <= at_ms
-        if record["scope"].startswith(_DEVICE) and record.get("block") and not record.get("unblock") and not ended:
-            counts = in_lanes.get(device_id), in_kernels[device_id] if filters else None
-            end = None if until_ms is None else iso_of(until_ms)
-            why = record.get("author"), record.get("reason")
-            rows.append(_row(device_id, _since(record), end, *why, "everywhere", *counts))
+    for record in blocks_of(overrides, DEVICE, at_ms):
+        device_id = record["scope"].removeprefix(DEVICE)
+        counts = in_lanes.get(device_id), in_kernels[device_id] if filters else None
+        why = record.get("author"), record.get("reason")
+        rows.append(_row(device_id, since(record), end_of(record), *why, "everywhere", *counts))
     rows.sort(key=lambda row: str(row["device_id"]))
     for host, filtered in sorted(filters.items()):
         for block in filtered.get("local_blocks") or ():
@@ -81,13 +78,27 @@ def rows_of(overrides: Iterable[Row], event: dict[str, Any], items: Iterable[Row
     return rows
 
 
+def blocks_of(overrides: Iterable[Row], kind: str, at_ms: int) -> list[Row]:
+    """The records that block something of this kind (the beginning of their scopes) at a time (epoch ms)."""
+    of_kind = [record for record in overrides if str(record.get("scope", "")).startswith(kind)]
+    blocks = [record for record in of_kind if record.get("block") and not record.get("unblock")]
+    return [record for record in blocks if record.get("until_ms") is None or record["until_ms"] > at_ms]
+
+
+def end_of(record: Row) -> str | None:
+    """When a block ends; None = it has no end."""
+    until_ms = record.get("until_ms")
+    return None if until_ms is None else iso_of(until_ms)
+
+
 def filters_of(event: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The filter of each host: every edge of the host reports the same."""
     edges = event.get("edges") or ()
     return {edge.get("host") or edge["id"]: xdp for edge in edges if (xdp := edge.get("gauges", {}).get("xdp"))}
 
 
-def _since(record: Row) -> str | None:
+def since(record: Row) -> str | None:
+    """When a block was set; None = unknown."""
     return iso_of(int(record["at"])) if isinstance(record.get("at"), int | float) else None
 
 

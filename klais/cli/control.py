@@ -124,10 +124,9 @@ def auto(forget: bool, reason: str, as_json: bool) -> None:
 @JSON
 def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> None:
     """Drop every frame of a device."""
-    from klais.control.overrides import until
+    from klais.control.overrides import blocking
 
-    changes = {"block": True, "unblock": None, "until_ms": until(for_s)}
-    write_override(scope_of_device(device_id), changes, reason, as_json, f"blocked {device_id}{ends(for_s)}")
+    write_override(scope_of_device(device_id), blocking(for_s), reason, as_json, f"blocked {device_id}{ends(for_s)}")
 
 
 @control.command()
@@ -136,8 +135,9 @@ def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> No
 @JSON
 def unblock(device_id: str, reason: str, as_json: bool) -> None:
     """Let the frames of a device pass again."""
-    changes = {"block": None, "unblock": True, "until_ms": None}
-    write_override(scope_of_device(device_id), changes, reason, as_json, f"unblocked {device_id}")
+    from klais.control.overrides import unblocking
+
+    write_override(scope_of_device(device_id), unblocking(), reason, as_json, f"unblocked {device_id}")
 
 
 @control.command()

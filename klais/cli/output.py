@@ -89,21 +89,20 @@ class TableWriter:
     def __init__(self, columns: Sequence[Column], width: int | None = None) -> None:
         self._columns = list(columns)
         self._widths: list[int] | None = None
-        self._headed = False
         self._limit = terminal_width() if width is None else width
 
     def write(self, rows: Iterable[Row]) -> None:
         """Print rows, with headings before the first ones."""
         batch = list(rows)
-        if self._widths is None:
+        first = self._widths is None
+        if first:
             self._fit(batch)
         cells = [[text_of(row.get(column.key)) for column in self._columns] for row in batch]
         titled = {column.key: column.title for column in self._columns}
         right = [
             all(isinstance(row.get(c.key), int | float | None) for row in batch or [titled]) for c in self._columns
         ]
-        if not self._headed:
-            self._headed = True
+        if first:
             self._line([column.title for column in self._columns], right)
         for line in cells:
             self._line(line, right)

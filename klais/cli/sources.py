@@ -6,14 +6,13 @@ from typing import Any
 
 import click
 
-from klais.cli.blocked import filters_of
+from klais.cli.blocked import SOURCE, blocks_of, end_of, filters_of, since
 from klais.cli.control import JSON, WHY, ends, write_override
 from klais.cli.groups import SuggestingGroup
 from klais.cli.options import ENDS
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import URL, WorkerViews
-from klais.system.moments import iso_of
 from klais.system.prefix import Network
 
 KEYS = ("prefix", "since", "until", "by", "reason", "edge_dropped", "kernel_dropped")
@@ -65,12 +64,11 @@ def block(prefix: Network, for_s: float | None, reason: str, as_json: bool) -> N
       klais sources block 192.0.2.0/24 --for 10m --reason "flood"
       klais sources block 2001:db8:7::/48
     """
-    from klais.control.overrides import until
+    from klais.control.overrides import blocking
     from klais.control.source_blocks import need_room, source_scope
 
-    changes = {"block": True, "unblock": None, "until_ms": until(for_s)}
     write_override(
-        source_scope(prefix), changes, reason, as_json, f"blocked {prefix}{ends(for_s)}",
+        source_scope(prefix), blocking(for_s), reason, as_json, f"blocked {prefix}{ends(for_s)}",
         lambda follower: need_room(prefix, follower.blocked_sources_in_force()),
     )  # fmt: skip
 
@@ -88,10 +86,10 @@ def unblock(prefix: Network, reason: str, as_json: bool) -> None:
     Example:
       klais sources unblock 192.0.2.0/24
     """
+    from klais.control.overrides import unblocking
     from klais.control.source_blocks import source_scope
 
-    changes = {"block": None, "unblock": True, "until_ms": None}
-    write_override(source_scope(prefix), changes, reason, as_json, f"unblocked {prefix}")
+    write_override(source_scope(prefix), unblocking(), reason, as_json, f"unblocked {prefix}")
 
 
 @sources.command()
@@ -136,15 +134,9 @@ def rows_of(overrides: Iterable[Row], event: dict[str, Any]) -> list[Row]:
     for filtered in filters.values():
         in_kernels.update(filtered.get("source_drops") or {})
     at_ms, rows = event.get("at_ms", 0), []
-    for record in overrides:
-        scope, until_ms = record["scope"], record.get("until_ms")
-        ended = until_ms is not None and until_ms <= at_ms
-        if not scope.startswith("source/") or not record.get("block") or record.get("unblock") or ended:
-            continue
-        prefix, at = scope.removeprefix("source/"), record.get("at")
-        since = iso_of(int(at)) if isinstance(at, int | float) else None
-        end = None if until_ms is None else iso_of(until_ms)
+    for record in blocks_of(overrides, SOURCE, at_ms):
+        prefix = record["scope"].removeprefix(SOURCE)
         dropped = in_edges[prefix] if event else None, in_kernels[prefix] if filters else None
-        values = prefix, since, end, record.get("author"), record.get("reason"), *dropped
+        values = prefix, since(record), end_of(record), record.get("author"), record.get("reason"), *dropped
         rows.append(dict(zip(KEYS, values, strict=True)))
     return sorted(rows, key=lambda row: str(row["prefix"]))

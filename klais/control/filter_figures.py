@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from klais.xdp.device_id import readable
 
-# Reported blocks of a host's own, and as many of klais_control: the record goes to Kafka once a second.
-MAX_LOCAL_BLOCKS = 20
+# Reported blocks of each kind: the record goes to Kafka once a second.
+MAX_REPORTED = 20
 
 LocalBlock = tuple[str, float | None, int]
 
@@ -103,12 +103,12 @@ def reported_blocks(
     dropped: npt.NDArray[np.uint64],
     controlled: set[bytes],
 ) -> tuple[int, tuple[LocalBlock, ...], dict[str, int]]:
-    """The number of blocks in a filter; ``MAX_LOCAL_BLOCKS`` of devices that are not ``controlled``, by id; and as
+    """The number of blocks in a filter; ``MAX_REPORTED`` of devices that are not ``controlled``, by id; and as
     many of those that are, with the most dropped packets."""
     ours = np.isin(ids, np.array(list(controlled), ids.dtype))
     here, there = np.flatnonzero(~ours), np.flatnonzero(ours & (dropped > 0))
-    here = here[np.argsort(ids[here])][:MAX_LOCAL_BLOCKS]
-    there = there[np.argsort(dropped[there])[::-1]][:MAX_LOCAL_BLOCKS]
+    here = here[np.argsort(ids[here])][:MAX_REPORTED]
+    there = there[np.argsort(dropped[there])[::-1]][:MAX_REPORTED]
     shown = zip(ids[here].tolist(), left_s[here].tolist(), dropped[here].tolist(), strict=True)
     return (
         len(ids),

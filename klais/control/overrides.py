@@ -65,6 +65,16 @@ def until(for_s: float | None) -> int | None:
     return None if for_s is None else now_ms() + int(for_s * 1000)
 
 
+def blocking(for_s: float | None) -> dict[str, Any]:
+    """The changes that block a device or a source for so long; None = until it is unblocked."""
+    return {"block": True, "unblock": None, "until_ms": until(for_s)}
+
+
+def unblocking() -> dict[str, Any]:
+    """The changes that end such a block, and keep the controller from blocking again."""
+    return {"block": None, "unblock": True, "until_ms": None}
+
+
 class Writer(Protocol):
     """Writes changes (:class:`klais.kafka.stats.ControlProducer`)."""
 

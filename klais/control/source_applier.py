@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from klais.control.filter_figures import MAX_REPORTED
 from klais.control.setpoints import ControlFollower
 from klais.control.source_blocks import MAX_BLOCKED_SOURCES
 from klais.system.prefix import Network
@@ -15,8 +16,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.control.source_applier")
 
-TTL_S = 30.0
-MAX_REPORTED = 20  # blocks with their drops: the record goes to Kafka once a second
+TTL_S = 30.0  # of a block in a filter, unless it is renewed
 
 
 class Block(Protocol):
@@ -99,8 +99,7 @@ class SourceApplier:
         if renew and ends:
             maps.source_blocks.sweep()  # an expired entry of an earlier process hides a wider one
         for network in ends if renew else new:
-            end_ns = ends[network]
-            maps.source_blocks.block(network, TTL_S if end_ns is None else min(TTL_S, (end_ns - now_ns) / 1e9))
+            maps.source_blocks.block(network, block_ttl_s(ends[network], now_ns))
         self._done = set(ends)
         if lifted or new:
             self.read(maps)
@@ -122,6 +121,17 @@ class SourceApplier:
             log.warning("too_many_blocked_sources", blocked=len(ends), written=MAX_BLOCKED_SOURCES, means=means)
         widest = sorted(ends, key=lambda network: (network.prefixlen, str(network)))[:MAX_BLOCKED_SOURCES]
         return {network: ends[network] for network in widest}
+
+
+def block_ttl_s(end_ns: int | None, now_ns: int) -> float:
+    """Time to live of a block in a filter, of a device or a source; ``end_ns`` None = without end.
+
+    Examples
+    --------
+    >>> block_ttl_s(None, 0), block_ttl_s(2 * 10**9, 10**9)
+    (30.0, 1.0)
+    """
+    return TTL_S if end_ns is None else min(TTL_S, (end_ns - now_ns) / 1e9)
 
 
 def _figures(blocks: Iterable[Block]) -> tuple[int, dict[str, int]]:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 
 from klais.errors import SourceBlocksFull
 from klais.system.prefix import Network, network_of
+from klais.xdp.layout import BLOCKED_SOURCES
 
 SOURCE = "source/"
 MIN_BITS = {4: 8, 6: 16}
 """Bits of the shortest prefix that may be blocked, by IP version: a shorter one would stop most of all senders."""
-MAX_BLOCKED_SOURCES = 4096
+MAX_BLOCKED_SOURCES = BLOCKED_SOURCES
 """Blocks in force at once: as many as the map ``src_block`` of the filter holds."""
 
 

@@ -20,7 +20,7 @@ from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.filter_figures import FilterFigures, LocalBlock, packet_rates, reported_blocks
 from klais.control.setpoints import ControlFollower, in_force
-from klais.control.source_applier import SourceApplier, SourceMaps
+from klais.control.source_applier import SourceApplier, SourceMaps, block_ttl_s
 from klais.errors import RulesFull
 from klais.system.prefix import Network
 from klais.telemetry import log as logs
@@ -31,7 +31,6 @@ POLL_S = 0.1
 OPEN_S = 5.0  # between two checks for pinned maps
 COUNTS_S = 1.0  # between two reads of the filter's counters
 BLOCKS_S = 5.0  # between two reads of its blocks
-BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
 HEARTBEATS_PER_TIMEOUT = 4  # heartbeats within the time after which the filter considers them stale
 
@@ -218,13 +217,13 @@ class Applier:
             self.figures, self._counted_s = self._read(maps, now_s), now_s
 
     def _read(self, maps: Maps, now_s: float) -> FilterFigures:
+        counts = maps.counts()
+        packets = {name: at[0] for name, at in counts.items()}
         if now_s >= self._next_blocks_s:
             self._next_blocks_s = now_s + BLOCKS_S
             self._blocks = reported_blocks(*maps.block_rows(), self._done.blocked)
             self.sources.read(maps)
-            self._find_interfaces(maps)
-        counts = maps.counts()
-        packets = {name: at[0] for name, at in counts.items()}
+            self._find_interfaces(maps, sum(packets.values()))
         age_s, in_force = maps.set_points_age()
         by = ("operator" if self._follower.mode() == "manual" else "controller") if in_force else "load"
         rates = packet_rates(self.figures.packets, packets, now_s - self._counted_s)
@@ -233,11 +232,11 @@ class Applier:
             packets, size, rates, age_s, by, *self._blocks, *self.sources.figures, self._interfaces, self._bypassed
         )
 
-    def _find_interfaces(self, maps: Maps) -> None:
+    def _find_interfaces(self, maps: Maps, packets: int) -> None:
         """Find where the filter is attached. In a network namespace of its own an edge cannot see that, so only a
         filter without packets is bypassed.
         """
-        before, self._packets = self._packets, sum(packets for packets, _ in maps.counts().values())
+        before, self._packets = self._packets, packets
         try:
             self._interfaces = maps.interfaces()
         except OSError:  # a process that may use the maps need not have the right to see programs
@@ -294,9 +293,8 @@ class Applier:
         for device_id in lifted:
             maps.unblock(device_id)
         for device_id in [*(written if renew else ()), *new]:  # those that have a rule first: there is room for them
-            end_ns = ends[device_id]
-            left_s = BLOCK_TTL_S if end_ns is None else min(BLOCK_TTL_S, (end_ns - now_ns) / 1e9)
-            if self._fits(maps.block, device_id in self._done.blocked, device_id, left_s):
+            ttl_s = block_ttl_s(ends[device_id], now_ns)
+            if self._fits(maps.block, device_id in self._done.blocked, device_id, ttl_s):
                 written.add(device_id)
         changed = bool(lifted) or written != self._done.blocked
         self._done.blocked = written

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from klais.control.filter_figures import MAX_REPORTED
 from klais.control.setpoints import in_force
 from klais.core.wire.batch import SOURCE_SIZE
 from klais.edge.kernels import mark_blocked
 from klais.system.prefix import Network, packed
 
 POLL_S = 0.1  # between two looks at the blocks in force
-MAX_REPORTED = 20  # blocks with their drops in a record of klais_stats
 FREE = -1
 _V4_END, _V6_END = 1 << 48, 1 << 128  # behind the last address: v4-mapped ones begin at 0xffff << 32
 _LOW = (1 << 64) - 1

@@ -254,17 +254,16 @@ async def make_producer(settings: Settings, timeout_s: float | None = None, **ov
     return await _start(BatchProducer, options, timeout_s)
 
 
-async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
+async def abandon(producer: BatchProducer, timeout_s: float = 5.0) -> None:
     """Stop a producer with closed senders without flushing: closes the connections first.
 
     A request in flight may still reach the broker, which then decides by its epoch.
     """
     for connection in list(producer.client._conns.values()):
         connection.close()
-    stop = producer.stop if isinstance(producer, BatchProducer) else lambda: stop_producer(producer)
     try:
         async with asyncio.timeout(timeout_s):
-            await stop()
+            await producer.stop()
     except TimeoutError:  # it goes on in the background
         log.warning("producer_abandoned", timeout_s=timeout_s)
 

@@ -38,7 +38,7 @@ class OpenTransactions:
         self._open: dict[tuple[str, int], tuple[int, float]] = {}  # last stable offset, since when (monotonic)
         self._producers: dict[tuple[str, int, int], int] = {}  # by topic, partition and offset
 
-    def look(self, admin: AdminClient) -> list[str]:
+    def check(self, admin: AdminClient) -> list[str]:
         """The transactions that have been open for long, as texts with what to do.
 
         Raises

@@ -65,7 +65,7 @@ class TopicsWatch:
                 return
             try:
                 self._admin = self._admin or admin_client(self._settings)
-                self._look_for_transactions(self._admin)
+                self._check_transactions(self._admin)
                 self.note(check_topics(self._settings, self._admin))
             except KafkaUnavailable:
                 self._admin = None  # after an outage a client may keep old leaders
@@ -83,9 +83,9 @@ class TopicsWatch:
             log.info("topic_restored", topic=mismatch.topic, setting=mismatch.setting)
         self._known, self.problems = found, (*map(str, wrong), *self._open)
 
-    def _look_for_transactions(self, admin: AdminClient) -> None:
+    def _check_transactions(self, admin: AdminClient) -> None:
         try:
-            found = tuple(self._transactions.look(admin))
+            found = tuple(self._transactions.check(admin))
         except KafkaException:
             return  # the check of the topics says so
         if bool(found) != bool(self._open):

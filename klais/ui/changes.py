@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from klais.control.incidents import ack_scope, mute_scope
-from klais.control.overrides import Writer, apply, device_scope, until
+from klais.control.overrides import Writer, apply, blocking, device_scope, unblocking, until
 from klais.control.setpoints import INCIDENT, OVERRIDE, ControlFollower
 from klais.control.source_blocks import MAX_BLOCKED_SOURCES, need_room, source_scope
 from klais.core.wire.constants import ID_RULE, is_device_id
@@ -152,15 +152,11 @@ class Changes:
 
     async def block(self, device_id: str, asked: Block, who: Requester) -> Changed:
         """Drop the frames of a device."""
-        return await self._write(
-            device_scope(device_id), {"block": True, "unblock": None, "until_ms": until(asked.for_s)}, asked, who
-        )
+        return await self._write(device_scope(device_id), blocking(asked.for_s), asked, who)
 
     async def unblock(self, device_id: str, asked: Reason, who: Requester) -> Changed:
         """Let the frames of a device pass again."""
-        return await self._write(
-            device_scope(device_id), {"block": None, "unblock": True, "until_ms": None}, asked, who
-        )
+        return await self._write(device_scope(device_id), unblocking(), asked, who)
 
     async def block_all(self, asked: Blocks, who: Requester) -> list[Changed]:
         """Block several devices, in the order given; each is a record of its own. An error names those blocked."""
@@ -180,13 +176,11 @@ class Changes:
             need_room(prefix, self._control.blocked_sources_in_force())
         except SourceBlocksFull as error:
             raise HttpError(422, "too_many_blocks", str(error), maximum=MAX_BLOCKED_SOURCES) from None
-        return await self._write(
-            source_scope(prefix), {"block": True, "unblock": None, "until_ms": until(asked.for_s)}, asked, who
-        )
+        return await self._write(source_scope(prefix), blocking(asked.for_s), asked, who)
 
     async def unblock_source(self, prefix: Network, asked: Reason, who: Requester) -> Changed:
         """Let the frames from a prefix of source addresses pass again."""
-        return await self._write(source_scope(prefix), {"block": None, "unblock": True, "until_ms": None}, asked, who)
+        return await self._write(source_scope(prefix), unblocking(), asked, who)
 
     async def limit(self, device_id: str, asked: DeviceLimits, who: Requester) -> Changed:
         """Give a device its own rate and burst."""

@@ -1,7 +1,6 @@
 """The page on a web application: ``/ui/`` and ``/api/v1``."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from klais.http.query import Query, Whole, read_query
 from klais.http.response_cache import ResponseCache
 from klais.http.session import COOKIE, Session, cookie_header
 from klais.http.stream import Hub
-from klais.system.prefix import Network
+from klais.system.tasks import end_task
 from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
 from klais.ui.changes import (
@@ -48,6 +47,7 @@ log = get("klais.ui.routes")
 MAX_CHANGES = 500
 
 B = TypeVar("B", bound=Reason)
+T = TypeVar("T")
 
 
 class HistoryQuery(Query):
@@ -213,34 +213,23 @@ async def log_out(page: Page, request: web.Request) -> web.StreamResponse:
     return reply({}, headers={"Set-Cookie": cookie_header("", page.guard.is_encrypted(request))})
 
 
-def _of_device(make: Callable[[Changes, str, B, Requester], Awaitable[Changed]], model: type[B]) -> Handler:
+def _of(
+    parse: Callable[[web.BaseRequest, int], T], make: Callable[[Changes, T, B, Requester], Awaitable[Changed]],
+    model: type[B],
+) -> Handler:  # fmt: skip
+    """A change of what the path names: ``parse`` gets it from its fifth segment."""
+
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
-        device_id, asked = device_of_path(request, 4).decode(), await read_body(request, model)
-        made = await make(page.changer(), device_id, asked, page.who(request))
+        what, asked = parse(request, 4), await read_body(request, model)
+        made = await make(page.changer(), what, asked, page.who(request))
         page.answers.forget()
         return reply(made.model_dump())
 
     return handle
 
 
-def _of_source(make: Callable[[Changes, Network, B, Requester], Awaitable[Changed]], model: type[B]) -> Handler:
-    async def handle(page: Page, request: web.Request) -> web.StreamResponse:
-        prefix, asked = prefix_of_path(request, 4), await read_body(request, model)
-        made = await make(page.changer(), prefix, asked, page.who(request))
-        page.answers.forget()
-        return reply(made.model_dump())
-
-    return handle
-
-
-def _of_incident(make: Callable[[Changes, str, B, Requester], Awaitable[Changed]], model: type[B]) -> Handler:
-    async def handle(page: Page, request: web.Request) -> web.StreamResponse:
-        incident_id, asked = incident_of_path(request, 4), await read_body(request, model)
-        made = await make(page.changer(), incident_id, asked, page.who(request))
-        page.answers.forget()
-        return reply(made.model_dump())
-
-    return handle
+def _device(request: web.BaseRequest, at: int) -> str:
+    return device_of_path(request, at).decode()
 
 
 def _of_system(make: Callable[[Changes, B, Requester], Awaitable[Any]], model: type[B]) -> Handler:
@@ -260,15 +249,15 @@ GETS: dict[str, Handler] = {
     "/api/v1/incidents": incidents,
 }
 CHANGES: tuple[tuple[str, str, Handler, type[Reason]], ...] = (
-    ("PUT", "/api/v1/devices/{device_id}/block", _of_device(Changes.block, Block), Block),
-    ("DELETE", "/api/v1/devices/{device_id}/block", _of_device(Changes.unblock, Reason), Reason),
-    ("PUT", "/api/v1/devices/{device_id}/limits", _of_device(Changes.limit, DeviceLimits), DeviceLimits),
-    ("DELETE", "/api/v1/devices/{device_id}/limits", _of_device(Changes.unlimit, Reason), Reason),
+    ("PUT", "/api/v1/devices/{device_id}/block", _of(_device, Changes.block, Block), Block),
+    ("DELETE", "/api/v1/devices/{device_id}/block", _of(_device, Changes.unblock, Reason), Reason),
+    ("PUT", "/api/v1/devices/{device_id}/limits", _of(_device, Changes.limit, DeviceLimits), DeviceLimits),
+    ("DELETE", "/api/v1/devices/{device_id}/limits", _of(_device, Changes.unlimit, Reason), Reason),
     ("POST", "/api/v1/devices:block", _of_system(Changes.block_all, Blocks), Blocks),
-    ("PUT", "/api/v1/sources/{prefix}/block", _of_source(Changes.block_source, Block), Block),
-    ("DELETE", "/api/v1/sources/{prefix}/block", _of_source(Changes.unblock_source, Reason), Reason),
-    ("PUT", "/api/v1/incidents/{incident_id}/ack", _of_incident(Changes.ack, Ack), Ack),
-    ("DELETE", "/api/v1/incidents/{incident_id}/ack", _of_incident(Changes.unack, Reason), Reason),
+    ("PUT", "/api/v1/sources/{prefix}/block", _of(prefix_of_path, Changes.block_source, Block), Block),
+    ("DELETE", "/api/v1/sources/{prefix}/block", _of(prefix_of_path, Changes.unblock_source, Reason), Reason),
+    ("PUT", "/api/v1/incidents/{incident_id}/ack", _of(incident_of_path, Changes.ack, Ack), Ack),
+    ("DELETE", "/api/v1/incidents/{incident_id}/ack", _of(incident_of_path, Changes.unack, Reason), Reason),
     ("PUT", "/api/v1/mutes", _of_system(Changes.mute, Mute), Mute),
     ("DELETE", "/api/v1/mutes", _of_system(Changes.unmute, Unmute), Unmute),
     ("PUT", "/api/v1/override", _of_system(Changes.override, Override), Override),
@@ -289,9 +278,7 @@ def install(app: web.Application, page: Page) -> None:
     async def feed(_app: web.Application) -> AsyncIterator[None]:
         task = asyncio.create_task(page.feed.run(), name="ui-feed")
         yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await end_task(task)
 
     app.router.add_get("/ui", to_page)
     app.router.add_get("/ui/{name:[^?]*}", files)

@@ -9,8 +9,8 @@ from klais.core.lane.checkpoint import Marker
 from klais.core.lane.journal import Kind, StepRecord
 from klais.core.lane.journal_steps import JournalSteps
 from klais.errors import JournalFormatError
-from klais.kafka.offsets import tail_ranges
-from klais.kafka.reader import PartitionReader
+from klais.kafka.marks import newest
+from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.topics import Topics
 from klais.worker.changelog import OwnRecords, load_marker, load_partition
 from klais.worker.recovery import is_known_record
@@ -21,13 +21,11 @@ async def lane_writer(reader: PartitionReader, topics: Topics, partition: int) -
 
     A fence leaves transaction markers there. Only Kafka writes those, so a program that copies records cannot.
     """
-    for low, high in tail_ranges(*await reader.offsets(topics.telemetry, partition)):
-        found = None
-        async for record in reader.read(topics.telemetry, partition, low, high, controls=True):
-            found = record.producer_id if record.control else found
-        if found is not None:
-            return found
-    return None
+
+    def of_a_fence(record: RawRecord) -> int | None:
+        return record.producer_id if record.control else None
+
+    return await newest(reader, topics.telemetry, partition, of_a_fence, controls=True)
 
 
 async def read_table(

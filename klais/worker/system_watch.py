@@ -8,6 +8,7 @@ from klais.kafka.same_id import SameIdCheck
 from klais.kafka.stats import FRESH_S, StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
+from klais.worker.term import recent_gauges
 
 log = logs.get("klais.worker.system_watch")
 
@@ -59,8 +60,9 @@ class SystemWatch:
 
     def _note(self, now_s: float) -> None:
         """Note who leads, and which partitions have a lane."""
-        controllers = self._stats.recent("controller", FRESH_S).items()
-        leads = any(self._stats.read(name, record).gauges.epoch is not None for name, (_, record) in controllers)
+        leads = any(
+            gauges.epoch is not None for _, gauges in recent_gauges(self._stats, "controller", FRESH_S).values()
+        )
         # Without any record Kafka is away, which is another problem.
         if leads or self._led_s is None or not self._stats.newest("worker"):
             self._led_s = now_s

@@ -20,7 +20,7 @@ log = get("klais.worker.watch")
 WATCH_S = 1.0
 QUIET_WATCH_S = 5.0  # interval of checks of an idle lane: each check sends a request to the broker
 MOVED_CHECKS = 3  # consecutive checks without a delivery; a group consumer may need two seconds for its first fetch
-OWN_CHECKS = 2  # each second check also asks for journal and changelog: in a cluster each topic is a request
+OWN_CHECKS = 2  # every other check also asks for journal and changelog: in a cluster each topic is a request
 NEW_LEADER_CHECKS = 3  # a new partition leader may report lower end offsets for a moment
 
 
@@ -116,6 +116,6 @@ class Watch:
         self._own_short = self._own_short + 1 if short else 0
         if self._own_short == NEW_LEADER_CHECKS and not self.checkpoint_lost:
             names = dict(zip(("journal", "changelog"), zip(ends, written, strict=True), strict=True))
-            why = "it was cut or recreated: the lane writes all its rows and a marker again"
+            why = "it was truncated or recreated: the lane writes all its rows and a marker again"
             log.error("checkpoint_lost", partition=self._session.partition, ends_and_written=names, why=why)
             self.checkpoint_lost = True

@@ -99,7 +99,7 @@ class XdpMaps:
         """
         fds: dict[str, int] = {}
         try:
-            pins = inodes(pin_dir)  # before the maps are opened: a load in between is noticed by `check_pins`
+            pins = inodes(pin_dir, _NAMES)  # before the maps are opened: a load in between is noticed by `check_pins`
             for name in _NAMES:
                 fds[name] = bpf.get(pin_dir / name)
             check_layout(fds, pin_dir)
@@ -133,7 +133,7 @@ class XdpMaps:
             If the filter was unloaded, or loaded again with new maps.
         """
         try:
-            if inodes(self.pin_dir) == self._pins:
+            if inodes(self.pin_dir, _NAMES) == self._pins:
                 return
         except OSError as error:
             raise unavailable(error, self.pin_dir) from None

@@ -3,7 +3,7 @@
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def inodes(pin_dir: Path) -> dict[str, int]:
+def inodes(pin_dir: Path, names: Iterable[str]) -> dict[str, int]:
     """Inode of each pinned map: a new pin of the same name has another one.
 
     Raises
@@ -48,7 +48,7 @@ def inodes(pin_dir: Path) -> dict[str, int]:
     OSError
         If a pin is missing.
     """
-    return {spec.name: (pin_dir / spec.name).stat().st_ino for spec in map_specs(1, 4096)}
+    return {name: (pin_dir / name).stat().st_ino for name in names}
 
 
 def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:

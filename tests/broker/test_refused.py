@@ -44,9 +44,10 @@ def letters(settings, topic: str) -> list:
     return [r for r in records(settings, topic) if r.headers["reason"] == b"poison"]
 
 
-async def audited(settings) -> None:
-    audit = await audit_lane(settings, 0)
-    assert audit.problems == [] and audit.settled
+async def audited(settings, partitions: tuple[int, ...] = (0,)) -> None:
+    for partition in partitions:
+        audit = await audit_lane(settings, partition)
+        assert audit.problems == [] and audit.settled
 
 
 async def test_a_frame_whose_record_is_too_large_for_the_topic_becomes_a_dead_letter(settings_for, topics_of):

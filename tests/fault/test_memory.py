@@ -54,6 +54,39 @@ def clients(pid: int) -> int:
     return sum(name.startswith("rdk:") for name in names)
 
 
+class Resources:
+    """Threads of Kafka clients, open files and resident memory of a process, after each round."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._rss: list[int] = []
+        self._counts: list[tuple[int, int]] = []
+
+    def _now(self) -> tuple[int, int]:
+        return clients(self._process.pid), self._process.num_fds()
+
+    def note(self) -> None:
+        """A round is over."""
+        self._rss.append(self._process.memory_info().rss)
+        self._counts.append(self._now())
+
+    def check(self, more_threads: int, more_files: int) -> None:
+        """Compare with the first rounds; these may be more."""
+        most_threads, most_files = map(max, zip(*self._counts[:WARM_UP], strict=True))
+        threads, files = most_threads + more_threads, most_files + more_files
+
+        def as_at_first() -> bool:  # a connection may be open for a moment
+            now = self._now()
+            return now[0] <= threads and now[1] <= files
+
+        text = f"no more than {threads} threads of clients and {files} files: {self._counts}"
+        wait_for(as_at_first, 60, text)
+        if RELEASE:
+            before, after = min(self._rss[:WARM_UP]), min(self._rss[-2:])
+            each = [round(one / 1e6) for one in self._rss]
+            assert after < (1 + GROWTH) * before, f"resident MB after each: {each}"
+
+
 def test_joins_and_leaves_of_a_second_worker_do_not_grow_the_first(settings_for, topics_of, tmp_path) -> None:
     settings = settings_for(partitions=2)
     topics_of(settings)
@@ -66,25 +99,15 @@ def test_joins_and_leaves_of_a_second_worker_do_not_grow_the_first(settings_for,
         def owns(partitions: int) -> bool:
             return first.ready and len(readiness(first.port)["partitions"]) == partitions
 
-        process, rss, counts = psutil.Process(first.process.pid), [], []
+        resources = Resources(first.process.pid)
         for _ in range(WARM_UP + JOINS):
             with worker(settings, tmp_path / "second.log", **more) as second:
                 second.wait_ready(120)
                 wait_for(lambda: owns(1), 120, "each worker has one lane")
                 assert second.stop() == 0
             wait_for(lambda: owns(2), 120, "the first worker has both lanes again")
-            rss.append(process.memory_info().rss)
-            counts.append((clients(process.pid), process.num_fds()))
-        threads, files = map(max, zip(*counts[:WARM_UP], strict=True))
-        files += LATER
-
-        def as_at_first() -> bool:  # a connection may be open for a moment
-            return clients(process.pid) <= threads and process.num_fds() <= files
-
-        wait_for(as_at_first, 60, lambda: f"no more than {threads} threads of clients and {files} files: {counts}")
-        if RELEASE:
-            before, after = min(rss[:WARM_UP]), min(rss[-2:])
-            assert after < (1 + GROWTH) * before, f"resident MB after each: {[round(one / 1e6) for one in rss]}"
+            resources.note()
+        resources.check(0, LATER)
 
 
 def some(first: int, count: int) -> list[bytes]:
@@ -114,9 +137,9 @@ def ask_and_hang_up(edge: EdgeProcess, rounds: int) -> None:
 def test_outages_and_web_clients_do_not_grow_an_edge(tmp_path: Path) -> None:
     """Each round kills the broker, fills and empties the spool, and hangs up on the edge's web server."""
     with stage() as on:
-        edge, sent, rss, counts = on.edge(tmp_path / "edge.log"), 0, [], []
+        edge, sent = on.edge(tmp_path / "edge.log"), 0
         edge.wait_status(200)
-        process = psutil.Process(edge.process.pid)
+        resources = Resources(edge.process.pid)
         for number in range(WARM_UP + OUTAGES):
             on.kill() if number % 2 else on.stop()
             edge.send(some(sent, 2000))
@@ -127,17 +150,7 @@ def test_outages_and_web_clients_do_not_grow_an_edge(tmp_path: Path) -> None:
             counters = edge.wait_settled(sent, 120)
             assert balanced(counters) and counters["passed"] == sent, counters
             edge.wait_status(200)
-            rss.append(process.memory_info().rss)
-            counts.append((clients(process.pid), process.num_fds()))
-        threads, files = map(max, zip(*counts[:WARM_UP], strict=True))
-        threads, files = threads + 2 * LATER, files + 4 * LATER  # a connection has a socket and a pipe
-
-        def as_at_first() -> bool:  # a connection may be open for a moment
-            return clients(process.pid) <= threads and process.num_fds() <= files
-
-        wait_for(as_at_first, 60, lambda: f"no more than {threads} threads of clients and {files} files: {counts}")
+            resources.note()
+        resources.check(2 * LATER, 4 * LATER)  # a connection has a socket and a pipe
         assert edge.stop()[0] == 0
         assert "Traceback" not in edge.log.read_text()
-        if RELEASE:
-            before, after = min(rss[:WARM_UP]), min(rss[-2:])
-            assert after < (1 + GROWTH) * before, f"resident MB after each: {[round(one / 1e6) for one in rss]}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from klais.cli.blocked import SOURCE, blocks_of
 from klais.cli.output import Column, Row
 
 Event = Mapping[str, Any]
@@ -35,20 +36,9 @@ def pipeline(event: Event) -> list[Row]:
     """Figures of the whole system, from the devices to the clean records."""
     sample = event["sample"]
     rows = [{"figure": text, "value": float(sample.get(name, 0.0)), "unit": unit} for text, name, unit in _PIPELINE]
-    return [*rows, {"figure": "sources blocked", "value": float(_blocked_sources(event)), "unit": "prefixes"}]
-
-
-def _blocked_sources(event: Event) -> int:
-    """Blocks of source addresses in force."""
     overrides = (event.get("control") or {}).get("overrides") or ()
-    at_ms = event.get("at_ms", 0)
-    return sum(
-        str(row.get("scope", "")).startswith("source/")
-        and bool(row.get("block"))
-        and not row.get("unblock")
-        and (row.get("until_ms") is None or row["until_ms"] > at_ms)
-        for row in overrides
-    )
+    blocked = len(blocks_of(overrides, SOURCE, event.get("at_ms", 0)))
+    return [*rows, {"figure": "sources blocked", "value": float(blocked), "unit": "prefixes"}]
 
 
 def processes(event: Event) -> list[Row]:

@@ -9,8 +9,9 @@ import orjson
 import pytest
 
 from klais.config.load import Settings
+from klais.control.filter_figures import MAX_REPORTED
 from klais.control.setpoints import ControlFollower
-from klais.control.source_applier import MAX_REPORTED, TTL_S, SourceApplier
+from klais.control.source_applier import TTL_S, SourceApplier
 from klais.control.source_blocks import MAX_BLOCKED_SOURCES, need_room, source_of_scope, source_prefix, source_scope
 from klais.errors import SourceBlocksFull
 from klais.system.prefix import Network

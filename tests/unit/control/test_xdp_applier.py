@@ -9,10 +9,10 @@ import pytest
 
 from klais.config.host import host_of
 from klais.config.load import Settings
-from klais.control.filter_figures import MAX_LOCAL_BLOCKS
+from klais.control.filter_figures import MAX_REPORTED
 from klais.control.setpoints import ControlFollower
 from klais.control.source_applier import TTL_S
-from klais.control.xdp_applier import BLOCK_TTL_S, BLOCKS_S, OPEN_S, RENEW_S, Applier
+from klais.control.xdp_applier import BLOCKS_S, OPEN_S, RENEW_S, Applier
 from klais.errors import KlaisError, RulesFull
 from klais.system.prefix import Network
 from klais.telemetry.schema import Filter
@@ -151,9 +151,9 @@ def test_devices_come_and_go(host: Host) -> None:
 
 def test_blocks_are_renewed_and_lifted(host: Host) -> None:
     host.put("device/a", block=True)
-    assert host.look(0.0) == [("block", b"a", BLOCK_TTL_S)]
+    assert host.look(0.0) == [("block", b"a", TTL_S)]
     assert host.look(RENEW_S / 2) == []
-    assert host.look(RENEW_S + 1) == [("block", b"a", BLOCK_TTL_S)]
+    assert host.look(RENEW_S + 1) == [("block", b"a", TTL_S)]
     host.put("device/a", unblock=True)
     assert host.look(RENEW_S + 2) == [("unblock", b"a")]
     host.put("device/b", block=True, until_ms=1)  # ended long ago
@@ -176,7 +176,7 @@ def test_without_maps_it_says_so_once_and_looks_again(host: Host, caplog: pytest
     assert caplog.text.count("xdp_maps_missing") == 1
     assert not host.applier.available
     host.refuses = None
-    assert host.look(10.0 + OPEN_S) == [("block", b"a", BLOCK_TTL_S)]
+    assert host.look(10.0 + OPEN_S) == [("block", b"a", TTL_S)]
     assert host.applier.available
 
 
@@ -243,7 +243,7 @@ def test_blocks_that_only_this_host_knows_are_reported(host: Host) -> None:
     host.maps.blocks = {b"d%05d" % n: 1.0 for n in range(65_536)}
     host.look(100.0 + BLOCKS_S)
     found = host.applier.figures.gauges()["xdp"]
-    assert (found["blocked"], len(found["local_blocks"])) == (65_536, MAX_LOCAL_BLOCKS)
+    assert (found["blocked"], len(found["local_blocks"])) == (65_536, MAX_REPORTED)
     host.maps.blocks = {}
     host.look(100.0 + 2 * BLOCKS_S)
     assert "local_blocks" not in host.applier.figures.gauges()["xdp"]
@@ -251,11 +251,11 @@ def test_blocks_that_only_this_host_knows_are_reported(host: Host) -> None:
 
 def test_maps_that_a_load_replaced_are_left_for_the_new_ones(host: Host) -> None:
     host.put("device/a", block=True)
-    assert host.look(0.0) == [("block", b"a", BLOCK_TTL_S)]
+    assert host.look(0.0) == [("block", b"a", TTL_S)]
     old, host.maps = host.maps, Noted()
     old.replaced = True
     assert host.look(2.0) == [] and ("close",) in old.calls and not host.applier.available
-    assert host.look(2.0 + OPEN_S) == [("block", b"a", BLOCK_TTL_S)]
+    assert host.look(2.0 + OPEN_S) == [("block", b"a", TTL_S)]
 
 
 def test_a_filter_that_packets_go_around_is_named(host: Host) -> None:

@@ -244,6 +244,13 @@ async def test_incidents_are_acknowledged_and_muted(serve, client) -> None:
         ("PUT", "/override", WHY | {"mode": "manual", "rate": 1}, 422, "below_minimum"),
         ("PUT", "/override", WHY | {"mode": "auto", "rate": 5000}, 422, "unknown_field"),
         ("PUT", "/override", WHY | {"mode": "fast"}, 422, "invalid"),
+        ("PUT", "/sources/0.0.0.0%2F0/block", WHY, 400, "bad_prefix"),
+        ("PUT", "/sources/%3A%3A%2F0/block", WHY, 400, "bad_prefix"),
+        ("PUT", "/sources/192.0.2.7%2F24/block", WHY, 400, "bad_prefix"),
+        ("DELETE", "/sources/dev-1/block", WHY, 400, "bad_prefix"),
+        ("PUT", "/sources/%FF/block", WHY, 400, "bad_prefix"),
+        ("PUT", "/sources/192.0.2.7/block", {}, 422, "missing_field"),
+        ("PUT", "/sources/192.0.2.7/block", WHY | {"for_s": 0}, 422, "out_of_range"),
     ],
 )
 async def test_bad_requests_say_what_is_wrong_and_change_nothing(
