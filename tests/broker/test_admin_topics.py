@@ -12,17 +12,14 @@ from klais.kafka.admin import check_topics, ensure_topics, list_topics, wait_for
 from klais.kafka.admin_client import admin_client
 from klais.kafka.topics import Topics
 from tests.support.ports import free_port
-from tests.support.process import PATIENCE, wait_for
+from tests.support.process import PATIENCE
+from tests.support.topics import create_topics
 
 Make = Callable[..., Settings]
 
 
 def _new(settings: Settings, *topics: NewTopic) -> None:
-    admin = admin_client(settings)
-    for future in admin.create_topics(list(topics)).values():
-        future.result()
-    names = {topic.topic for topic in topics}  # creation is answered a moment before every broker knows of it
-    wait_for(lambda: names <= set(admin.list_topics(timeout=10).topics), 60, f"{names} in the metadata")
+    create_topics(admin_client(settings), *topics)
 
 
 def test_missing_topics_are_created_as_declared_and_found_right(settings_for: Make) -> None:

@@ -18,6 +18,7 @@ from klais.kafka.fenced import FencedSender, ProducerIdentity, ReadyBatch, aband
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from tests.support.process import PATIENCE
+from tests.support.topics import create_topics
 
 
 @pytest.fixture
@@ -30,8 +31,7 @@ def topic(kafka):
     """Name of a new topic with two partitions; ``name-b`` is another one."""
     name = f"fenced-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": kafka})
-    for made in admin.create_topics([NewTopic(name, 2, 1), NewTopic(name + "-b", 2, 1)]).values():
-        made.result(20 * PATIENCE)
+    create_topics(admin, NewTopic(name, 2, 1), NewTopic(name + "-b", 2, 1))
     return name
 
 
@@ -317,7 +317,7 @@ async def test_large_batches_of_many_partitions_pass_side_by_side(settings, topi
 async def test_a_batch_too_large_for_the_topic_ends_the_sender(settings, producer):
     name = f"narrow-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
-    admin.create_topics([NewTopic(name, 1, 1, config={"max.message.bytes": "1000"})])[name].result(20 * PATIENCE)
+    create_topics(admin, NewTopic(name, 1, 1, config={"max.message.bytes": "1000"}))
     sender = FencedSender(producer, await fence(settings, name, [(name, 0)]), name, 0)
     await sender.send(batch(b"small"))
     writer = RecordBatchWriter(compression="none")

@@ -28,6 +28,7 @@ from tests.support.kafka_tools import classpath, kafka_tool
 from tests.support.needs import need_command, need_missing
 from tests.support.process import PATIENCE, clean_environ, kill_hard, wait_for
 from tests.support.stage import Stage, stage
+from tests.support.topics import create_topics
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WINDOW_MS = 60_000
@@ -203,7 +204,7 @@ def test_kafka_streams_joins_every_device_with_a_table_of_javas_producer_and_rep
     streams = Streams(example("kafka-streams", tmp_path))
     bootstrap, telemetry, names = it.settings.bootstrap, Topics.of(it.settings).telemetry, "device-names"
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(names, 2, 1)])[names].result(20 * PATIENCE)
+    create_topics(admin, NewTopic(names, 2, 1))
     sent = Counter(m.key().decode() for m in clean)
     streams.write(bootstrap, names, sorted(sent))
     windows = Counter((m.key().decode(), m.timestamp()[1] // WINDOW_MS * WINDOW_MS) for m in clean)

@@ -21,6 +21,7 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter, mark, read_mark
 from klais.system.loop_turn import BUDGET_S
 from tests.support.process import PATIENCE
+from tests.support.topics import create_topics
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def settings(kafka):
 def create(kafka):
     name = f"read-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": kafka})
-    admin.create_topics([NewTopic(name, 2, 1)])[name].result(20 * PATIENCE)
+    create_topics(admin, NewTopic(name, 2, 1))
     return name
 
 
@@ -196,9 +197,9 @@ async def test_a_long_tail_without_marks_is_read_once(log, monkeypatch):
         await log.write(*[(b"foreign", None)] * 2000)
     asked, read = [], PartitionReader.read
 
-    def count(self, topic, partition, start, end=None):
+    def count(self, topic, partition, start, end, **options):
         asked.append((start, end))
-        return read(self, topic, partition, start, end)
+        return read(self, topic, partition, start, end, **options)
 
     monkeypatch.setattr(PartitionReader, "read", count)
     assert await log.last() is None

@@ -23,6 +23,7 @@ from klais.kafka.probe import need_kafka
 from tests.support.broker_with_users import broker_with_listener
 from tests.support.needs import need_missing
 from tests.support.process import PATIENCE, wait_for
+from tests.support.topics import create_topics
 
 USER, SECRET, TOPIC = "me", "hunter2-hunter2", "secured"
 
@@ -69,7 +70,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, pem: Path) -> Iterator[dic
 
 def _add_user(plain: Settings) -> None:
     admin = AdminClient(dict(confluent_config(plain)))
-    admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result()
+    create_topics(admin, NewTopic(TOPIC, 1, 1))
     info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
     user = UserScramCredentialUpsertion(USER, info, SECRET.encode())
     admin.alter_user_scram_credentials([user])[USER].result()

@@ -22,14 +22,14 @@ from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
 from tests.support.process import PATIENCE
+from tests.support.topics import create_topics
 
 Make = Callable[..., Settings]
 
 
 def create(settings: Settings, name: str, partitions: int) -> None:
     admin = admin_client(settings)
-    for future in admin.create_topics([NewTopic(name, partitions, 1)]).values():
-        future.result()
+    create_topics(admin, NewTopic(name, partitions, 1))
 
 
 def produce(settings: Settings, topic: str, records: list[dict[str, Any]]) -> None:
