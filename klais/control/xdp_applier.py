@@ -32,6 +32,7 @@ OPEN_S = 5.0  # between two checks for pinned maps
 COUNTS_S = 1.0  # between two reads of the filter's counters
 BLOCKS_S = 5.0  # between two reads of its blocks
 RENEW_S = 10.0
+STOP_S = 2.0  # how long a stop waits for the thread
 HEARTBEATS_PER_TIMEOUT = 4  # heartbeats within the time after which the filter considers them stale
 
 
@@ -160,16 +161,19 @@ class Applier:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread; the maps keep their contents."""
+        """Stop the thread, which closes the maps; they keep their contents. Waits for some seconds."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(2.0)
-        if self._maps is not None:
-            self._maps.close()
+            self._thread.join(STOP_S)
+        if not self._thread.is_alive():  # else it still writes: a closed descriptor may be another file's
+            self._close_maps()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._wait_s(time.monotonic())):
-            self.poll(time.monotonic())
+        try:
+            while not self._stop.wait(self._wait_s(time.monotonic())):
+                self.poll(time.monotonic())
+        finally:
+            self._close_maps()
 
     def _wait_s(self, now_s: float) -> float:
         """Time until the next poll: without maps, until the next attempt to open them."""

@@ -71,7 +71,7 @@ class Service:
         self._pauses_skipped = 1 if restart_at_once else 0
         self._command, self._env, self._spawn, self._clock = list(command), env, spawn, clock
         self._child: Child | None = None
-        self._leaving: list[Child] = []  # replaced, and about to exit
+        self._leaving: list[tuple[Child, float]] = []  # about to exit, and when they are killed
         self._started_s = 0.0
         self._again_s: float | None = None
         self._failures = 0
@@ -90,6 +90,11 @@ class Service:
     def pid(self) -> int | None:
         """Process id, None while it does not run."""
         return self._child.pid if self._child is not None and self._child.returncode is None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs, or a child that it has let go."""
+        return self.pid is not None or any(child.returncode is None for child, _ in self._leaving)
 
     @property
     def returncode(self) -> int | None:
@@ -113,7 +118,10 @@ class Service:
         if self._stopped:
             return None
         now_s = self._clock()
-        self._leaving = [child for child in self._leaving if child.returncode is None]
+        for child, until_s in self._leaving:
+            if child.returncode is None and now_s > until_s:
+                child.stop(0.0)
+        self._leaving = [(child, until_s) for child, until_s in self._leaving if child.returncode is None]
         if self._again_s is not None:
             if now_s < self._again_s:
                 return None
@@ -139,22 +147,26 @@ class Service:
 
         ``command`` starts later replacements of it.
         """
-        self.signal(signal.SIGTERM)
         if self._child is not None:
-            self._leaving.append(self._child)
+            self.let_go(self._child)
         self._child, self._command = child, list(command)
         self._started_s, self._again_s, self._failures = self._clock(), None, 0
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the child, if it runs."""
-        if (pid := self.pid) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+    def let_go(self, child: Child, grace_s: float = float("inf")) -> None:
+        """Send SIGTERM to a child, which may need until ``grace_s`` to exit; then it is killed."""
+        _send(child, signal.SIGTERM)
+        self._leaving.append((child, self._clock() + grace_s))
+
+    def signal(self, number: signal.Signals, leaving: bool = False) -> None:
+        """Send a signal to the child, if it runs; with ``leaving`` also to those that it has let go."""
+        children = [self._child] if self._child is not None else []
+        for child in [*children, *(child for child, _ in self._leaving if leaving)]:
+            _send(child, number)
 
     def stop(self, grace_s: float) -> bool:
         """Stop it for good: SIGTERM, and SIGKILL after ``grace_s``; returns whether SIGTERM was enough."""
         self._stopped = True
-        for child in self._leaving:
+        for child, _ in self._leaving:
             child.stop(grace_s)
         return self._child is None or self._child.stop(grace_s)
 
@@ -168,6 +180,12 @@ class Service:
         except OSError:
             lines = deque()
         return "".join(f"  {line.rstrip()}\n" for line in lines).rstrip("\n") or "  (nothing)"
+
+
+def _send(child: Child, number: signal.Signals) -> None:
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
 
 
 def ending(returncode: int) -> str:

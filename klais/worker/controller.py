@@ -198,12 +198,12 @@ class Controller:
     async def resign(self) -> None:
         """End the term permanently and announce it, so that another worker takes over without the timeout."""
         self._resigned = True
-        await end_task(self._task)
+        ending = [end_task(self._task)]
         if self._watching is not None:
-            await end_task(self._watching)
-            await asyncio.to_thread(self.stats.stop)
+            ending += [end_task(self._watching), asyncio.to_thread(self.stats.stop)]
             if isinstance(self._predictor, ForecastChain):
-                await asyncio.to_thread(self._predictor.stop)
+                ending.append(asyncio.to_thread(self._predictor.stop))
+        await asyncio.gather(*ending)  # all begin now: the caller waits for a limited time
 
     async def _run(self, producer: ControlProducer) -> None:
         if self._watching is None:

@@ -18,6 +18,8 @@ class Lanes:
 
     def __init__(self) -> None:
         self.by_partition: dict[int, Lane] = {}
+        self._ending: list[Lane] = []  # also those of a call that was cancelled
+        self._turn, self._busy = 0, asyncio.Lock()
         self._had_s = time.monotonic()
 
     @property
@@ -37,23 +39,52 @@ class Lanes:
         if lane := self.by_partition.get(partition):
             await lane.intake.put(stream, event)
 
-    async def start(self, context: LaneContext, partitions: Iterable[int]) -> None:
-        """Drop the present lanes and start one for each partition."""
-        await self.stop()
-        tune_garbage_collector()
-        for partition in sorted(partitions):
-            lane = self.by_partition[partition] = Lane(context, partition)
-            lane.start()
+    def take_turn(self) -> int:
+        """A number for :meth:`start`: earlier ones are void from now on."""
+        self._turn += 1
+        return self._turn
+
+    async def start(self, context: LaneContext, partitions: Iterable[int], turn: int | None = None) -> bool:
+        """Drop the present lanes and start one for each partition; False if that is out of date before it is done.
+
+        Faust does not wait for the end of a start when the next rebalance begins: then the partitions may be another
+        worker's, and another start is under way.
+
+        Parameters
+        ----------
+        context, partitions
+            Of the lanes.
+        turn : int, optional
+            From :meth:`take_turn` when the partitions were assigned; by default they are assigned now.
+        """
+        turn = self.take_turn() if turn is None else turn
+        async with self._busy:
+            await self._end_all()
+            if turn != self._turn:
+                return False
+            tune_garbage_collector()
+            for partition in sorted(partitions):
+                lane = self.by_partition[partition] = Lane(context, partition)
+                lane.start()
         log.info("lanes_started", partitions=",".join(map(str, sorted(self.by_partition))) or "none")
+        return True
 
     async def stop(self) -> None:
-        """Drop all lanes at once, without flushing."""
+        """Drop all lanes at once, without flushing; a start that is under way starts none."""
+        self.take_turn()
+        async with self._busy:
+            await self._end_all()
+
+    async def _end_all(self) -> None:
+        """End all lanes. Needs the lock ``_busy``: a lane must have ended before the next one of its partition."""
         lanes = list(self.by_partition.values())
         if lanes:
             self._had_s = time.monotonic()
             lanes[0].report_statistics()  # of all lanes, as long as the report finds them here
         self.by_partition = {}
-        await asyncio.gather(*(lane.stop() for lane in lanes))
+        self._ending += lanes
+        await asyncio.gather(*(lane.stop() for lane in self._ending))
+        self._ending = []
 
     async def drain(self, timeout_s: float) -> bool:
         """Checkpoint all lanes, for a clean shutdown."""

@@ -76,6 +76,7 @@ class WorkerRuntime:
         self.taps = Taps()
         self._consumer = consumer
         self._context: LaneContext | None = None
+        self._making, self._closed = asyncio.Lock(), False
         self._producers: list[BatchProducer] = []  # of the context, as far as they are started
         self._producer: ControlProducer | None = None
 
@@ -115,8 +116,15 @@ class WorkerRuntime:
         return readiness(group, raw, lanes)
 
     async def start_lanes(self, partitions: Iterable[int]) -> None:
-        """Start a lane for each partition, in place of the present lanes."""
-        await self.lanes.start(await self._lane_context(), self._ours & frozenset(partitions))
+        """Start a lane for each partition, in place of the present lanes. Calls may overlap: the newest one counts."""
+        turn = self.lanes.take_turn()
+        async with self._making:
+            context = await self._lane_context()
+        if self._closed:  # meanwhile: it has not seen the newest producers
+            await self._stop_producers()
+            return
+        if not await self.lanes.start(context, self._ours & frozenset(partitions), turn):
+            return
         self.topics_watch.ask()  # with other partitions than before, other lanes come
         if not self.lanes.by_partition:
             do = "nothing on a standby (see /readyz); else create the topic with `klais topics create`"
@@ -126,7 +134,8 @@ class WorkerRuntime:
         """The context that all lanes share, created at the first call (it needs the event loop and a broker)."""
         if self._context is None:
             # The block list must be read before the first verdict. The worker also starts if the topic is missing.
-            self.control.start()
+            if not self.control.running:  # else an earlier call was cancelled
+                self.control.start()
             await asyncio.to_thread(self.control.wait_caught_up, CONTROL_WAIT_S)
             self.types.start()
             release_startup_memory()
@@ -156,7 +165,7 @@ class WorkerRuntime:
 
     async def close(self) -> None:
         """Shut down in bounded time: write a last checkpoint for a quick next start, then close all clients."""
-        began_s = time.monotonic()
+        began_s, self._closed = time.monotonic(), True
         drain_s = DRAIN_S if self._broker_answers else NO_BROKER_DRAIN_S
         drained = False
         try:
@@ -168,11 +177,13 @@ class WorkerRuntime:
         closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop), asyncio.to_thread(self.types.stop)]
         if self._producer is not None:
             closing.append(asyncio.to_thread(self._producer.close))
-        closing += [producer.stop() for producer in self._producers]
         self.offsets.stop()
         self.topics_watch.stop()
-        await asyncio.gather(*(_within("clients", part) for part in closing))
+        await asyncio.gather(*(_within("clients", part) for part in closing), self._stop_producers())
         log.info("worker_stopped", drained=drained, seconds=round(time.monotonic() - began_s, 3))
+
+    async def _stop_producers(self) -> None:
+        await asyncio.gather(*(_within("clients", producer.stop()) for producer in self._producers))
 
     def exit_in_time(self, code: Callable[[], int]) -> None:
         """Exit the process with ``code()`` if it still runs after ``EXIT_S``.

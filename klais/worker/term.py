@@ -323,10 +323,10 @@ class Term:
         }
 
     async def _close(self, producer: BatchProducer) -> None:
-        if self._resigned:
-            self._send_heartbeat(time.monotonic())
         async with AsyncExitStack() as closing:  # in reverse order, each whatever the others raise
             closing.push_async_callback(abandon, producer)
             closing.push_async_callback(asyncio.to_thread, self._follower.stop)
             closing.push_async_callback(asyncio.to_thread, self._applier.stop)
             closing.push_async_callback(self.incidents.close)
+            if self._resigned:
+                self._send_heartbeat(time.monotonic())

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import orjson
@@ -106,10 +107,15 @@ class Member:
         self._successor = None
 
     def drop_successor(self) -> None:
-        """Stop the successor; the present process continues."""
+        """Stop the successor, which has received frames and drains first; the present process continues."""
         if self._successor is not None:
-            self._successor.stop(0.0)
+            self.service.let_go(self._successor, STOP_S)
             self._successor = None
+
+    @property
+    def running(self) -> bool:
+        """Whether any process of this place runs."""
+        return self.service.running or not self.successor_ended()
 
     # -- requests to its REST API
 
@@ -128,11 +134,12 @@ class Member:
                 orjson.loads(self.ask(path)) for path in ("/livez", "/readyz", "/health", "/stats")
             )
             metrics = self.ask("/metrics").decode()
-        except (OSError, ValueError):
+            _, counters = (live["live"], ready["ready"], health["problems"]), stats["edge"]["counters"]
+        except (OSError, ValueError, KeyError, TypeError):  # it does not answer, or refuses: too many connections
             self.health = self.live = self.ready = None
             return
         if pid is not None and pid == self.service.pid:
-            self.counters.observe(stats["edge"]["counters"], pid)
+            self.counters.observe(counters, pid)
         self.live, self.ready, self.health, self.stats, self.metrics = live, ready, health, stats, metrics
 
     @property
@@ -209,9 +216,8 @@ class Fleet:
     def __init__(self, settings: Settings, sockets: Sequence[HeldSocket], now: bool = False) -> None:
         self._access = Access.of(settings, Bind.parse(settings.api_bind).host)
         if self._access.generated:
-            log.warning(
-                "api_token_made", file=str(self._access.generated), why="KLAIS_API_BIND is not loopback, no token set"
-            )
+            why = "KLAIS_API_BIND is not loopback, no token set"
+            log.warning("api_token_made", file=str(self._access.generated), why=why)
         self.settings = settings = with_token(settings, self._access)
         self.placement = plan(settings.cpus, settings.edge_workers, read_topology(settings.iface))
         places = enumerate(zip(self.placement.cpus, sockets, strict=True))
@@ -238,23 +244,21 @@ class Fleet:
         """
         api = api_of(self.settings, self, self._access, lambda: [f"http://{m.api}" for m in self.members])
         api.start()
-        log.info(
-            "fleet_started", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port
-        )
-        warn_of_spools_left_behind(self.settings, [member.edge_id for member in self.members])
+        edges = [member.edge_id for member in self.members]
+        log.info("fleet_started", edges=edges, placement=self.placement.why, api_port=api.port)
+        warn_of_spools_left_behind(self.settings, edges)
         try:
             for member in self.members:
                 member.service.start()
-            failed = self._watch()
-            self._end()
+            return int(self._watch())
         finally:
-            self._ask.shutdown(wait=False, cancel_futures=True)
-            api.stop()
-            for member in self.members:
-                member.drop_successor()
-                member.service.stop(0.0)
-                member.held.close()
-        return 1 if failed else 0
+            with ExitStack() as closing:  # in reverse order, each whatever the others raise
+                for member in self.members:
+                    closing.callback(member.held.close)
+                    closing.callback(member.service.stop, 0.0)
+                closing.callback(api.stop)
+                closing.callback(self._ask.shutdown, wait=False, cancel_futures=True)
+                closing.callback(self._end)
 
     def _watch(self) -> bool:
         """Run until a signal, or a member that fails repeatedly (True)."""
@@ -275,9 +279,8 @@ class Fleet:
                     reported_ready = True
                     self._notifier.ready(f"{len(self.members)} edges receive")
                 elif not reported_ready:
-                    self._notifier.status(
-                        "waits for " + "; ".join(text for m in self.members for text in m.waits()), still_starting_s=30
-                    )
+                    waits = "; ".join(text for member in self.members for text in member.waits())
+                    self._notifier.status(f"waits for {waits}", still_starting_s=30)
             if self.signals.consume_upgrade():
                 self._upgrade.begin()
             self._upgrade.step(now_s)
@@ -292,14 +295,20 @@ class Fleet:
             member.service.signal(number)
 
     def _end(self) -> None:
-        """Send SIGTERM to all at once, and again when we get a second one; kill processes that hang in the end."""
+        """Send SIGTERM to all at once, and again when we get a second one; kill processes that hang in the end.
+
+        A successor drains when the present process has released the spool, or after half of the time.
+        """
         self._notifier.stopping("edges drain")
         self._pass_on(signal.SIGTERM)
         passed_on, until_s = 1, time.monotonic() + STOP_S
-        while any(member.service.pid for member in self.members) and time.monotonic() < until_s:
-            if self._stops > passed_on:
-                passed_on = self._stops
-                self._pass_on(signal.SIGTERM)
+        while any(member.running for member in self.members) and (now_s := time.monotonic()) < until_s:
+            again, passed_on = self._stops > passed_on, max(passed_on, self._stops)
+            for member in self.members:
+                if member.service.pid is None or now_s > until_s - STOP_S / 2:
+                    member.drop_successor()
+                if again:
+                    member.service.signal(signal.SIGTERM, leaving=True)
             time.sleep(0.02)
         codes = {member.edge_id: member.service.returncode for member in self.members}
         log.info("fleet_stopped", exit_codes=codes)
@@ -370,10 +379,8 @@ class Fleet:
 
     def set_rate(self, new_rate: int, client: str) -> float:
         """Let one member write the rate."""
-        body, problem = (
-            orjson.dumps({"new_rate": new_rate, "force": True}),
-            "no edge process answers",
-        )  # already validated
+        body = orjson.dumps({"new_rate": new_rate, "force": True})  # already validated
+        problem = "no edge process answers"
         for member in self.members:
             try:
                 answer = orjson.loads(member.ask("/config", body, self._token, client))

@@ -36,7 +36,7 @@ class Replaceable(Protocol):
         """Switch to the successor; the present process drains and exits."""
 
     def drop_successor(self) -> None:
-        """Stop the successor; the present process continues."""
+        """Stop the successor, which drains first; the present process continues."""
 
 
 class RollingUpgrade:
@@ -64,9 +64,12 @@ class RollingUpgrade:
         member = self._current
         if member is None:
             if self._waiting:
-                self._current = self._waiting.popleft()
-                self._current.start_successor()
+                member = self._current = self._waiting.popleft()
                 self._until_s = now_s + READY_S
+                try:
+                    member.start_successor()
+                except OSError as error:  # no memory, no file descriptors: the fleet goes on
+                    self._fail(member, f"the new process cannot be started: {error.strerror or error}")
             return
         if member.successor_receives():
             member.promote_successor()
@@ -75,12 +78,10 @@ class RollingUpgrade:
             if not self._waiting:
                 log.info("upgrade_completed")
         elif member.successor_ended() or now_s > self._until_s:
-            member.drop_successor()
-            self._current = None
-            self._waiting.clear()
-            log.error(
-                "upgrade_failed",
-                edge=member.edge_id,
-                why="the new process ended, or did not answer",
-                now="the old processes continue",
-            )
+            self._fail(member, "the new process ended, or did not answer")
+
+    def _fail(self, member: Replaceable, why: str) -> None:
+        member.drop_successor()
+        self._current = None
+        self._waiting.clear()
+        log.error("upgrade_failed", edge=member.edge_id, why=why, now="the old processes continue")

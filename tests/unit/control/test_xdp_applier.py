@@ -1,5 +1,6 @@
 """What the applier writes into a host's maps, looked at without a kernel: maps that note what they are told."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from klais.config.host import host_of
 from klais.config.load import Settings
+from klais.control import xdp_applier
 from klais.control.filter_figures import MAX_REPORTED
 from klais.control.setpoints import ControlFollower
 from klais.control.source_applier import TTL_S
@@ -290,3 +292,33 @@ def test_a_full_map_of_rules_stops_neither_limits_nor_the_rules_that_fit(host: H
     host.put(f"device/{kept[0].decode()}", unblock=True)
     assert [call for call in host.look(RENEW_S + 1.1) if call[0] != "heartbeat"] == [("unblock", kept[0])]
     assert [call[0] for call in host.look(2 * RENEW_S + 2)].count("block") == 2  # one of the others has its place
+
+
+def test_a_stop_closes_the_maps_once_and_not_while_the_thread_writes(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call on a descriptor that was closed may reach whatever was opened since."""
+    monkeypatch.setattr(xdp_applier, "STOP_S", 0.01)
+    writes, may_go_on, events = threading.Event(), threading.Event(), list[str]()
+
+    def check_pins() -> None:
+        writes.set()
+        assert may_go_on.wait(60)
+        events.append("written")
+
+    host.maps.check_pins, host.maps.close = check_pins, lambda: events.append("closed")
+    host.applier.start()
+    assert writes.wait(60)
+    host.applier.stop()
+    assert events == []
+    may_go_on.set()
+    host.applier._thread.join(60)
+    host.applier.stop()
+    assert events == ["written", "closed"]
+
+
+def test_a_stop_without_a_start_closes_the_maps(host: Host) -> None:
+    host.look(0.0)
+    host.applier.stop()
+    host.applier.stop()
+    assert host.maps.take() == [("close",)]
