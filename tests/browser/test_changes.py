@@ -39,6 +39,22 @@ class Written:
         self.records.append((scope, dict(record)))
 
 
+class Figures:
+    """The recorded figures with the overrides in force."""
+
+    def __init__(self, recording: Recording, control: ControlFollower) -> None:
+        self._recording, self._control = recording, control
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recording, name)
+
+    def event(self) -> tuple[int, bytes]:
+        at_ms, body = self._recording.event()
+        found = orjson.loads(body)
+        found["control"]["overrides"] = self._control.overrides()
+        return at_ms, orjson.dumps(found)
+
+
 class Office:
     """The page with one open incident, on the recorded devices; changes need a token."""
 
@@ -48,7 +64,7 @@ class Office:
         known = (digest(TOKEN),)
         page = Page(
             guard=Guard(AllowedHosts("127.0.0.1"), Access(change=known, read=known, changes_need=True)),
-            feed=recording,
+            feed=Figures(recording, self.control),
             changes=Changes(self.control, lambda: self.written, 1000.0),
             audit=recording.audit,
             incidents=lambda query: incidents_body(self.control.records(), query),
