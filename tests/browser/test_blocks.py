@@ -1,11 +1,13 @@
 """Blocked sources and devices on the page: blocked and unblocked by keyboard, refusals, where the focus is after."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.browser.test_changes import Office, ada, closed, confirm, office, opened
+from klais.ui.recording import Recording
+from tests.browser.test_changes import Office, ada, closed, confirm, logged_in, office, opened
 from tests.browser.test_live import fill, press
 from tests.browser.test_page import LOOSE
 from tests.support.browser import Watched
@@ -87,6 +89,68 @@ def test_the_focus_is_kept_where_the_row_goes_while_its_dialog_is_open(ada: Watc
     closed(ada)
     wait_for(lambda: page.evaluate(FOCUSED) == "Blocked sources", 60, "the focus on the table")
     assert office.taken() == [] and ada.errors == []
+
+
+Listed = Callable[..., tuple[Watched, Office]]
+
+
+@pytest.fixture
+def listed(tab: Tab, recording: Recording) -> Iterator[Listed]:
+    """A logged-in tab on a page whose table has these devices and states."""
+    offices = []
+
+    def make(states: dict[str, str]) -> tuple[Watched, Office]:
+        mine = copy.copy(recording)
+        page = recording.pages["/devices/"]
+        rows = [page["items"][0] | {"device_id": name, "state": state} for name, state in states.items()]
+        mine.pages = recording.pages | {"/devices/": page | {"items": rows, "total": len(rows)}}
+        office = Office(mine)
+        offices.append(office)
+        shown = logged_in(tab(), office)
+        opened(shown, office, "devices").page.locator("main tbody th").nth(len(rows) - 1).wait_for()
+        return shown, office
+
+    yield make
+    for made in offices:
+        made.served.stop()
+
+
+def test_all_listed_devices_are_blocked_and_unblocked_by_keyboard(listed: Listed) -> None:
+    shown, office = listed({"a": "normal", "b": "blocked", "<b>\u202e": "limited"})
+    press(shown, "Block all listed…")
+    dialog = shown.page.locator("dialog[open]", has_text="Block 2 devices")
+    dialog.get_by_text("a, <b>\\u202e.", exact=True).wait_for()
+    fill(shown, reason="flood")
+    shown.page.get_by_text("Blocked 2 devices.").wait_for()
+    closed(shown)
+    assert [(scope, record["block"], record["author"]) for scope, record in office.taken()] == [
+        ("device/a", True, "Ada"),
+        ("device/<b>\u202e", True, "Ada"),
+    ]
+    assert shown.page.evaluate(FOCUSED) == "Block all listed…"
+    press(shown, "Unblock all listed…")
+    shown.page.locator("dialog[open]", has_text="Unblock 1 device").wait_for()
+    fill(shown, reason="over")
+    shown.page.get_by_text("Unblocked 1 device.").wait_for()
+    ((scope, record),) = office.taken()
+    assert (scope, record["unblock"]) == ("device/b", True)
+    assert shown.errors == []
+
+
+def test_the_number_of_many_devices_is_typed_before_they_are_blocked(listed: Listed) -> None:
+    shown, office = listed({f"dev-{n}": "normal" for n in range(120)})
+    shown.page.get_by_role("button", name="Unblock all listed…").click()
+    shown.page.get_by_text("None of the listed devices is blocked.").wait_for()
+    shown.page.get_by_role("button", name="Block all listed…", exact=True).click()
+    shown.page.get_by_text("dev-0, dev-1, dev-2, dev-3, dev-4 and 115 more.").wait_for()
+    for wrong in ("", "100", "121"):
+        confirm(shown, "flood", count=wrong)
+        assert shown.page.locator("dialog [name=count]:invalid").count() == 1, wrong
+    assert office.taken() == []
+    confirm(shown, "flood", count="120")
+    shown.page.get_by_text("Blocked 120 devices.").wait_for()
+    assert [scope for scope, _ in office.taken()] == [f"device/dev-{n}" for n in range(120)]
+    assert shown.errors == []
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])

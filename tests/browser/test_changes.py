@@ -100,7 +100,10 @@ def office(recording: Recording) -> Iterator[Office]:
 @pytest.fixture
 def ada(tab: Tab, office: Office) -> Watched:
     """A tab that is logged in."""
-    shown = tab()
+    return logged_in(tab(), office)
+
+
+def logged_in(shown: Watched, office: Office) -> Watched:
     shown.page.goto(f"{office.url}/ui/#/login")
     shown.page.get_by_label("Your name").fill("Ada")
     shown.page.get_by_label("Token").fill(TOKEN)
