@@ -250,36 +250,6 @@ def test_changes_are_those_of_control(run: Run, written: Written) -> None:
     assert written[0] == ("device/d", {"block": True, "unblock": None, "until_ms": None}, "r")
 
 
-def test_many_devices_are_blocked_at_once_each_with_a_line(run: Run, written: Written) -> None:
-    found = run("devices", "block", "a", "b c", "a", "--for", "10m", "--reason", "r")
-    assert [line.partition(";")[0] for line in found.output.splitlines()] == [
-        "blocked a for 600 s",
-        "blocked b c for 600 s",
-    ]
-    assert [scope for scope, *_ in written] == ["device/a", "device/b c"]
-    found = run("devices", "unblock", "a", "{}", "--json")
-    assert [json.loads(line)["scope"] for line in found.output.splitlines()] == ["device/a", "device/{}"]
-
-
-def test_devices_to_block_come_from_standard_input(written: Written) -> None:
-    def block(given: bytes, *more: str) -> Result:
-        written.clear()
-        return CliRunner().invoke(main, ["devices", "block", "-", *more], input=given)
-
-    assert block("dev-1\r\n\n dev 2\nß".encode()).exit_code == 0
-    assert [scope for scope, *_ in written] == ["device/dev-1", "device/ dev 2", "device/ß"]
-    many = b"".join(b"dev-%d\n" % n for n in range(101))
-    for given, text in (
-        (many, "these are 101 devices: more than 100 need --yes"),
-        (b"dev-1\n" + b"x" * 17, "does not"),  # nothing is written before all ids are checked
-        (b"dev-1\n\xff", "standard input is not UTF-8 text: byte 6 of it"),
-        (b"\n", "standard input holds no device id"),
-    ):
-        refused = block(given)
-        assert refused.exit_code == 2 and text in refused.output and written == [], refused.output
-    assert block(many, "--yes").exit_code == 0 and len(written) == 101
-
-
 def test_a_closed_pipe_is_quiet(recorded: str, tmp_path: Path) -> None:
     """The list is longer than what a pipe holds, and its reader takes one line."""
     command = [sys.executable, "-m", "klais", "devices", "list", "-n", "0", "-o", "jsonl", "--url", recorded]
