@@ -18,12 +18,18 @@ Tab = Callable[..., Watched]
 FOCUSED = "document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent"
 
 
+def arrived(shown: Watched, office: Office, path: str, title: str) -> Watched:
+    """Opened, and the focus is on the heading: it would move there while somebody types."""
+    opened(shown, office, path).page.locator("h1:focus", has_text=title).wait_for()
+    return shown
+
+
 def rows(shown: Watched, caption: str) -> Any:
     return shown.page.locator("main table", has=shown.page.locator("caption", has_text=caption)).locator("tbody")
 
 
 def test_a_source_is_blocked_and_unblocked_by_keyboard(ada: Watched, office: Office) -> None:
-    page = opened(ada, office, "edges").page
+    page = arrived(ada, office, "edges", "Edges and XDP").page
     page.get_by_role("button", name="Block a source…").wait_for()
     press(ada, "Block a source…")
     page.locator("dialog[open]").wait_for()
@@ -33,6 +39,7 @@ def test_a_source_is_blocked_and_unblocked_by_keyboard(ada: Watched, office: Off
     ((scope, record),) = office.taken()
     assert (scope, record["block"], record["author"]) == ("source/192.0.2.0/24", True, "Ada")
     assert record["until_ms"] > 0
+    closed(ada)  # the figures may come before the answer
     assert page.evaluate(FOCUSED) == "Block a source…"  # the dialog gives the focus back
     press(ada, "Unblock…")
     page.locator("dialog[open]", has_text="Unblock 192.0.2.0/24").wait_for()
@@ -45,7 +52,7 @@ def test_a_source_is_blocked_and_unblocked_by_keyboard(ada: Watched, office: Off
 
 
 def test_what_is_no_source_is_refused_in_the_dialog_with_the_range(ada: Watched, office: Office) -> None:
-    page = opened(ada, office, "edges").page
+    page = arrived(ada, office, "edges", "Edges and XDP").page
     page.get_by_role("button", name="Block a source…").click()
     for nothing in ("", "..", "./"):  # no request can name them in its path
         confirm(ada, "flood", prefix=nothing)
@@ -68,7 +75,7 @@ def test_what_is_no_source_is_refused_in_the_dialog_with_the_range(ada: Watched,
 
 def test_a_blocked_device_is_unblocked_where_it_is_listed(ada: Watched, office: Office) -> None:
     office.control.consume("device/dev 7/x", b'{"block":true,"author":"Eve","reason":"floods","at":1}')
-    page = opened(ada, office, "edges").page
+    page = arrived(ada, office, "edges", "Edges and XDP").page
     page.get_by_role("button", name="Unblock dev 7/x").click()
     confirm(ada, "it is repaired")
     page.get_by_text("No device is blocked.").wait_for()
@@ -79,7 +86,7 @@ def test_a_blocked_device_is_unblocked_where_it_is_listed(ada: Watched, office: 
 
 def test_the_focus_is_kept_where_the_row_goes_while_its_dialog_is_open(ada: Watched, office: Office) -> None:
     office.control.consume("source/192.0.2.7/32", b'{"block":true,"author":"Eve","reason":"floods","at":1}')
-    page = opened(ada, office, "edges").page
+    page = arrived(ada, office, "edges", "Edges and XDP").page
     page.get_by_role("button", name="Unblock 192.0.2.7/32").focus()
     page.keyboard.press("Enter")
     page.locator("dialog[open]").wait_for()
@@ -107,7 +114,7 @@ def listed(tab: Tab, recording: Recording) -> Iterator[Listed]:
         office = Office(mine)
         offices.append(office)
         shown = logged_in(tab(), office)
-        opened(shown, office, "devices").page.locator("main tbody th").nth(len(rows) - 1).wait_for()
+        arrived(shown, office, "devices", "Devices").page.locator("main tbody th").nth(len(rows) - 1).wait_for()
         return shown, office
 
     yield make
