@@ -56,7 +56,10 @@ def create_app(settings: Settings) -> faust.App:
     raw = app.topic(topics.raw, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     # For a table the type bytes means raw keys and values. Its store reads them from the lanes.
     of_bytes: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "partitions": settings.partitions}
-    devices, _ = (app.Table(name, options={"lanes": lanes, "value": of}, **of_bytes) for name, of in TABLES.items())
+    devices, _ = (
+        app.Table(name, options={"lanes": lanes, "value": of}, help=of.__doc__, **of_bytes)
+        for name, of in TABLES.items()
+    )
     worker = service.Service(app, settings, lanes)
     ingest.declare(app, raw, lanes)
     controller.declare(app, worker.runtime.controller, worker.runtime.producer)

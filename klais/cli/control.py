@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from klais.control.setpoints import ControlFollower
 
 RATE = FRAMES_PER_S
+MANY = 100  # devices: a list that is longer may be a mistake
 GAIN = Finite(0, 1000)
 DEVICE_ID = click.argument("device_id", shell_complete=complete_device_id)
+DEVICE_IDS = click.argument("device_ids", nargs=-1, required=True, shell_complete=complete_device_id)
+YES = click.option("--yes", is_flag=True, help=f"Needed for more than {MANY} devices.")
 WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown with the override.")
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
+JSON_EACH = click.option("--json", "as_json", is_flag=True, help="Each record written as one JSON object per line.")
 
 
 @click.group(cls=SuggestingGroup)
@@ -118,26 +122,73 @@ def auto(forget: bool, reason: str, as_json: bool) -> None:
 
 
 @control.command()
-@DEVICE_ID
+@DEVICE_IDS
 @ENDS
 @WHY
-@JSON
-def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> None:
-    """Drop every frame of a device."""
+@YES
+@JSON_EACH
+def block(device_ids: tuple[str, ...], for_s: float | None, reason: str, yes: bool, as_json: bool) -> None:
+    """Drop every frame of devices.
+
+    With - as DEVICE_IDS, the ids are read from standard input, one per line.
+
+    \b
+    Examples:
+      klais devices block dev-7 --for 1h --reason "floods"
+      klais devices list --match evil -n 0 -o jsonl | jq -r .device_id > ids
+      klais devices block - --for 10m < ids
+    """
     from klais.control.overrides import blocking
 
-    write_override(scope_of_device(device_id), blocking(for_s), reason, as_json, f"blocked {device_id}{ends(for_s)}")
+    _write_all(device_ids, yes, blocking(for_s), reason, as_json, f"blocked {{}}{ends(for_s)}")
 
 
 @control.command()
-@DEVICE_ID
+@DEVICE_IDS
 @WHY
-@JSON
-def unblock(device_id: str, reason: str, as_json: bool) -> None:
-    """Let the frames of a device pass again."""
+@YES
+@JSON_EACH
+def unblock(device_ids: tuple[str, ...], reason: str, yes: bool, as_json: bool) -> None:
+    """Let the frames of devices pass again.
+
+    With - as DEVICE_IDS, the ids are read from standard input, one per line.
+
+    \b
+    Example:
+      klais devices blocked -o jsonl | jq -r .device_id | klais devices unblock -
+    """
     from klais.control.overrides import unblocking
 
-    write_override(scope_of_device(device_id), unblocking(), reason, as_json, f"unblocked {device_id}")
+    _write_all(device_ids, yes, unblocking(), reason, as_json, "unblocked {}")
+
+
+def _write_all(
+    device_ids: tuple[str, ...], yes: bool, changes: dict[str, Any], reason: str, as_json: bool, text: str
+) -> None:
+    """Change the records of devices, and print a confirmation for each; all ids are checked first."""
+    from klais.control.overrides import write_all
+
+    scopes = {scope_of_device(device_id): device_id for device_id in _ids(device_ids)}
+    if not scopes:
+        raise click.UsageError("standard input holds no device id")
+    if len(scopes) > MANY and not yes:
+        raise click.UsageError(f"these are {len(scopes):,} devices: more than {MANY} need --yes")
+    for scope, record in write_all(load(), scopes, changes, author(), reason):
+        if as_json:
+            say_json({"scope": scope, **record})
+        else:
+            say(f"{text.format(scopes[scope])}; by {record['author']}")
+
+
+def _ids(device_ids: tuple[str, ...]) -> tuple[str, ...]:
+    """Ids of arguments; those of standard input in the place of ``-``."""
+    if device_ids != ("-",):
+        return device_ids
+    try:
+        lines = click.get_binary_stream("stdin").read().decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"standard input is not UTF-8 text: byte {error.start} of it") from None
+    return tuple(line for each in lines if (line := each.removesuffix("\r")))
 
 
 @control.command()

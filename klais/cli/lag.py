@@ -10,6 +10,7 @@ import click
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import URL, WorkerViews
+from klais.errors import WorkerUnavailable
 from klais.system.durations import DURATION, format_duration
 
 STEADY = 0.05  # share of the arriving records: smaller changes count as steady
@@ -26,7 +27,7 @@ COLUMNS = (
     Column("trend", width=7),
     Column("clear", "TIME TO CLEAR"),
 )
-STAGING, LANES = "(staging)", "(lanes here)"
+STAGING, LANES, LANES_HERE = "(staging)", "(lanes)", "(lanes here)"
 
 
 @click.command()
@@ -39,35 +40,58 @@ STAGING, LANES = "(staging)", "(lanes here)"
 def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
     """Show the lag of each consumer group of each topic.
 
-    A trend needs two samples, so this takes two if necessary. The lag in seconds is known for the lanes of the queried
-    worker: `(lanes here)` shows the records of the staging topic that they have not taken. The lag of a group counts
-    from its newest commit, and lanes commit with each checkpoint, so it is rarely 0; a lag below the arrivals of 10 s
-    counts as steady.
+    A trend needs two samples, so this takes two if necessary. The lag in seconds is known for the lanes of all workers:
+    `(lanes)` shows the records of the staging topic that they have not taken, and the age of the oldest one. The lag of
+    a group counts from its newest commit, and lanes commit with each checkpoint, so it is rarely 0; a lag below the
+    arrivals of 10 s counts as steady. `-o json` also has the lag of each partition. `(lanes here)` are those of the
+    queried worker only, if it sends nothing about the others.
 
     \b
     Examples:
       klais lag --watch
+      klais lag -o json | jq .lanes.lag_s
       klais lag -o json | jq '.groups[] | select(.trend == "grows")'
     """
     views, lag_rows = WorkerViews.of(url), LagRows()
     with contextlib.suppress(KeyboardInterrupt):
-        rows = lag_rows.rows(views.get("/topics/"), time.monotonic())
+        body = _asked(views)
+        rows = lag_rows.rows(body, time.monotonic())
         if not watch and any(row["trend"] is None for row in rows):
             time.sleep(interval_s)
-            rows = lag_rows.rows(views.get("/topics/"), time.monotonic())
+            body = _asked(views)
+            rows = lag_rows.rows(body, time.monotonic())
         while True:
             if watch and form == "table":
                 say("", time.strftime("%H:%M:%S"))
-            _print(rows, form)
+            _print(rows, body["lanes"], form)
             if not watch:
                 return
             time.sleep(interval_s)
-            rows = lag_rows.rows(views.get("/topics/"), time.monotonic())
+            body = _asked(views)
+            rows = lag_rows.rows(body, time.monotonic())
 
 
-def _print(rows: list[Row], form: str) -> None:
+def _asked(views: WorkerViews) -> dict[str, Any]:
+    """The body of ``/topics/``, with the lanes of all workers from the page's stream."""
+    body: dict[str, Any] = views.get("/topics/")
+    with contextlib.suppress(WorkerUnavailable):  # this worker may have as many viewers as it takes
+        body["lanes"] = lanes_of(next(views.events(), {})) or body["lanes"]
+    return body
+
+
+def lanes_of(event: dict[str, Any]) -> dict[str, Any]:
+    """The lanes of all workers in an event of the stream, as ``lanes`` of ``/topics/``; empty without workers."""
+    gauges = [worker.get("gauges", {}) for worker in event.get("workers", ())]
+    records, ages = (
+        {p: n for of in gauges for p, n in (of.get(name) or {}).items()} for name in ("lag_records", "lag_s")
+    )
+    return {"lag_records": records, "lag": int(sum(records.values())), "lag_s": ages, "of": LANES} if gauges else {}
+
+
+def _print(rows: list[Row], lanes: dict[str, Any], form: str) -> None:
     if form == "json":
-        say_json({"groups": rows})
+        by_partition = {name: lanes.get(name, {}) for name in ("lag_records", "lag_s")}
+        say_json({"groups": rows, "lanes": by_partition})
         return
     shown = [row | {"clear": _clear_text(row)} for row in rows] if form == "table" else rows
     if shown or form != "table":
@@ -86,7 +110,7 @@ class LagRows:
         self._kept: deque[tuple[float, dict[tuple[str, str], int]]] = deque()
 
     def rows(self, body: dict[str, Any], now_s: float) -> list[Row]:
-        """Rows for the lanes of the worker and for each group of each topic, as of ``now_s`` (monotonic)."""
+        """Rows for the lanes and for each group of each topic, as of ``now_s`` (monotonic)."""
         rows = [_lanes(body)] if body["lanes"]["lag_records"] else []
         for topic, about in body["topics"].items():
             for group, found in (about["groups"] or {}).items():
@@ -112,7 +136,7 @@ class LagRows:
 def _lanes(body: dict[str, Any]) -> Row:
     lanes = body["lanes"]
     seconds = max(lanes.get("lag_s", {}).values(), default=None)
-    return _row(STAGING, LANES, lanes["lag"], seconds, None, None)
+    return _row(STAGING, lanes.get("of", LANES_HERE), lanes["lag"], seconds, None, None)
 
 
 def _row(topic: str, group: str, lag: int, lag_s: float | None, in_per_s: Any, out_per_s: Any) -> Row:

@@ -7,7 +7,7 @@ other's fields again: the result is as if the two had written one after the othe
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -228,14 +228,36 @@ def write(
     KafkaUnavailable
         If the record could not be read, or Kafka did not acknowledge the new one.
     """
+    ((_, record),) = write_all(settings, [scope], changes, author, reason, check)
+    return record
+
+
+def write_all(
+    settings: Settings,
+    scopes: Iterable[str],
+    changes: dict[str, Any],
+    author: str,
+    reason: str,
+    check: Callable[[ControlFollower], object] | None = None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As :func:`write`, for several scopes: yield each with its record as soon as that is written.
+
+    Raises
+    ------
+    KafkaUnavailable
+        As :func:`write`; the scopes yielded so far are written.
+    """
     with following(settings) as follower:
         if check is not None:
             check(follower)
         producer = ControlProducer(settings, "klais-control")
         try:
-            return apply(follower, producer, scope, changes, author, reason)[1]
-        except KafkaException as error:
-            raise KafkaUnavailable(f"the record of {scope} was not acknowledged: {error}") from error
+            for scope in scopes:
+                try:
+                    record = apply(follower, producer, scope, changes, author, reason)[1]
+                except KafkaException as error:
+                    raise KafkaUnavailable(f"the record of {scope} was not acknowledged: {error}") from error
+                yield scope, record
         finally:
             producer.close()
 

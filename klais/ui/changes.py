@@ -5,7 +5,7 @@ reason and, if it expires, its end.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, ClassVar, Literal
 from unicodedata import category
 
@@ -68,11 +68,15 @@ class Block(Reason):
     for_s: Seconds = None
 
 
-class Blocks(Block):
-    """Drop every frame of several devices."""
+class Unblocks(Reason):
+    """Let the frames of several devices pass again."""
 
     max_bytes: ClassVar[int] = 128 << 10  # the maximum of ids, each character as \uXXXX
     device_ids: list[DeviceId] = Field(min_length=1, max_length=MAX_BLOCKED)
+
+
+class Blocks(Unblocks, Block):
+    """Drop every frame of several devices."""
 
 
 class DeviceLimits(Reason):
@@ -160,14 +164,22 @@ class Changes:
 
     async def block_all(self, asked: Blocks, who: Requester) -> list[Changed]:
         """Block several devices, in the order given; each is a record of its own. An error names those blocked."""
-        wanted, made = dict.fromkeys(asked.device_ids), []
+        return await self._each(asked, lambda device_id: self.block(device_id, asked, who), "blocked")
+
+    async def unblock_all(self, asked: Unblocks, who: Requester) -> list[Changed]:
+        """Unblock several devices, as :meth:`block_all`."""
+        return await self._each(asked, lambda device_id: self.unblock(device_id, asked, who), "unblocked")
+
+    @staticmethod
+    async def _each(asked: Unblocks, change: Callable[[str], Awaitable[Changed]], done: str) -> list[Changed]:
+        wanted, made = list(dict.fromkeys(asked.device_ids)), []
         for device_id in wanted:
             try:
-                made.append(await self.block(device_id, asked, who))
+                made.append(await change(device_id))
             except HttpError as error:
-                text = f"{error}; {len(made)} of {len(wanted)} devices are blocked"
-                blocked = list(wanted)[: len(made)]
-                raise HttpError(error.status, error.code, text, **error.details, blocked=blocked) from None
+                text = f"{error}; {len(made)} of {len(wanted)} devices are {done}"
+                more = {done: wanted[: len(made)]}
+                raise HttpError(error.status, error.code, text, **error.details, **more) from None
         return made
 
     async def block_source(self, prefix: Network, asked: Block, who: Requester) -> Changed:

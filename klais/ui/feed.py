@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import orjson
 
 from klais.config.load import Settings
-from klais.control.setpoints import ControlFollower, control_in_force
+from klais.control.setpoints import DEVICE, ControlFollower, control_in_force
 from klais.errors import KlaisError
 from klais.kafka.offsets import offsets_at
 from klais.kafka.reader import PartitionReader
@@ -102,7 +102,7 @@ class Feed:
         records = {kind: self._stats.newest(kind) for kind in KINDS}
         starting = time.monotonic() - self._began_s < START_S
         control = control_in_force(self._control, self._settings, MAX_DECISIONS)
-        control["overrides"] = control["overrides"][:MAX_OVERRIDES]
+        control["overrides"] = first_overrides(control["overrides"])
         control["decisions"] = [brief(decision) for decision in control["decisions"]]
         found = body(
             self._at_ms,
@@ -129,6 +129,15 @@ class Feed:
                     recovery.add(record.value)
         except KlaisError as error:
             log.info("history_not_recovered", why=str(error))
+
+
+def first_overrides(overrides: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that an event carries: the global one and the sources before the devices, each newest first.
+
+    The controller may block hundreds of devices in a flood; an operator's newest change is shown all the same.
+    """
+    ranked = sorted(overrides, key=lambda row: (row["scope"].startswith(DEVICE), -row.get("at", 0)))
+    return ranked[:MAX_OVERRIDES]
 
 
 def brief(decision: Mapping[str, Any]) -> dict[str, Any]:

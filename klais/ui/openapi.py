@@ -5,13 +5,13 @@ from typing import Any
 from klais.http.device_path import PARAMETER
 from klais.http.openapi import errors, json_body
 from klais.http.query import Query, parameters
-from klais.ui.changes import Ack, Block, Blocks, Changed, DeviceLimits, Mute, Override, Reason, Unmute
+from klais.ui.changes import Ack, Block, Blocks, Changed, DeviceLimits, Mute, Override, Reason, Unblocks, Unmute
 from klais.ui.incidents import PARAMETER as INCIDENT_ID
 from klais.ui.incidents import IncidentsQuery
 from klais.ui.routes import CHANGES, GETS, AuditQuery, HistoryQuery, Login, about, audit, history, incidents, settings
 from klais.ui.source_path import PARAMETER as SOURCE_PREFIX
 
-MODELS = (Reason, Block, Blocks, DeviceLimits, Ack, Mute, Unmute, Override, Login)
+MODELS = (Reason, Block, Blocks, Unblocks, DeviceLimits, Ack, Mute, Unmute, Override, Login)
 ANSWERS = (Changed,)
 _QUERIES: dict[Any, type[Query]] = {history: HistoryQuery, audit: AuditQuery, incidents: IncidentsQuery}
 _READ = ("400", "401", "403", "421", "429")
@@ -24,6 +24,7 @@ _SUMMARIES = {
     ("PUT", "limits"): "Give a device its own rate and burst.",
     ("DELETE", "limits"): "Return a device to the default limits.",
     ("POST", "devices:block"): "Drop every frame of up to 1,000 devices.",
+    ("POST", "devices:unblock"): "Let the frames of up to 1,000 devices pass again.",
     ("PUT", "ack"): "Acknowledge an incident.",
     ("DELETE", "ack"): "Revoke an acknowledgement.",
     ("PUT", "mutes"): "Open no new incident for a device, a prefix or a feature.",
@@ -58,7 +59,7 @@ def paths() -> dict[str, Any]:
     for method, path, _, model in CHANGES:
         kind = path.rpartition("/")[2]
         kind = "source_block" if "{prefix}" in path else kind
-        many = kind == "devices:block"
+        many = kind.startswith("devices:")
         changed = {"$ref": "#/components/schemas/Changed"}
         schema = {"type": "array", "items": changed} if many else changed
         out.setdefault(path, {})[method.lower()] = {

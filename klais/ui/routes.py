@@ -35,6 +35,7 @@ from klais.ui.changes import (
     Override,
     Reason,
     Requester,
+    Unblocks,
     Unmute,
 )
 from klais.ui.history import SECONDS
@@ -254,6 +255,7 @@ CHANGES: tuple[tuple[str, str, Handler, type[Reason]], ...] = (
     ("PUT", "/api/v1/devices/{device_id}/limits", _of(_device, Changes.limit, DeviceLimits), DeviceLimits),
     ("DELETE", "/api/v1/devices/{device_id}/limits", _of(_device, Changes.unlimit, Reason), Reason),
     ("POST", "/api/v1/devices:block", _of_system(Changes.block_all, Blocks), Blocks),
+    ("POST", "/api/v1/devices:unblock", _of_system(Changes.unblock_all, Unblocks), Unblocks),
     ("PUT", "/api/v1/sources/{prefix}/block", _of(prefix_of_path, Changes.block_source, Block), Block),
     ("DELETE", "/api/v1/sources/{prefix}/block", _of(prefix_of_path, Changes.unblock_source, Reason), Reason),
     ("PUT", "/api/v1/incidents/{incident_id}/ack", _of(incident_of_path, Changes.ack, Ack), Ack),

@@ -48,8 +48,10 @@ def test_overrides_are_written_shown_and_taken_back(run: tuple[Settings, Run]) -
     text = call("status").output
     assert "mode manual, rate 5,000/s" in text
     assert "override device/dev-7" in text
+    call("block", "dev-7", "dev-8", "--reason", "both")
+    assert [row["reason"] for row in json.loads(call("status", "--json").output)["overrides"][1:]] == ["both", "both"]
     call("auto")
-    call("unblock", "dev-7")
+    call("unblock", "dev-7", "dev-8")
     call("device", "dev-7", "--clear")
     now = json.loads(call("status", "--json").output)
     assert (now["mode"], [o["scope"] for o in now["overrides"]]) == ("auto", ["override"])  # the tuned gains stay

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from klais.config.load import Settings
+from klais.config.load import Settings, describe, load
 from klais.control.setpoints import ControlFollower
 from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
@@ -26,6 +26,8 @@ from tests.support.process import wait_for
 from tests.support.servers import add_frames
 
 TOKEN = "token-of-the-operators"
+ENVIRON = {"KLAIS_PARTITIONS": "9", "KLAIS_API_TOKEN": TOKEN, "KLAIS_TOPIC_PREFIX": "a"}
+GIVEN = load(ENVIRON)
 Tab = Callable[..., Watched]
 
 
@@ -39,6 +41,22 @@ class Written:
         self.records.append((scope, dict(record)))
 
 
+class Figures:
+    """The recorded figures with the overrides in force."""
+
+    def __init__(self, recording: Recording, control: ControlFollower) -> None:
+        self._recording, self._control = recording, control
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recording, name)
+
+    def event(self) -> tuple[int, bytes]:
+        at_ms, body = self._recording.event()
+        found = orjson.loads(body)
+        found["control"]["overrides"] = self._control.overrides()
+        return at_ms, orjson.dumps(found)
+
+
 class Office:
     """The page with one open incident, on the recorded devices; changes need a token."""
 
@@ -48,10 +66,11 @@ class Office:
         known = (digest(TOKEN),)
         page = Page(
             guard=Guard(AllowedHosts("127.0.0.1"), Access(change=known, read=known, changes_need=True)),
-            feed=recording,
+            feed=Figures(recording, self.control),
             changes=Changes(self.control, lambda: self.written, 1000.0),
             audit=recording.audit,
             incidents=lambda query: incidents_body(self.control.records(), query),
+            settings=lambda: describe(GIVEN, ENVIRON),
         )
 
         async def recorded(request: web.Request) -> web.StreamResponse:
@@ -84,7 +103,10 @@ def office(recording: Recording) -> Iterator[Office]:
 @pytest.fixture
 def ada(tab: Tab, office: Office) -> Watched:
     """A tab that is logged in."""
-    shown = tab()
+    return logged_in(tab(), office)
+
+
+def logged_in(shown: Watched, office: Office) -> Watched:
     shown.page.goto(f"{office.url}/ui/#/login")
     shown.page.get_by_label("Your name").fill("Ada")
     shown.page.get_by_label("Token").fill(TOKEN)
@@ -229,6 +251,18 @@ def test_buttons_that_change_something_say_who_may_press_them(tab: Tab, office: 
     shown.page.get_by_label("Token").fill("guessed")
     shown.page.locator("main button").click()
     shown.page.get_by_text("this is not a token").wait_for()
+
+
+def test_the_settings_that_are_given_are_shown_with_their_place_and_no_secret(tab: Tab, office: Office) -> None:
+    shown = opened(tab(), office, "about")
+    table = shown.page.get_by_role("region", name="Settings of this worker")
+    table.get_by_text("KLAIS_PARTITIONS").wait_for()
+    rows = [row.split("\t") for row in table.locator("tbody tr").all_inner_texts()]
+    found = {row[0]: [cell.strip() for cell in row[1:]] for row in rows}
+    assert found.keys() == ENVIRON.keys()
+    assert found["KLAIS_PARTITIONS"] == ["9", "4", "the environment"]
+    assert TOKEN not in shown.page.content() and found["KLAIS_API_TOKEN"][0] != "not set"
+    assert shown.errors == []
 
 
 def test_who_logs_out_can_change_nothing(ada: Watched, office: Office) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.browser.test_page import LOOSE, opened
 from tests.support.browser import Watched
+from tests.support.process import wait_for
 
 Tab = Callable[..., Watched]
 HOSTILE = '"><img src=//x.example onerror=hacked=1>\u202e\x1b[31m'
@@ -103,3 +104,48 @@ def test_figures_that_are_missing_or_hostile_leave_no_gap_and_run_nothing(tab: T
         seen = shown.page.locator("main").inner_text()
         assert not [word for word in ("undefined", "NaN", "null", "Infinity", "[object", "function") if word in seen]
     assert shown.errors == [] and shown.hosts() == {demo}
+
+
+def first_cells(shown: Watched, caption: str) -> list[str]:
+    table = shown.page.locator("main table", has=shown.page.locator("caption", has_text=caption))
+    texts: list[str] = table.locator("tbody th").all_inner_texts()
+    return [text.strip() for text in texts]
+
+
+def test_tables_of_lag_are_sorted_by_it_also_when_the_figures_change(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "topics")
+    partitions, topics = "Lag of each partition", "Topics"
+    event = shown.page.evaluate(NOW)
+    worker = event["workers"][0]
+
+    def draw(*lag_s: float) -> None:
+        ages = {str(p): age for p, age in enumerate(lag_s)}
+        gauges = worker["gauges"] | {"lag_s": ages, "lag_records": {p: 1 for p in ages}}
+        event["workers"] = [worker | {"gauges": gauges}]
+        event["at_ms"] += 1000
+        shown.page.evaluate(SHOW, event)
+
+    def shows(caption: str, wanted: list[str]) -> None:
+        wait_for(lambda: first_cells(shown, caption) == wanted, 60, f"{caption}: {wanted}")
+
+    def sort_by(label: str, order: str) -> None:
+        shown.page.get_by_role("button", name=label).focus()
+        shown.page.keyboard.press("Enter")
+        shown.page.locator(f"th[aria-sort={order}]", has_text=label).wait_for()
+
+    draw(2, 9, 4)
+    shows(partitions, ["0", "1", "2"])
+    sort_by("oldest", "descending")
+    shows(partitions, ["1", "2", "0"])
+    draw(7, 3, 4)
+    shows(partitions, ["0", "2", "1"])
+    sort_by("oldest", "ascending")
+    shows(partitions, ["1", "2", "0"])
+    wait_for(lambda: first_cells(shown, topics), 60, "the topics")
+    unsorted = first_cells(shown, topics)
+    with_groups = "klais_raw"  # the only one in the recording: topics without a group are last in both orders
+    for order in ("descending", "ascending"):
+        sort_by("lag of the last group", order)
+        shows(topics, [with_groups, *(name for name in unsorted if name != with_groups)])
+    sort_by("lag, records", "descending")
+    assert shown.errors == []

@@ -109,7 +109,49 @@ def test_frames_are_shown_to_who_may_change_something_and_run_nothing(tab: Tab, 
     table = shown.page.get_by_role("region", name="Last frames of this device")
     table.locator("tbody tr", has_text='{"t":').first.wait_for()
     assert table.locator("tbody", has_text="img").count() == 0
+    chart = shown.page.get_by_role("img", name="t, since this page was opened. value: now")
+    chart.wait_for()
+    wait_for(lambda: "from" in (chart.get_attribute("aria-label") or ""), 60, "the range of the values")
+    assert shown.page.get_by_label("Values of").input_value() == "t"
     assert shown.errors == [] and shown.hosts() == {site.url}
+
+
+VALUES = """async () => {
+  const { html, render } = await import("/ui/lib.js");
+  const { Values, numbers } = await import("/ui/values.js");
+  const root = document.body.appendChild(document.createElement("div"));
+  const draw = async (frames) => {
+    render(html`<${Values} frames=${frames} theme="light" />`, root);
+    await new Promise((done) => setTimeout(done, 50));
+    const label = root.querySelector("[role=img]")?.getAttribute("aria-label") ?? "";
+    return [[...root.querySelectorAll("option")].map((each) => each.value), label];
+  };
+  const frame = (seq, payload) => ({ ts: 1e12 + 60_000 * seq, seq, payload });
+  const out = [
+    ['{"a":{"b":-2.5},"s":"1","l":[3],"n":null,"i":1e999}', '{"a":', "7", "null"].map(numbers),
+    numbers(JSON.stringify(Object.fromEntries(Array.from({ length: 99 }, (_, i) => [i, i])))).length,
+    await draw([]),
+    await draw([frame(1, '{"t":-21.5,"__proto__":4}'), frame(2, '{"t":-20')]),
+    await draw([frame(1, '{"t":-21.5}'), frame(3, '{"t":-19,"<img>\u202e":2}')]),
+    await draw(Array.from({ length: 400 }, (_, i) => frame(10 + i, `{"z":${i}}`))),
+  ];
+  root.remove();
+  return out;
+}"""
+
+
+def test_numbers_of_payloads_become_a_chart_of_one_field(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "about")
+    found, many, none, first, second, last = shown.page.evaluate(VALUES)
+    assert found == [[["a.b", -2.5]], [], [], []] and many == 50
+    assert none == [[], ""]
+    assert first == [["t", "__proto__"], "t, since this page was opened. value: now -21.5, from -21.5 to -21.5"]
+    assert second == [
+        ["t", "__proto__", "<img>\u202e"],
+        "t, since this page was opened. value: now -19, from -21.5 to -19",
+    ]
+    assert last == [["z"], "z, since this page was opened. value: now 399, from 100 to 399"]
+    assert shown.errors == []
 
 
 def test_blocks_of_the_system_and_of_one_filter_stand_in_one_table(tab: Tab, recording: Recording) -> None:

@@ -62,6 +62,7 @@ async def test_an_app_is_declared_from_settings_and_opens_nothing(
         assert not isinstance(app.producer_transport, Transport), "only the consumer is ours"
         assert [str(url) for url in app.conf.broker_consumer] == ["klais://127.0.0.1:1", "klais://127.0.0.1:2"]
         assert isinstance(app.tables["devices"].data, Store)
+        assert all(table.help.endswith(".") for table in app.tables.values()), "`faust tables` explains them"
         assert app.conf.consumer_metadata_max_age_ms <= 5000, "a topic that is gone is noticed within seconds"
     assert first.tables["devices"].data is not second.tables["devices"].data
     assert set(threading.enumerate()) <= before

@@ -84,12 +84,15 @@ def _restoring(process: Mapping[str, Any]) -> str | None:
 
 
 def drops(event: Event) -> list[Row]:
-    """A row per process and reason; frames since the start of the process."""
+    """A row per process and reason, frames since the start of the process; then those of the kernel filters."""
+    counted = [(one["id"], one["dropped"]) for kind in ("edges", "workers") for one in event[kind]]
+    # Every edge of a host reports the filter of the host, by the host's name and the folder of the maps.
+    kernels = {edge.get("host") or edge["id"]: edge.get("kernel_dropped", ()) for edge in event["edges"]}
+    counted += [(f"kernel of {host.partition(':')[0]}", rows) for host, rows in kernels.items()]
     return [
-        {"reason": drop["reason"], "frames": drop["frames"], "intended": drop["intended"], "process": one["id"]}
-        for kind in ("edges", "workers")
-        for one in event[kind]
-        for drop in one["dropped"]
+        {"reason": drop["reason"], "frames": drop["frames"], "intended": drop["intended"], "process": name}
+        for name, rows in counted
+        for drop in rows
     ]
 
 

@@ -1,6 +1,7 @@
 // About this worker, and the login.
 import { html, useState } from "./lib.js";
-import { Failure, Figure } from "./parts.js";
+import { usePoll } from "./hooks.js";
+import { Failure, Figure, noRows, Table } from "./parts.js";
 import { post } from "./api.js";
 import { printable } from "./format.js";
 
@@ -21,7 +22,28 @@ const LINKS = [
 const Place = ({ path, about }) =>
   about?.read_only ? html`<code>${path}</code>` : html`<a href=${path}><code>${path}</code></a>`;
 
-export function About({ about }) {
+const value = (text) => html`<code>${printable(text ?? "not set")}</code>`;
+const SOURCES = new Map([
+  ["env", "the environment"],
+  ["flag", "an option"],
+]);
+const OF_SETTINGS = [
+  { label: "setting", cell: (row) => html`<code>${row.name}</code>` },
+  { label: "value", cell: (row) => value(row.value) },
+  { label: "default", cell: (row) => value(row.default) },
+  { label: "from", kind: "text", cell: (row) => printable(row.place || (SOURCES.get(row.source) ?? row.source)) },
+];
+
+// The settings that were given; those with their defaults are in the JSON.
+function Settings({ paused }) {
+  const { data, error } = usePoll("/api/v1/settings", 10000, paused);
+  const given = (data?.settings ?? []).filter((row) => row.source !== "default");
+  return html`<${Failure} error=${error} />
+    <${Table} caption="Settings of this worker that are given; the others have their defaults" columns=${OF_SETTINGS}
+      rows=${given.map((row) => ({ ...row, key: row.name }))} empty=${noRows(data, error, "None.")} />`;
+}
+
+export function About({ about, paused }) {
   return html`<dl class="figures"><${Figure} label="version" value=${about?.version ?? "–"} />
       <${Figure} label="this worker" value=${printable(about?.worker ?? "–")} />
       <${Figure} label="logged in" value=${about?.session ? printable(about.session.name) : "no"} /></dl>
@@ -33,7 +55,8 @@ export function About({ about }) {
       about?.workers?.length
         ? html`<ul>${about.workers.map((url) => html`<li>${printable(url)}</li>`)}</ul>`
         : html`<p class="empty">None.</p>`
-    }`;
+    }
+    ${about && !about.read_only && html`<${Settings} paused=${paused} />`}`;
 }
 
 export function Login({ about, query, onChange }) {

@@ -33,4 +33,5 @@ export const get = (path, signal) => ask("GET", path, undefined, signal);
 export const put = (path, body) => ask("PUT", path, body);
 export const post = (path, body) => ask("POST", path, body);
 export const remove = (path, body) => ask("DELETE", path, body);
+export const ofSource = (prefix) => `/api/v1/sources/${encodeURIComponent(prefix)}/block`;
 export const ofDevice = (id, what) => `/api/v1/devices/${encodeURIComponent(id)}/${what}`;

@@ -1,7 +1,8 @@
 // Blocks of klais_control and of the kernel filters in one table, blocked sources, and devices with own limits.
-import { html } from "./lib.js";
+import { html, useState } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { DeviceLink, Failure, Table } from "./parts.js";
+import { ChangeDialog, DeviceLink, Failure, Table, WhyNot } from "./parts.js";
+import { ofDevice, ofSource, put, remove } from "./api.js";
 import { count, counted, duration, hostName, printable, short, until } from "./format.js";
 
 const MAX_ROWS = 500; // overrides of an event, and rows of one answer of /devices/
@@ -38,6 +39,7 @@ function blocks(event, dropped) {
     .map((row) => ({
       key: row.scope,
       id: idOf(row),
+      controlled: true,
       where: where(kernels.length),
       by: row.author ?? "?",
       reason: row.reason ?? "",
@@ -69,6 +71,16 @@ const ofBlocks = [
   { label: "lane dropped", number: true, cell: (row) => count(row.dropped) },
 ];
 
+// Those of a single filter are removed on its host.
+const unblocked = (ask) => ({
+  label: "unblock",
+  cell: (row) =>
+    row.controlled
+      ? html`<button disabled=${!ask} aria-label=${`Unblock ${printable(row.prefix ?? row.id)}`}
+        onClick=${() => ask(row)}>Unblock…</button>`
+      : html`<code>klais xdp unblock</code>`,
+});
+
 const total = (drops, prefix) => {
   const counts = drops.map((each) => each?.[prefix]).filter(Number.isFinite);
   return counts.length ? counts.reduce((sum, each) => sum + each, 0) : undefined;
@@ -85,6 +97,7 @@ function sources(event) {
       return {
         key: row.scope,
         prefix,
+        controlled: true,
         where: kernels.length ? `edges and ${counted(kernels.length, "kernel filter", "kernel filters")}` : "edges",
         by: row.author ?? "?",
         reason: row.reason ?? "",
@@ -127,7 +140,31 @@ const Kernels = ({ kernels }) =>
       ${" "}loaded${only > 0 && `, and let ${count(only)} pass, because the rule is only monitored`}.${goneOfSources} `;
   })}<small>A filter counts since a block began; what it drops reaches no lane.</small></p>`;
 
-export function Blocks({ event, paused }) {
+// A request for the path needs a character of an address; the server checks the rest.
+const PREFIX = {
+  name: "prefix",
+  label: "Address or prefix, such as 192.0.2.0/24",
+  type: "text",
+  required: true,
+  pattern: ".*[0-9A-Fa-f:].*",
+  title: "an IPv4 or IPv6 address, or a prefix",
+};
+
+function Dialog({ asked, about, onClose }) {
+  const common = { about, onClose };
+  if (!asked.key)
+    return html`<${ChangeDialog} ...${common} title="Block a source" confirm="Block" fields=${[PREFIX]}
+      explain="Edges and kernel filters drop every frame from it, whatever device ids they name. A prefix has 8 to 32
+        bits for IPv4, 16 to 128 for IPv6. Any sender can forge an address unless the network prevents it."
+      send=${({ prefix, ...body }) => put(ofSource(prefix), body)} />`;
+  const path = asked.prefix ? ofSource(asked.prefix) : ofDevice(asked.id, "block");
+  return html`<${ChangeDialog} ...${common} ends=${false} title=${`Unblock ${printable(asked.prefix ?? asked.id)}`}
+    confirm="Unblock" send=${(body) => remove(path, body)} />`;
+}
+
+export function Blocks({ event, about, paused }) {
+  const [asked, setAsked] = useState(null);
+  const ask = about?.may_change ? setAsked : null;
   const some = event.control.overrides.some((row) => row.block && row.scope.startsWith("device/"));
   const { data, error } = usePoll(some ? ASKED : null, 5000, paused);
   const dropped = new Map(list(data?.items).map((row) => [row.device_id, row.blocked]));
@@ -136,16 +173,20 @@ export function Blocks({ event, paused }) {
     .filter((row) => row.scope.startsWith("device/") && (row.rate || row.burst))
     .filter((row) => (row.limits_until_ms ?? Infinity) > event.at_ms)
     .map((row) => ({ ...row, key: row.scope, id: idOf(row), ends: until(row.limits_until_ms, event.at_ms) }));
-  return html`<${Table} caption="Blocks: of the whole system, and of one kernel filter" columns=${ofBlocks}
-      rows=${blocks(event, dropped)} empty="No device is blocked." />
+  return html`<${Table} caption="Blocks: of the whole system, and of one kernel filter"
+      columns=${[...ofBlocks, unblocked(ask)]} rows=${blocks(event, dropped)} empty="No device is blocked." />
     <${Failure} error=${error} />
     <${Kernels} kernels=${filters(event)} />
     ${
       overrides.length >= MAX_ROWS &&
-      html`<p><small>The first ${count(MAX_ROWS)} overrides: klais control status lists all.</small></p>`
+      html`<p><small>Only ${count(MAX_ROWS)} overrides, the newest of each kind: klais control status lists
+        ${" "}all.</small></p>`
     }
-    <${Table} caption="Blocked sources" columns=${ofSources} rows=${sources(event)}
-      empty="No source address is blocked: klais sources block stops a sender that invents device ids." />
+    <div class="buttons"><button disabled=${!ask} onClick=${() => ask({})}>Block a source…</button>
+      <${WhyNot} about=${about} /></div>
+    <${Table} caption="Blocked sources" columns=${[...ofSources, unblocked(ask)]} rows=${sources(event)}
+      empty="No source address is blocked. Block the address of a sender that invents device ids." />
     <${Table} caption="Devices with limits of their own" columns=${ofLimits} rows=${limited}
-      empty="No device has limits of its own." />`;
+      empty="No device has limits of its own." />
+    ${asked && html`<${Dialog} asked=${asked} about=${about} onClose=${() => setAsked(null)} />`}`;
 }

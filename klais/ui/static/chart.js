@@ -28,7 +28,12 @@ function lastMinute(high) {
 
 const times = (_, ticks, __, ___, stepS) => ticks.map((at) => (stepS < 60 ? clock(at * 1000) : hourAndMinute(at)));
 
-function options(width, lines, show) {
+const fitted = (low, high) => {
+  const room = 0.1 * (high - low) || Math.abs(0.1 * high) || 1;
+  return low === null ? [0, 1] : [low - room, high + room];
+};
+
+function options(width, lines, show, fit) {
   const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   return {
     width,
@@ -37,7 +42,9 @@ function options(width, lines, show) {
     cursor: { drag: { x: false, y: false } },
     scales: {
       x: { time: true, range: (_, low, high) => (low > DAY_S && high > low ? [low, high] : lastMinute(high)) },
-      y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] },
+      y: {
+        range: (_, low, high) => (fit ? fitted(low, high) : [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1]),
+      },
     },
     axes: [
       { ...axis, size: 30, space: 70, incrs: TICKS_S, values: times },
@@ -50,28 +57,32 @@ function options(width, lines, show) {
         stroke: color(line.color ?? `--series-${i + 1}`),
         width: 1.5,
         dash: line.dash ? [5, 4] : undefined,
-        points: { show: false },
+        points: { show: fit, size: 4 },
       })),
     ],
   };
 }
 
-function summary(lines, columns, show) {
+const least = (values) => values.reduce((a, b) => Math.min(a, b));
+const most = (values) => values.reduce((a, b) => Math.max(a, b));
+
+function summary(lines, columns, show, fit) {
   return lines
     .map((line, i) => {
       const values = columns[i].filter((value) => value !== null);
       if (!values.length) return `${line.label}: no figures yet`;
-      const top = values.reduce((a, b) => Math.max(a, b), 0);
+      if (fit) return `${line.label}: now ${show(values.at(-1))}, from ${show(least(values))} to ${show(most(values))}`;
+      const top = Math.max(0, most(values));
       return `${line.label}: now ${show(values.at(-1))}, at most ${show(top)}`;
     })
     .join("; ");
 }
 
 // The columns of uPlot, with a null between samples that are far apart.
-function broken(at, columns) {
+function broken(at, columns, holeMs) {
   const out = [[], ...columns.map(() => [])];
   at.forEach((atMs, i) => {
-    if (i > 0 && atMs - at[i - 1] > HOLE_MS) {
+    if (i > 0 && atMs - at[i - 1] > holeMs) {
       out[0].push((at[i - 1] + 1) / 1000);
       for (let k = 0; k < columns.length; k += 1) out[k + 1].push(null);
     }
@@ -81,8 +92,9 @@ function broken(at, columns) {
   return out;
 }
 
-// lines: [{ name | values, label, color, dash }]; history: columns with at_ms.
-export function Chart({ title, lines, history, show = short, theme }) {
+// lines: [{ name | values, label, color, dash }]; history: columns with at_ms. `fit`: single measurements, however far
+// apart, in the range of their values; else a series per second, from 0.
+export function Chart({ title, lines, history, show = short, theme, fit = false }) {
   const holder = useRef(null);
   const plot = useRef(null);
   const [table, setTable] = useState(false);
@@ -93,7 +105,7 @@ export function Chart({ title, lines, history, show = short, theme }) {
   useEffect(() => {
     const node = holder.current;
     const width = () => Math.max(200, node.clientWidth);
-    plot.current = new uPlot(options(width(), lines, show), [[], ...lines.map(() => [])], node);
+    plot.current = new uPlot(options(width(), lines, show, fit), [[], ...lines.map(() => [])], node);
     const watch = new ResizeObserver(() => plot.current?.setSize({ width: width(), height: HEIGHT }));
     watch.observe(node);
     return () => {
@@ -104,7 +116,7 @@ export function Chart({ title, lines, history, show = short, theme }) {
   }, [labels, theme]);
 
   useEffect(() => {
-    plot.current?.setData(broken(at, columns));
+    plot.current?.setData(broken(at, columns, fit ? Infinity : HOLE_MS));
   });
 
   return html`<figure class="chart">
@@ -114,7 +126,7 @@ export function Chart({ title, lines, history, show = short, theme }) {
         aria-hidden="true"></i>${line.label}</span>`,
     )}
       <button class="link" aria-expanded=${table} onClick=${() => setTable(!table)}>as table</button></figcaption>
-    <div ref=${holder} role="img" aria-label=${`${title}. ${summary(lines, columns, show)}`}></div>
+    <div ref=${holder} role="img" aria-label=${`${title}. ${summary(lines, columns, show, fit)}`}></div>
     ${
       table &&
       html`<div class="scroll" tabindex="0"><table><caption class="hidden">${title}</caption>

@@ -152,7 +152,8 @@ function Known({ id, about, paused, theme }) {
           { name: "received", label: "received" },
           { name: "admitted", label: "admitted" },
         ]} /></div>
-      <${Frames} about=${about} device=${id} most=${20} paused=${paused} caption="Last frames of this device" />
+      <${Frames} about=${about} device=${id} most=${20} paused=${paused} theme=${theme}
+        caption="Last frames of this device" />
       <${Table} caption="Profile: what the detector has learned" columns=${features}
         rows=${d.profile.map((row) => ({ ...row, key: row.feature }))} empty="Nothing yet." />
       ${

@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "./lib.js";
 import { go, usePoll } from "./hooks.js";
 import { store } from "./store.js";
+import { Bulk } from "./bulk.js";
 import { DeviceLink, Failure, noRows, State, Table } from "./parts.js";
 import { ago, count, counted, duration, printable } from "./format.js";
 
@@ -52,17 +53,13 @@ function useStill() {
 }
 
 // Copies the rows, and says so: a page that is neither encrypted nor local has no clipboard.
-function useCopy() {
-  const [said, setSaid] = useState("");
-  const copy = async (rows) => {
-    try {
-      await navigator.clipboard.writeText(csv(rows));
-      setSaid(`Copied ${counted(rows.length, "row", "rows")}.`);
-    } catch {
-      setSaid("The browser has no clipboard here: it needs HTTPS or this computer. Use klais devices list -o csv.");
-    }
-  };
-  return [said, copy];
+async function copy(rows, say) {
+  try {
+    await navigator.clipboard.writeText(csv(rows));
+    say(`Copied ${counted(rows.length, "row", "rows")}.`);
+  } catch {
+    say("The browser has no clipboard here: it needs HTTPS or this computer. Use klais devices list -o csv.");
+  }
 }
 
 function pathOf(query) {
@@ -72,11 +69,11 @@ function pathOf(query) {
   return `/devices/?${asked}`;
 }
 
-export function Devices({ query, paused }) {
+export function Devices({ query, about, paused }) {
   const [still, under] = useStill();
   const [typed, setTyped] = useState(query.q ?? "");
-  const [said, copy] = useCopy();
-  const { data, error } = usePoll(pathOf(query), 2000, still || paused);
+  const [said, say] = useState("");
+  const { data, error, again } = usePoll(pathOf(query), 2000, still || paused);
   const change = (more) => go("devices", { ...query, after: "", ...more });
   const size = query.size ?? "50";
   const silent = query.silent_s ?? "";
@@ -119,7 +116,7 @@ export function Devices({ query, paused }) {
         ${[...new Set([...SILENT.keys(), silent])].map(
           (each) => html`<option value=${each}>${silentText(each)}</option>`,
         )}</select></label>
-      <button type="button" disabled=${!data?.items?.length} onClick=${() => copy(data.items)}>Copy as CSV</button>
+      <button type="button" disabled=${!data?.items?.length} onClick=${() => copy(data.items, say)}>Copy as CSV</button>
       <span role="status">${said}</span>
     </form>
     ${
@@ -145,6 +142,7 @@ export function Devices({ query, paused }) {
         columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}
         sort=${sort} order=${order} onSort=${sortBy} empty=${noRows(data, error, "No device matches.")} />
     </div>
+    <${Bulk} about=${about} rows=${data?.items ?? []} say=${say} onDone=${again} />
     <nav class="pages" aria-label="Pages of the table">
       <button disabled=${!query.after} onClick=${() => {
         go("devices", { ...query, after: back ?? "" });

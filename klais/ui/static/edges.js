@@ -114,7 +114,7 @@ const ofVerdicts = [
   { label: "packets", number: true, cell: (row) => count(row.packets) },
 ];
 
-export function Edges({ store, paused }) {
+export function Edges({ store, about, paused }) {
   const event = store.now;
   if (!event) return html`<p class="empty">Waiting for the first figures…</p>`;
   const drops = event.edges.flatMap((edge) =>
@@ -147,5 +147,5 @@ export function Edges({ store, paused }) {
       html`<${Table} caption="Verdicts of the kernel filter since it was loaded" columns=${ofVerdicts}
         rows=${verdicts(event)} empty="It has received no packets." />`
     }
-    <${Blocks} event=${event} paused=${paused} />`;
+    <${Blocks} event=${event} about=${about} paused=${paused} />`;
 }

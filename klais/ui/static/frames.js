@@ -2,6 +2,7 @@
 import { html, useRef, useState } from "./lib.js";
 import { toLogin, usePoll } from "./hooks.js";
 import { DeviceLink, Failure, noRows, State, Table } from "./parts.js";
+import { Values } from "./values.js";
 import { clock, count, printable, words } from "./format.js";
 
 const PERIOD_MS = 1000;
@@ -52,7 +53,7 @@ function useKept(data, most) {
   return kept.current.rows;
 }
 
-function Shown({ device, most, paused, caption }) {
+function Shown({ device, most, paused, caption, theme }) {
   const [held, setHeld] = useState(false);
   const asked = new URLSearchParams({ limit: most, ...(device === undefined ? {} : { device_id: device }) });
   const { data, error } = usePoll(`/api/v1/frames?${asked}`, PERIOD_MS, held || paused);
@@ -64,15 +65,16 @@ function Shown({ device, most, paused, caption }) {
     <p><button aria-pressed=${held} onClick=${() => setHeld(!held)}>Hold these frames</button>
       ${" "}<small>An even sample, at most ${most} frames a second${
         data && !held ? `: ${count(data.frames.length)} of ${count(data.matched)} in the last one` : ""
-      }. klais tap shows more.</small></p>`;
+      }. klais tap shows more.</small></p>
+    ${device !== undefined && html`<${Values} frames=${data?.frames ?? []} theme=${theme} />`}`;
 }
 
 // `device`: only its frames, of whichever worker; without it those of this worker's lanes.
-export function Frames({ about, device, most, paused, caption }) {
+export function Frames({ about, device, most, paused, caption, theme }) {
   if (!about) return null;
   if (about.read_only)
     return html`<h2>${caption}</h2><p class="empty">A recording has no payloads: a running worker shows the newest
       ${" "}frames here.</p>`;
   if (!about.may_change) return html`<${LogIn} caption=${caption} />`;
-  return html`<${Shown} device=${device} most=${most} paused=${paused} caption=${caption} />`;
+  return html`<${Shown} device=${device} most=${most} paused=${paused} caption=${caption} theme=${theme} />`;
 }

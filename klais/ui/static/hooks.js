@@ -45,6 +45,25 @@ export function usePoll(path, periodMs, held = false) {
   return { ...state, again: () => setTurn((n) => n + 1) };
 }
 
+// Rows in the order that the reader chose, as properties of a Table; of columns with `value(row)`. Unknown values are
+// last in both orders; without a `key` they are in the order given until the reader chooses one.
+export function useSort(rows, columns, key, order = "asc") {
+  const [by, setBy] = useState({ key, order });
+  const column = columns.find((each) => each.sort && each.key === by.key);
+  const sign = by.order === "asc" ? 1 : -1;
+  const known = (value) => value !== null && value !== undefined;
+  const compare = (a, b) => {
+    if (!known(a) || !known(b)) return known(b) - known(a);
+    return sign * (typeof a === "string" ? a.localeCompare(b) : a - b);
+  };
+  const onSort = (next) => {
+    const first = columns.find((each) => each.key === next).number ? "desc" : "asc";
+    setBy(next === by.key ? { key: next, order: by.order === "asc" ? "desc" : "asc" } : { key: next, order: first });
+  };
+  const sorted = !column ? rows : [...rows].sort((a, b) => compare(column.value(a), column.value(b)));
+  return { rows: sorted, sort: by.key, order: by.order, onSort };
+}
+
 // The address behind the #: { page, id, query, go(query) }.
 export function parseRoute() {
   const [path, search] = (location.hash.slice(1) || "/overview").split("?");

@@ -105,7 +105,15 @@ const ENDS = [
   ["", "until it is removed"],
 ];
 
-// A form in a dialog that asks for a reason; `fields` are more inputs, `send(values)` makes the change.
+// A closed dialog gives the focus back to the button that opened it. If its row is gone by then, the table gets the
+// focus, or the heading of the page.
+function keepFocus(opener, place) {
+  if (opener?.isConnected) return;
+  (place?.isConnected ? place : document.querySelector("h1")).focus({ preventScroll: true });
+}
+
+// A form in a dialog that asks for a reason; `fields` are more inputs: numbers, or text with `pattern` and `title`;
+// `send(values)` makes the change.
 export function ChangeDialog({ title, explain, fields = [], ends = true, confirm, about, send, onClose }) {
   const dialog = useRef(null);
   // Defaults at the time when the dialog opened. With `value`, each refresh of the page would overwrite the operator's
@@ -114,7 +122,10 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   useEffect(() => {
+    const opener = document.activeElement;
+    const place = opener?.closest("[role=region]");
     dialog.current.showModal();
+    return () => keepFocus(opener, place);
   }, []);
   const named = about?.session?.name;
 
@@ -128,7 +139,8 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
       localStorage.setItem(AUTHOR, body.author);
     }
     if (ends) body.for_s = text("for_s") === "" ? null : Number(text("for_s"));
-    for (const field of fields) body[field.name] = text(field.name) === "" ? null : Number(text(field.name));
+    for (const { name, type } of fields)
+      body[name] = type === "text" ? text(name) : text(name) === "" ? null : Number(text(name));
     setBusy(true);
     try {
       await send(body);
@@ -143,8 +155,9 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
   return html`<dialog ref=${dialog} onClose=${onClose} aria-labelledby="dialog-title">
     <form onSubmit=${submit}><h2 id="dialog-title">${title}</h2>${explain && html`<p>${explain}</p>`}
       ${fields.map(
-        (field) => html`<label>${field.label}<input name=${field.name} type="number" step="any"
-        min=${field.min} max=${field.max} required=${field.required} defaultValue=${first[field.name]} /></label>`,
+        (field) => html`<label>${field.label}<input name=${field.name} type=${field.type ?? "number"} step="any"
+        min=${field.min} max=${field.max} required=${field.required} pattern=${field.pattern} title=${field.title}
+        autocomplete="off" defaultValue=${first[field.name]} /></label>`,
       )}
       ${
         ends &&

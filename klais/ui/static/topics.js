@@ -1,6 +1,6 @@
 // Topics, consumer groups and their lag, and the lanes of each worker.
 import { html, useRef } from "./lib.js";
-import { usePoll } from "./hooks.js";
+import { usePoll, useSort } from "./hooks.js";
 import { Failure, noRows, Table } from "./parts.js";
 import { clearing, lags } from "./overview.js";
 import { count, duration, ms, percent, printable, short } from "./format.js";
@@ -34,6 +34,35 @@ const ofRecovering = [
   { label: "progress", kind: "text", cell: (row) => printable(row.text) },
 ];
 
+// A column that the reader may sort by.
+const sorted = (key, label, value, more) => ({ key, label, sort: true, value, cell: value, ...more });
+const NUMBER = { number: true };
+const code = (value) => ({ cell: (row) => html`<code>${printable(value(row))}</code>` });
+const named = (key, label, value) => sorted(key, label, value, code(value));
+
+// Of the group that is the furthest behind; null without groups.
+function largestLag(topic) {
+  const lags = Object.values(topic.groups).map((group) => group.lag ?? 0);
+  return lags.length ? Math.max(...lags) : null;
+}
+
+const OF_TOPICS = [
+  named("topic", "topic", (row) => row.key),
+  sorted("partitions", "partitions", (row) => Object.keys(row.end_offsets).length, NUMBER),
+  sorted("end", "end offsets", (row) => row.end, { ...NUMBER, cell: (row) => count(row.end) }),
+  sorted("in_per_s", "records/s", (row) => row.in_per_s, { ...NUMBER, cell: (row) => short(row.in_per_s) }),
+  sorted("lag", "lag of the last group", largestLag, { ...NUMBER, cell: (row) => count(largestLag(row)) }),
+];
+const OF_PARTITIONS = [
+  sorted("partition", "partition", (row) => row.partition),
+  named("worker", "worker", (row) => row.worker),
+  sorted("batches", "waiting batches", (row) => row.batches, { ...NUMBER, cell: (row) => count(row.batches) }),
+  sorted("lag_s", "oldest", (row) => row.lag_s, {
+    ...NUMBER,
+    cell: (row) => (row.lag_s > 0 ? duration(row.lag_s) : "nothing waits"),
+  }),
+];
+
 export function Topics({ store, paused }) {
   const { data, error } = usePoll("/topics/", 2000, paused);
   const kept = useRef(new Map());
@@ -48,33 +77,20 @@ export function Topics({ store, paused }) {
       ...about,
     })),
   );
-  const of = [
-    { label: "topic", cell: (row) => html`<code>${printable(row.key)}</code>` },
-    { label: "partitions", number: true, cell: (row) => count(Object.keys(row.end_offsets).length) },
-    { label: "end offsets", number: true, cell: (row) => count(row.end) },
-    { label: "records/s", number: true, cell: (row) => short(row.in_per_s) },
-  ];
   const ofGroups = [
-    { label: "group", cell: (row) => html`<code>${printable(row.group)}</code>` },
-    { label: "topic", cell: (row) => html`<code>${printable(row.topic)}</code>` },
+    named("group", "group", (row) => row.group),
+    named("topic", "topic", (row) => row.topic),
     { label: "state", cell: (row) => row.state },
     { label: "members", number: true, cell: (row) => count(row.members) },
-    {
-      label: "lag, records",
+    sorted("lag", "lag, records", (row) => row.lag, {
       number: true,
       cell: (row) => html`${count(row.lag)}
       <details><summary>by partition</summary>${Object.keys(row.ends).map(
         (p) => html`<div>${p}: ${p in row.committed ? count(row.lag_by_partition[p]) : "no commit"}</div>`,
       )}</details>`,
-    },
+    }),
     { label: "trend", cell: (row) => (row.lag === null ? "–" : trend(kept, row.key, row.lag ?? 0)) },
     { label: "time to clear", number: true, cell: (row) => timeToClear(row) },
-  ];
-  const ofPartitions = [
-    { label: "partition", cell: (row) => row.partition },
-    { label: "worker", cell: (row) => html`<code>${printable(row.worker)}</code>` },
-    { label: "waiting batches", number: true, cell: (row) => count(row.batches) },
-    { label: "oldest", number: true, cell: (row) => (row.lag_s > 0 ? duration(row.lag_s) : "nothing waits") },
   ];
   const workers = [
     { label: "worker", cell: (row) => html`<code>${printable(row.id)}</code>` },
@@ -97,6 +113,9 @@ export function Topics({ store, paused }) {
     { label: "lane restarts", number: true, cell: (row) => count(row.gauges.lane_restarts) },
   ];
   const event = store.now;
+  const byPartition = useSort(event ? lags(event) : [], OF_PARTITIONS, "partition");
+  const byTopic = useSort(topics, OF_TOPICS);
+  const byGroup = useSort(groups, ofGroups);
   return html`<${Failure} error=${error} />
     ${event && html`<p class="sentence">${clearing(event.sample, store.history)}</p>`}
     ${
@@ -113,11 +132,11 @@ export function Topics({ store, paused }) {
     }
     ${
       event &&
-      html`<${Table} caption="Lag of each partition of klais_raw" columns=${ofPartitions} rows=${lags(event)}
+      html`<${Table} caption="Lag of each partition of klais_raw" columns=${OF_PARTITIONS} ...${byPartition}
         empty="No lane reports." />`
     }
-    <${Table} caption="Topics" columns=${of} rows=${topics} empty=${noRows(data, error, "No topic.")} />
-    <${Table} caption="Consumer groups" columns=${ofGroups} rows=${groups}
+    <${Table} caption="Topics" columns=${OF_TOPICS} ...${byTopic} empty=${noRows(data, error, "No topic.")} />
+    <${Table} caption="Consumer groups" columns=${ofGroups} ...${byGroup}
       empty=${noRows(data, error, "No group has committed an offset.")} />
     ${
       data &&

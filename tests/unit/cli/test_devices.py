@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from klais.cli import blocked
 from klais.cli import views as cli_views
 from klais.cli.devices import KEYS, SHOWN, SORTS, STATES
-from klais.cli.lag import LagRows
+from klais.cli.lag import LagRows, lanes_of
 from klais.cli.main import main
 from klais.cli.output import CsvWriter
 from klais.control import overrides
@@ -218,14 +218,27 @@ def test_hostile_texts_stay_printable(run: Run) -> None:
             assert [line for line in found.output.split("\n") if not line.isprintable()] == []
 
 
-def test_changes_are_those_of_control(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[tuple[str, dict[str, Any], str]] = []
+Written = list[tuple[str, dict[str, Any], str]]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Written:
+    """The changes that commands would write."""
+    taken: Written = []
 
     def write(_settings: Any, scope: str, changes: dict[str, Any], author: str, reason: str, *_: Any) -> dict[str, Any]:
-        written.append((scope, changes, reason))
+        taken.append((scope, changes, reason))
         return {**changes, "author": author}
 
+    def write_all(_settings: Any, scopes: Iterable[str], *words: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield from ((scope, write(_settings, scope, *words)) for scope in scopes)
+
     monkeypatch.setattr(overrides, "write", write)
+    monkeypatch.setattr(overrides, "write_all", write_all)
+    return taken
+
+
+def test_changes_are_those_of_control(run: Run, written: Written) -> None:
     for by_devices, by_control in (
         (("block", "d", "--reason", "r"), ("block", "d", "--reason", "r")),
         (("unblock", "d"), ("unblock", "d")),
@@ -256,9 +269,11 @@ def test_lag_of_a_recorded_worker(run: Run, recorded: str) -> None:
     found = run("lag", "--url", recorded, "--interval", "0s")
     assert found.exit_code == 0
     head, lanes, group = found.stdout.splitlines()
-    assert head.split()[:2] == ["TOPIC", "GROUP"] and "nothing waits" in lanes
+    assert head.split()[:2] == ["TOPIC", "GROUP"] and lanes.startswith("(staging)  (lanes) ")
     assert group.split()[:3] == ["klais_raw", "klais", str(lag)]
-    (_, row) = json.loads(run("lag", "--url", recorded, "--interval", "0s", "-o", "json").stdout)["groups"]
+    whole = json.loads(run("lag", "--url", recorded, "--interval", "0s", "-o", "json").stdout)
+    assert whole["lanes"]["lag_s"].keys() == whole["lanes"]["lag_records"].keys() == {"0", "1", "2", "3"}
+    (_, row) = whole["groups"]
     assert (row["lag"], row["in_per_s"]) == (lag, raw["in_per_s"])
     assert row["out_per_s"] == raw["groups"]["klais"]["out_per_s"]
 
@@ -268,6 +283,15 @@ def body(lag: int, in_per_s: float | None = 100.0, out_per_s: float | None = Non
     of_lanes = {"lag_records": {"0": lanes}, "lag": lanes, "lag_s": {"0": 1.5, "1": 2.5}}
     topics = {"raw": {"in_per_s": in_per_s, "groups": {"g": group}}, "other": {"in_per_s": None, "groups": None}}
     return {"topics": topics, "lanes": of_lanes}
+
+
+def test_lanes_are_those_of_all_workers() -> None:
+    gauges = {"lag_records": {"0": 5.0, "2": 7.0}, "lag_s": {"0": 1.0, "2": 9.5}}
+    workers = [{"gauges": gauges}, {"gauges": {"lag_records": {"1": 1.0}, "lag_s": {"1": 2.0}}}, {}]
+    lanes, _ = LagRows().rows(body(0) | {"lanes": lanes_of({"workers": workers})}, 0.0)
+    assert (lanes["group"], lanes["lag"], lanes["lag_s"]) == ("(lanes)", 13, 9.5)
+    assert lanes_of({}) == lanes_of({"workers": []}) == {}
+    assert LagRows().rows(body(0), 0.0)[0]["group"] == "(lanes here)"  # of a worker that has no stream
 
 
 def test_trend_and_time_to_clear() -> None:

@@ -102,9 +102,19 @@ def test_rows_of_the_tabs(event: dict[str, Any]) -> None:
     assert figures["arriving at the edges"] == event["sample"]["edge_received"]
     kinds = [(row["process"], row["kind"]) for row in processes(event)]
     assert kinds == [("edge-1", "edge"), (event["workers"][0]["id"], "worker")]
-    assert {row["reason"] for row in drops(event)} == {
+    assert {row["reason"] for row in drops(event) if not row["process"].startswith("kernel")} == {
         drop["reason"] for one in (*event["edges"], *event["workers"]) for drop in one["dropped"]
     }
+
+
+def test_what_a_kernel_filter_dropped_is_listed_once_for_its_host(event: dict[str, Any]) -> None:
+    edge = event["edges"][0] | {"dropped": [], "host": "h:/sys/fs/bpf/klais"}
+    edge["kernel_dropped"] = [{"reason": "ring_full", "frames": 5, "intended": False}]
+    older = {name: part for name, part in edge.items() if name not in ("kernel_dropped", "host")}
+    edges = [edge, edge | {"id": "edge-2"}, older | {"id": "of-an-older-version"}]
+    assert drops({"edges": edges, "workers": []}) == [
+        {"reason": "ring_full", "frames": 5, "intended": False, "process": "kernel of h"}
+    ]
 
 
 def test_how_full_a_spool_is_and_how_far_lanes_are_stands_in_the_processes(event: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def test_what_is_no_number_is_refused_with_the_value_and_the_name() -> None:
 
 KAFKA_FREE = {"up", "edge", "worker", "kafka", "send", "auth", "top", "ui", "xdp", "score", "models", "explain",
               "config", "profile", "validate", "plan", "doctor", "warm", "completion", "version"}  # fmt: skip
-GIVEN = {"device_id": "dev-1", "incident_id": "i-0123456789", "topic": "raw", "prefix": "192.0.2.7"}
+GIVEN = {"device_id": "d", "device_ids": "d", "incident_id": "i-0123456789", "topic": "raw", "prefix": "192.0.2.7"}
 MORE = {
     ("control", "set"): ["--rate", "5000"],
     ("control", "device"): ["--rate", "5"],

@@ -7,7 +7,7 @@ import pytest
 
 from klais.telemetry.snapshots import DROP_REASONS
 from klais.telemetry.view import ProcessView, SystemView
-from klais.ui.feed import Recovery, brief
+from klais.ui.feed import MAX_OVERRIDES, Recovery, brief, first_overrides
 from klais.ui.history import History
 from klais.ui.sample import INTENDED, SERIES, Sampler
 from klais.ui.status import body, drops, problems, process, sentence
@@ -204,6 +204,15 @@ def test_a_viewer_gets_a_decision_in_brief() -> None:
         "terms": {"p": 0.1, "i": 0.2, "d": 0.3}, "forecast": {"why": "normal"},
     }  # fmt: skip
     assert brief({"at": 5, "inputs": None}) == {"at": 5}
+
+
+def test_blocked_devices_crowd_out_neither_sources_nor_newer_blocks() -> None:
+    devices = [{"scope": f"device/d{n}", "block": True, "at": n} for n in range(MAX_OVERRIDES + 100)]
+    old = {"scope": "device/of-an-older-version", "block": True}
+    source, override = {"scope": "source/192.0.2.7/32", "block": True, "at": 5}, {"scope": "override", "at": 1}
+    shown = first_overrides([old, *devices, override, source])
+    assert len(shown) == MAX_OVERRIDES and shown[:2] == [source, override]
+    assert shown[2:] == devices[: -(MAX_OVERRIDES - 1) : -1] and old not in shown
 
 
 def test_what_the_kernel_filter_dropped_is_shown_with_its_reason_and_whether_it_was_intended() -> None:

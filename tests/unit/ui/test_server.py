@@ -186,6 +186,8 @@ async def test_changes_become_records_and_start_from_what_is_in_force(serve, cli
         assert "rate" not in (await answer.json())["after"]
     async with client.post(base + "/devices:block", json=WHY | {"device_ids": ["a", "b", "a"]}) as answer:
         assert [each["scope"] for each in await answer.json()] == ["device/a", "device/b"]
+    async with client.post(base + "/devices:unblock", json=WHY | {"device_ids": ["b", "a"]}) as answer:
+        assert [each["after"]["unblock"] for each in await answer.json()] == [True, True]
     async with client.put(base + "/override", json=WHY | {"mode": "manual", "rate": 5000}) as answer:
         assert answer.status == 200
     assert server.control.mode() == "manual" and server.control.rate(1.0) == 5000
@@ -193,7 +195,7 @@ async def test_changes_become_records_and_start_from_what_is_in_force(serve, cli
         assert answer.status == 200
     assert server.control.override() is None and server.control.mode() == "auto"
     scopes = [scope for scope, *_ in server.written.records]
-    assert scopes == ["device/café"] * 4 + ["device/a", "device/b", "override", "override"]
+    assert scopes == ["device/café"] * 4 + ["device/a", "device/b", "device/b", "device/a", "override", "override"]
     assert all(record["author"] == "ops" and address for _, record, _, address in server.written.records)
 
 
@@ -240,6 +242,7 @@ async def test_incidents_are_acknowledged_and_muted(serve, client) -> None:
         ("PUT", "/devices/dev-1/limits", WHY | {"rate": 1e300}, 422, "out_of_range"),
         ("POST", "/devices:block", WHY | {"device_ids": []}, 422, "invalid"),
         ("POST", "/devices:block", WHY | {"device_ids": ["x" * 17]}, 422, "invalid"),
+        ("POST", "/devices:unblock", WHY | {"device_ids": ["a"], "for_s": 5}, 422, "unknown_field"),
         ("PUT", "/override", WHY | {"mode": "manual"}, 422, "missing_field"),
         ("PUT", "/override", WHY | {"mode": "manual", "rate": 1}, 422, "below_minimum"),
         ("PUT", "/override", WHY | {"mode": "auto", "rate": 5000}, 422, "unknown_field"),
@@ -279,6 +282,25 @@ async def test_a_change_that_is_not_made_is_not_in_force(serve, client, broken, 
         assert (answer.status, body["code"]) == (status, code)
         assert body["details"] == ({"author": "ben"} if status == 409 else {})
     assert server.control.mode() == "auto"
+
+
+@pytest.mark.parametrize(("what", "done"), [("block", "blocked"), ("unblock", "unblocked")])
+async def test_of_many_devices_an_error_names_those_that_are_done(serve, client, what, done) -> None:
+    server = await serve()
+    write = server.written.change
+
+    def change(scope: str, *words: Any) -> None:
+        if scope == "device/c":
+            raise KafkaException("no acknowledgement in time")
+        write(scope, *words)
+
+    server.written.change = change
+    body = WHY | {"device_ids": ["a", "b", "b", "c", "d"]}
+    async with client.post(f"{server.url}/api/v1/devices:{what}", json=body) as answer:
+        found = await answer.json()
+    assert (answer.status, found["details"]) == (503, {done: ["a", "b"]})
+    assert found["error"].endswith(f"; 2 of 4 devices are {done}")
+    assert [scope for scope, *_ in server.written.records] == ["device/a", "device/b"]
 
 
 async def next_event(answer: Any) -> dict:
