@@ -87,6 +87,8 @@ class BatchProducer(AIOKafkaProducer):
         leader = self.client.cluster.leader_for_partition(to)
         if leader is None or leader < 0:
             leader = await self._find_leader(to)
+            if self._stopped:  # meanwhile: nobody would end the exchange
+                raise kafka_errors.ProducerClosed()
         done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(leader, []).append(Waiting(to, batch, done))
         if leader not in self._exchanges:
