@@ -18,7 +18,7 @@ import numpy as np
 
 from klais import fault
 from klais.core.lane.state import TALLIES
-from klais.errors import EpochRenewal, LaneFailed, LaneFenced
+from klais.errors import EpochRenewal, KlaisError, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.system.memory import trim_heap
 from klais.system.tasks import TaskGroup, end_task
@@ -209,7 +209,7 @@ class Lane:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.checkpointer.run_once()
-        except (TimeoutError, LaneFailed, LaneFenced):
+        except (TimeoutError, KlaisError):  # those of other lanes must not end early for it
             return False
         return True
 

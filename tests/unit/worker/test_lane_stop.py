@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from klais.config.load import Settings
+from klais.errors import KafkaUnavailable
 from klais.kafka.topics import Topics
 from klais.system import tasks
 from klais.worker.lane import Lane
+from klais.worker.lanes import Lanes
 
 
 def some_lane() -> Lane:
@@ -56,3 +58,20 @@ async def test_a_lane_that_has_stopped_keeps_nothing_of_its_session() -> None:
     await asyncio.sleep(0)  # the loop drops what it ran last
     gc.collect()
     assert seen[0]() is None
+
+
+async def test_a_lane_whose_last_checkpoint_fails_does_not_end_those_of_the_others() -> None:
+    good, bad, lanes, written = some_lane(), some_lane(), Lanes(), list[int]()
+
+    async def fails() -> None:
+        raise KafkaUnavailable("klais_raw/0 cannot be read")
+
+    async def writes() -> None:
+        await asyncio.sleep(0.05)
+        written.append(1)
+
+    for partition, (lane, run_once) in enumerate(((bad, fails), (good, writes))):
+        lane.checkpointer = SimpleNamespace(run_once=run_once)
+        lane.live.set()
+        lanes.by_partition[partition] = lane
+    assert await lanes.drain(60.0) is False and written == [1]
