@@ -9,6 +9,8 @@ to the spool.
 import secrets
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 
 from klais import fault
@@ -236,11 +238,12 @@ class Edge:
             self._spool_early(error)  # it cannot start
             raise
         finally:
-            self.spine.source.close()
-            self.api.stop()
-            for part in reversed(followers):
-                part.stop()
-            self.producer.close()
+            with ExitStack() as closing:  # in reverse order, each whatever the others raise
+                closing.callback(self.producer.close)
+                for part in followers:
+                    closing.callback(part.stop)
+                closing.callback(self.api.stop)
+                closing.callback(self.spine.source.close)
         return 0
 
     def _spool_early(self, error: BaseException) -> None:
@@ -264,17 +267,25 @@ class Edge:
         log.info("edge_started", bind=self.settings.udp_bind, port=self.spine.source.port)
         self.api.start()  # last: a client that gets an answer knows that the edge receives
         log.info("api_started", bind=self.settings.api_bind, port=self.api.port)
-        self._take_early()
-        with self.control.changes(self.stats.wake):
-            self.spine.run()
+        try:
+            self._take_early()
+            with self.control.changes(self.stats.wake):
+                self.spine.run()
+        except BaseException as error:  # of the source, for example: its frames must not be lost with it
+            log.error("edge_failed", error=repr(error), now="it stores what it has received, and ends")
+            self._end(self.spine.store)
+            raise
         self._notifier.stopping("drains")
-        lost = self.spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
+        self._end(partial(self.spine.drain, RECEIVE_BUDGET_S))
+        if self.topics.mismatch:
+            raise self.topics.mismatch
+
+    def _end(self, drain: Callable[[float], int]) -> None:
+        lost = drain(DELIVER_BUDGET_S)
         self.stats.stop()
         log.info("edge_stopped", undelivered=lost, spooled=self.counts.spooled, **self.view.statistics().counters)
         if lost:
             log.error("frames_lost", frames=lost, why="neither Kafka nor the spool accepted them in time")
-        if self.topics.mismatch:
-            raise self.topics.mismatch
 
     def _take_early(self) -> None:
         """Take the frames that arrived during the start: they are older than all frames from the source."""

@@ -232,3 +232,9 @@ class Spine:
         with self.lock:
             self.source.close()
             return self.sink.drain(deliver_s)
+
+    def store(self, deliver_s: float) -> int:
+        """Like :meth:`drain` without reading the source, which has failed."""
+        with self.lock:
+            self._publish_due(time.monotonic_ns(), 0)
+            return self.sink.drain(deliver_s)

@@ -19,15 +19,16 @@ _closing: set[asyncio.Task[None]] = set()
 
 async def close_client(client: AIOKafkaClient) -> None:
     """Close a client. If the caller is cancelled, it ends at once, and the client is closed in the background."""
-    await _in_background(_close(client))
+    await in_background(_close(client))
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
     """Stop a producer without flushing; cancellation as for :func:`close_client`."""
-    await _in_background(_stop(producer))
+    await in_background(_stop(producer))
 
 
-async def _in_background(closing: Coroutine[Any, Any, None]) -> None:
+async def in_background(closing: Coroutine[Any, Any, None]) -> None:
+    """Wait for ``closing``. A caller that is cancelled ends at once, and ``closing`` goes on."""
     task = asyncio.create_task(closing)
     _closing.add(task)  # the loop itself holds tasks weakly
     task.add_done_callback(_closing.discard)

@@ -87,8 +87,9 @@ class FlagReader:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            consumer = Consumer(self._config)
+            consumer = None
             try:
+                consumer = Consumer(self._config)  # fails without threads or descriptors
                 consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self._offsets.items()])
                 while not self._stop.is_set() and not self._replaced():
                     for message in consumer.consume(POLLED, POLL_S):
@@ -97,7 +98,8 @@ class FlagReader:
                 self._on_error(error.args[0])
                 self._stop.wait(RETRY_S)
             finally:
-                consumer.close()
+                if consumer is not None:
+                    consumer.close()
 
     def _replaced(self) -> bool:
         """Whether the topic was created again: then all offsets are those of its start."""

@@ -147,8 +147,9 @@ class TopicFollower(ABC):
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            consumer, self._newest_offset = Consumer(self._config), -1
+            consumer, self._newest_offset = None, -1
             try:
+                consumer = Consumer(self._config)  # fails without threads or descriptors
                 consumer.assign([TopicPartition(self.topic, 0, self._offset)])
                 self._ask_the_end(consumer)
                 while not self._stop.is_set() and not self._replaced(consumer):
@@ -163,7 +164,8 @@ class TopicFollower(ABC):
                 self._on_error(error.args[0])
                 self._stop.wait(RETRY_S)
             finally:
-                consumer.close()
+                if consumer is not None:
+                    consumer.close()
 
     def _replaced(self, consumer: Consumer) -> bool:
         """Whether the topic was created again, or ends before a record that was read."""

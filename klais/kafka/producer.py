@@ -17,7 +17,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
-from klais.kafka.closing import stop_producer
+from klais.kafka.closing import in_background, stop_producer
 from klais.system.tasks import end_task
 
 NO_TIMESTAMP = -1
@@ -87,6 +87,8 @@ class BatchProducer(AIOKafkaProducer):
         leader = self.client.cluster.leader_for_partition(to)
         if leader is None or leader < 0:
             leader = await self._find_leader(to)
+            if self._stopped:  # meanwhile: nobody would end the exchange
+                raise kafka_errors.ProducerClosed()
         done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(leader, []).append(Waiting(to, batch, done))
         if leader not in self._exchanges:
@@ -94,8 +96,13 @@ class BatchProducer(AIOKafkaProducer):
         return done
 
     async def stop(self) -> None:
-        """Stop immediately, without flushing; waiting senders get an error."""
+        """Stop immediately, without flushing; waiting senders get an error. Cancellation as for
+        :func:`~klais.kafka.closing.close_client`.
+        """
         self._stopped = True
+        await in_background(self._stop())
+
+    async def _stop(self) -> None:
         try:
             await asyncio.gather(*map(end_task, list(self._exchanges.values())))
         finally:

@@ -144,7 +144,7 @@ class StatsFollower(TopicFollower):
         now_s = time.monotonic()
         alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
-        self._views = {k: v for k, v in self._views.items() if k in alive}
+        self._views = {k: v for k, v in self._views.copy().items() if k in alive}  # other threads put views in
         at_ms = record.get("at_ms")
         if appended_ms is not None and isinstance(at_ms, int | float):
             clocks = {name: offset_s for name, offset_s in self._clocks.items() if name in alive}

@@ -67,7 +67,7 @@ class TopicsWatch:
                 self._admin = self._admin or admin_client(self._settings)
                 self._check_transactions(self._admin)
                 self.note(check_topics(self._settings, self._admin))
-            except KafkaUnavailable:
+            except (KafkaUnavailable, KafkaException):
                 self._admin = None  # after an outage a client may keep old leaders
             except KafkaForbidden as error:
                 if calls := logs.every(60, "klais.kafka.topics_watch"):

@@ -97,7 +97,10 @@ def write_model(folder: Path, files: dict[str, bytes], about: dict[str, Any]) ->
     text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     for name, data in [*files.items(), (CARD, text.encode())]:
         part = folder / f".{name}.part"
-        part.write_bytes(data)
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a power loss may leave a card whose files are empty
         part.chmod(0o644)
         os.replace(part, folder / name)
     return Card(str(about["kind"]), str(about["version"]), digests, whole)

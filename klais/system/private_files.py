@@ -178,7 +178,7 @@ def open_own(path: Path | str, flags: int, folder_fd: int | None = None) -> int:
 
 
 def write_own(path: Path, data: bytes) -> None:
-    """Write ``data`` to a private file atomically: a new file with mode 0600 replaces the old one.
+    """Write ``data`` to a private file atomically: a new file with mode 0600, synced to disk, replaces the old one.
 
     Raises
     ------
@@ -192,6 +192,8 @@ def write_own(path: Path, data: bytes) -> None:
     try:
         with open(fd, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(fd)  # else a power loss may leave an empty file in its place
         os.replace(new, path)
     except BaseException:
         new.unlink(missing_ok=True)

@@ -1,7 +1,6 @@
 """The figures behind the page of one worker: a sample each second, their history, and the event of the stream."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -77,8 +76,9 @@ class Feed:
     async def run(self) -> None:
         """Read the last minutes, then sample until cancelled; errors are logged, not raised."""
         try:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await self._recover()
+            await self._recover()
+        except Exception:  # the history is shorter: that must not end the samples
+            log.exception("history_failed")
         finally:
             self._recovered.set()
         while True:

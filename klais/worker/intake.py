@@ -54,7 +54,8 @@ class Intake:
         if self._full and self._open and not self._paused:
             self._room.clear()
             try:
-                await asyncio.wait_for(self._room.wait(), LANE_WAIT_S)
+                async with asyncio.timeout(LANE_WAIT_S):  # `wait_for` may miss a cancellation
+                    await self._room.wait()
             except TimeoutError:
                 self._pause()
         if self._open and not self._full:

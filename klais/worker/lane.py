@@ -18,7 +18,7 @@ import numpy as np
 
 from klais import fault
 from klais.core.lane.state import TALLIES
-from klais.errors import EpochRenewal, LaneFailed, LaneFenced
+from klais.errors import EpochRenewal, KlaisError, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.system.memory import trim_heap
 from klais.system.tasks import TaskGroup, end_task
@@ -92,10 +92,12 @@ class Lane:
         progress.begin("takeover")
         await reader.start()
         found = await recover(context, partition, reader, progress)
-        session = LaneSession(context, partition, found, self._quarantine)
+        history_lost = ""
         if found.marker is None:
             last_step = found.journal[-1].step if found.journal else found.state.step
-            session.history_lost = await context.histories.lost(reader, context.topics.raw, partition, last_step)
+            history_lost = await context.histories.lost(reader, context.topics.raw, partition, last_step)
+        session = LaneSession(context, partition, found, self._quarantine)  # closed below: nothing may fail in between
+        session.history_lost = history_lost
         progress.begin("replay", 0, len(found.journal))
         del found  # it would keep the journal's steps in memory for the whole session
         watch = Watch(session, self.intake, reader)
@@ -209,7 +211,7 @@ class Lane:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.checkpointer.run_once()
-        except (TimeoutError, LaneFailed, LaneFenced):
+        except (TimeoutError, KlaisError):  # those of other lanes must not end early for it
             return False
         return True
 

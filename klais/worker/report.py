@@ -307,7 +307,8 @@ class Report:
             while True:
                 await asyncio.sleep(EXTRA_S)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), due.wait_s(time.monotonic()))
+                    async with asyncio.timeout(due.wait_s(time.monotonic())):  # `wait_for` may miss a cancellation
+                        await changed.wait()
                 changed.clear()
                 now_s = time.monotonic()
                 what = due.now(now_s)

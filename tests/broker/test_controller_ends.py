@@ -16,6 +16,7 @@ from klais.kafka.admin import ensure_topics
 from klais.kafka.producer import BatchProducer
 from klais.system import tasks
 from klais.worker import announcer, term
+from klais.worker.controller import Controller
 from tests.broker.test_control_lost import leader
 from tests.support.lanes import until
 
@@ -41,10 +42,17 @@ async def test_a_term_that_closes_slowly_leaves_nothing_open(settings_for: Make,
     before = set(threading.enumerate())
     control = ControlFollower(settings)
     async with leader(settings, control) as controller:
-        await until(lambda: len(made) == 2 and controller.statistics().decisions, "the incidents are followed")
+        await until(lambda: leads(controller), "the incidents are followed")
+        assert len(made) == 2
     assert [producer._closed for producer in made] == [True, True]
     left = [thread.name for thread in set(threading.enumerate()) - before if not thread.name.startswith("asyncio")]
     assert left == []
+
+
+def leads(controller: Controller) -> bool:
+    """Whether it has decided and opened everything: aiokafka does not close a connection that it is opening."""
+    term = controller._term
+    return term is not None and term.decisions > 0 and term.incidents._ready
 
 
 def slowly(monkeypatch: pytest.MonkeyPatch, what: str) -> None:

@@ -8,7 +8,7 @@ stop:    simulator -> edge drains -> wait until all frames have landed -> worker
 import os
 import signal
 import time
-from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
@@ -70,8 +70,9 @@ class Up:
             self.reporter.progress("stopping")
         finally:
             self._starting = False
-            self._stop_watching()
-            self.supervisor.stop()
+            with ExitStack() as closing:  # in reverse order, each whatever the others raise
+                for stop in (self.supervisor.stop, self.follower.stop, self.sampler.stop, self.reporter.close):
+                    closing.callback(stop)
         if summary is None:
             return 0
         self.reporter.summary(summary)
@@ -195,8 +196,3 @@ class Up:
         if counted is not None:
             self.view.account.observe_landed(sum(self.view.start_ends.values()) + counted)
         return reconcile(self.view.account.totals(), self.options.simulate, not self.view.others)
-
-    def _stop_watching(self) -> None:
-        stops: list[Callable[[], None]] = [self.reporter.close, self.sampler.stop, self.follower.stop]
-        for stop in stops:
-            stop()

@@ -112,15 +112,17 @@ class Sampler:
 
     def _tail(self) -> None:
         while not self._stop.is_set():
-            consumer = self._consumer()
+            consumer = None
             try:
+                consumer = self._consumer()
                 while not self._stop.is_set():
                     self._read_the_end(consumer)
             except KafkaException as error:
                 log.debug("sampling_interrupted", error=str(error))
                 self._stop.wait(PERIOD_S)
             finally:
-                consumer.close()
+                if consumer is not None:
+                    consumer.close()
 
     def _read_the_end(self, consumer: Consumer) -> None:
         """Read from the end on until a second has too many records; then wait for the next second."""

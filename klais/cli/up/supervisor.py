@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -181,13 +182,17 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop everything that still runs, Kafka last. It may be called twice."""
-        self.stop_simulator()
-        self.stop_edge()
-        for service in self.workers:
-            if not service.stop(WORKER_GRACE_S):
-                self._report(f"{service.name}: did not stop within {WORKER_GRACE_S:.0f} s and was killed")
-        if self.broker is not None:
-            self.broker.stop()
+        with ExitStack() as closing:  # in reverse order, each whatever the others raise
+            if self.broker is not None:
+                closing.callback(self.broker.stop)
+            for service in reversed(self.workers):
+                closing.callback(self._stop_worker, service)
+            closing.callback(self.stop_edge)
+            closing.callback(self.stop_simulator)
+
+    def _stop_worker(self, service: Service) -> None:
+        if not service.stop(WORKER_GRACE_S):
+            self._report(f"{service.name}: did not stop within {WORKER_GRACE_S:.0f} s and was killed")
 
     def _wait_ready(self, what: str, ready: Callable[[], bool]) -> None:
         began_s = reported_s = time.monotonic()

@@ -180,6 +180,8 @@ class ApiServer:
         """
         self._thread.start()
         self._started.wait()
+        if self._error is not None and not isinstance(self._error, OSError | UnicodeError):
+            raise self._error
         if self._error is not None:
             raise bind_error(self._bind, "tcp", "KLAIS_API_BIND", self._error) from self._error
 
@@ -190,15 +192,20 @@ class ApiServer:
             self._thread.join(5.0)
 
     def _run(self) -> None:
-        loop = self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(loop)
+        loop = None
         try:
+            loop = self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(loop)
             self.port = loop.run_until_complete(self.listener.start())
-        except (OSError, UnicodeError) as error:
+        except Exception as error:  # raised by `start`, which waits for it; also that there is no descriptor for a loop
             self._error = error
         finally:
             self._started.set()
-        if self._error is None:
-            loop.run_forever()
-        loop.run_until_complete(self.listener.stop())
-        loop.close()
+        if loop is None:
+            return
+        try:
+            if self._error is None:
+                loop.run_forever()
+            loop.run_until_complete(self.listener.stop())
+        finally:
+            loop.close()

@@ -1,17 +1,21 @@
 """The REST API: contract, errors in one shape, limits; held to its own OpenAPI document by schemathesis."""
 
+import asyncio
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.edge.api.openapi import DOCUMENT
 from klais.edge.api.server import ApiServer, api_of, make_app
-from klais.errors import ChangedMeanwhile, ConfigError, EdgeUnavailable, PortInUse
+from klais.errors import ChangedMeanwhile, ConfigError, EdgeUnavailable, KlaisError, PortInUse
 from klais.http.access import Access, digest
 from klais.http.addresses import RateLimit
 from tests.support.http import FakeState, ask, make_guard, post
@@ -246,3 +250,16 @@ def test_the_document_is_served(serve: Serve) -> None:
     url, _ = serve()
     status, body, _ = ask(f"{url}/openapi.json")
     assert (status, body) == (200, json.loads(json.dumps(DOCUMENT)))
+
+
+def test_a_server_that_gets_no_descriptor_for_its_loop_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The edge waits for it, and would wait without end."""
+
+    def fails() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    server = ApiServer(web.Application(), "127.0.0.1:0")
+    monkeypatch.setattr(asyncio, "new_event_loop", fails)
+    with pytest.raises(KlaisError, match="Too many open files"):
+        server.start()
+    server.stop()

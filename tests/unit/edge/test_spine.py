@@ -2,17 +2,22 @@
 
 import random
 import time
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import MAX_FRAME_SIZE, Reason, encode_frame
 from klais.core.wire.partition import partition_of
 from klais.edge.batcher import Batcher, ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.linger import LingerController
+from klais.edge.main import Edge
 from klais.edge.shedding import LoadShedder
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.spine import Spine
@@ -229,3 +234,25 @@ def test_only_what_came_during_a_rest_is_as_old_as_the_sleep(
     (first, none), (second, later) = rounds
     assert (first, none, second) == (1, 0, 1)
     assert (later > 0) == slept
+
+
+def test_what_was_received_before_the_source_failed_goes_to_the_sink() -> None:
+    spine, sink = build([[encode_frame(f"dev-{i}", 1, b"{}") for i in range(9)]])
+    source, counts = spine.source, spine.counts
+    fill = source.fill
+
+    def fails_later(wait_ns: int) -> int:
+        if not source.calls:
+            raise OSError("the interface is down")
+        return fill(wait_ns)
+
+    source.fill, source.port = fails_later, 0
+    edge = SimpleNamespace(
+        spine=spine, stats=SimpleNamespace(start=int, stop=int, wake=int), control=ControlFollower(Settings()),
+        _notifier=SimpleNamespace(ready=str), settings=Settings(), api=SimpleNamespace(start=int, port=0),
+        _take_early=int, counts=counts, view=SimpleNamespace(statistics=lambda: SimpleNamespace(counters={})),
+    )  # fmt: skip
+    edge._end = partial(Edge._end, edge)
+    with pytest.raises(OSError, match="the interface is down"):
+        Edge._serve(edge)
+    assert sum(built.count for built in sink.taken) == 9 == balance(counts) == counts.received

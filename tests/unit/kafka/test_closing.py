@@ -1,6 +1,7 @@
 """Clients of aiokafka are closed whatever their tasks do, and the caller notices its own cancellation."""
 
 import asyncio
+import contextlib
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -8,6 +9,7 @@ from aiokafka.client import AIOKafkaClient
 
 from klais.kafka import closing
 from klais.kafka.closing import close_client, stop_producer
+from klais.kafka.fenced import abandon
 from klais.kafka.producer import BatchProducer
 from klais.system import tasks
 from tests.unit.system.test_tasks import MISSED, stubborn
@@ -59,3 +61,25 @@ async def test_a_producer_whose_tasks_miss_cancellations_is_stopped(kind: type[A
     async with asyncio.timeout(60):
         await (producer.stop() if kind is BatchProducer else stop_producer(producer))
     assert both == [[MISSED + 1], [MISSED + 1]] and producer._closed
+
+
+async def test_a_producer_is_abandoned_in_time_although_its_tasks_do_not_end() -> None:
+    """They go on in the background, and then it is closed."""
+    producer, may_end = BatchProducer(bootstrap_servers="127.0.0.1:9"), asyncio.Event()
+
+    async def endless() -> None:
+        while not may_end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await may_end.wait()
+
+    producer._exchanges[1] = asyncio.create_task(endless())
+    producer.client._sync_task = asyncio.create_task(endless())
+    await asyncio.sleep(0)
+    abandoning = asyncio.create_task(abandon(producer, timeout_s=0.05))
+    try:
+        await asyncio.wait([abandoning], timeout=20)
+        assert abandoning.done() and not producer._closed
+    finally:
+        may_end.set()
+        await asyncio.gather(abandoning, *closing._closing)
+    assert producer._closed

@@ -184,3 +184,24 @@ async def test_stop_tells_all_who_wait_and_takes_nothing_more(producer: BatchPro
         assert isinstance(outcome, kafka_errors.ProducerClosed)
     with pytest.raises(kafka_errors.ProducerClosed):
         await send(producer, b"too late")
+
+
+async def test_a_batch_whose_leader_is_found_after_the_stop_is_refused(producer: BatchProducer, monkeypatch) -> None:
+    """Otherwise it would open a connection that nobody closes, and its sender would wait."""
+    asked, known = asyncio.Event(), asyncio.Event()
+
+    async def wait_on_metadata(topic: str) -> set[int]:
+        asked.set()
+        await known.wait()
+        return {0}
+
+    leaders = iter([None, 1])
+    producer.client.cluster = SimpleNamespace(leader_for_partition=lambda tp: next(leaders))
+    monkeypatch.setattr(producer.client, "_wait_on_metadata", wait_on_metadata)
+    sending = asyncio.create_task(producer.send_batch(Batch(b"late"), "out", partition=0))
+    await asked.wait()
+    await producer.stop()
+    known.set()
+    with pytest.raises(kafka_errors.ProducerClosed):
+        await sending
+    assert producer.client.requests == [] and producer._exchanges == {}

@@ -9,6 +9,7 @@ import pytest
 from klais.errors import ModelRefused
 from klais.models.card import read_card, read_file, write_model
 from klais.models.store import ModelStore
+from klais.system.private_files import write_own
 from tests.support.needs import need_missing
 
 ABOUT = {"kind": "traffic", "version": "m1"}
@@ -128,3 +129,16 @@ def test_a_model_in_another_ones_folder_and_an_unfinished_one_are_no_models(tmp_
     problems = {m.version: m.problem for m in ModelStore(tmp_path, tmp_path / "none").models("traffic")}
     assert "belongs to another folder" in problems["m2"]
     assert "cannot be read" in problems["m3"]
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power loss a file system may have a name without its content."""
+    steps: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append(f"sync {os.fstat(fd).st_size}"), sync(fd))[1])
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("name"), replace(*names))[1])
+    write_own(tmp_path / "active", b"v1\n")
+    assert steps == ["sync 3", "name"]
+    steps.clear()
+    write_model(tmp_path / "m1", {"a.bin": b"content"}, ABOUT | {"version": "m1"})
+    assert steps[:2] == ["sync 7", "name"] and len(steps) == 4 and steps[2].startswith("sync ")

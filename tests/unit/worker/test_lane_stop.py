@@ -8,10 +8,15 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from klais.config.load import Settings
+from klais.errors import KafkaUnavailable
 from klais.kafka.topics import Topics
 from klais.system import tasks
+from klais.worker import lane as lanes
 from klais.worker.lane import Lane
+from klais.worker.lanes import Lanes
 
 
 def some_lane() -> Lane:
@@ -56,3 +61,47 @@ async def test_a_lane_that_has_stopped_keeps_nothing_of_its_session() -> None:
     await asyncio.sleep(0)  # the loop drops what it ran last
     gc.collect()
     assert seen[0]() is None
+
+
+async def test_a_lane_whose_last_checkpoint_fails_does_not_end_those_of_the_others() -> None:
+    good, bad, holder, written = some_lane(), some_lane(), Lanes(), list[int]()
+
+    async def fails() -> None:
+        raise KafkaUnavailable("klais_raw/0 cannot be read")
+
+    async def writes() -> None:
+        await asyncio.sleep(0.05)
+        written.append(1)
+
+    for partition, (lane, run_once) in enumerate(((bad, fails), (good, writes))):
+        lane.checkpointer = SimpleNamespace(run_once=run_once)
+        lane.live.set()
+        holder.by_partition[partition] = lane
+    assert await holder.drain(60.0) is False and written == [1]
+
+
+async def test_a_session_that_fails_before_it_begins_is_closed(monkeypatch) -> None:
+    """One that is not closed keeps the rows of the lane: it refers to itself."""
+    lane, made, closed = some_lane(), [], []
+
+    class Session(SimpleNamespace):
+        def __init__(self, *_: object) -> None:
+            made.append(self)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    async def recover(*_: object) -> Any:
+        return SimpleNamespace(marker=None, journal=[], state=SimpleNamespace(step=0))
+
+    async def fails(*_: object) -> str:
+        raise KafkaUnavailable("klais_raw/0 cannot be read")
+
+    async def starts() -> None: ...
+
+    monkeypatch.setattr(lanes, "LaneSession", Session)
+    monkeypatch.setattr(lanes, "recover", recover)
+    lane._context.histories, lane._reader.start = SimpleNamespace(lost=fails), starts
+    with pytest.raises(KafkaUnavailable):
+        await lane.run()
+    assert made == closed

@@ -67,9 +67,18 @@ class Uring:
         self.fd = _call(_SYS_SETUP, 1, ctypes.byref(params))
         if self.fd < 0:
             raise OSError(-self.fd, _why_not(-self.fd))
+        try:
+            self._map_rings(params)
+        except BaseException:  # the next source is tried in this process
+            self.close()
+            raise
+        self._timeout = (ctypes.c_int64 * 2)()
+        self._wait = ctypes.create_string_buffer(struct.pack("=QIIQ", 0, 0, 0, ctypes.addressof(self._timeout)), 24)
+        self._to_submit = 0
+
+    def _map_rings(self, params: "ctypes.Array[ctypes.c_uint32]") -> None:
         features = params[5]
         if not features & _FEAT_SINGLE_MMAP or not features & _FEAT_EXT_ARG:
-            os.close(self.fd)
             raise OSError(errno.ENOSYS, "io_uring needs Linux 6.1 or newer")
         sq, cq = params[10:20], params[20:30]
         size = max(sq[6] + 4 * params[0], cq[5] + _CQE_BYTES * params[1])
@@ -78,9 +87,6 @@ class Uring:
         self.head, self.tail = self._word(cq[0]), self._word(cq[1])
         self.ring = np.frombuffer(self._map, np.uint32, 4 * params[1], cq[5]).reshape(-1, 4)
         self._sq_tail, self._sq_array = self._word(sq[1]), self._word(sq[6])
-        self._timeout = (ctypes.c_int64 * 2)()
-        self._wait = ctypes.create_string_buffer(struct.pack("=QIIQ", 0, 0, 0, ctypes.addressof(self._timeout)), 24)
-        self._to_submit = 0
 
     def _word(self, offset: int) -> npt.NDArray[np.uint32]:
         return np.frombuffer(self._map, np.uint32, 1, offset)

@@ -38,7 +38,11 @@ class SlotRing:
         self.starts, self.lengths, self.tail_starts, self._times = (np.zeros(CAPACITY, np.int64) for _ in range(4))
         self._lock_fd = -1
         self._lost_seen, self._drops, self._map_id = 0, 0, -1
-        self.register()
+        try:
+            self.register()
+        except BaseException:  # else this process, which goes on with another source, would keep other readers away
+            self._unlock()
+            raise
 
     def register(self) -> None:
         """Map the ring, which may be a new one; continue where the last reader stopped."""

@@ -1,0 +1,47 @@
+"""``klais up`` ends in order, whatever one step of the end raises: a closed terminal must not leave processes."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from klais.cli.up.launch_options import LaunchOptions
+from klais.cli.up.run import Up
+from klais.cli.up.supervisor import Supervisor
+from klais.config.load import Settings
+
+
+def fails(steps: list[str], name: str) -> Any:
+    def step(*_: object) -> None:
+        steps.append(name)
+        raise BrokenPipeError
+
+    return step
+
+
+def options(tmp_path: Path) -> LaunchOptions:
+    return LaunchOptions(Settings(state_dir=tmp_path))
+
+
+def test_all_processes_end_in_order(tmp_path: Path) -> None:
+    steps: list[str] = []
+    supervisor = Supervisor(options(tmp_path), print)
+    supervisor.simulator = SimpleNamespace(stop=fails(steps, "simulator"))
+    supervisor.edge = SimpleNamespace(stop=fails(steps, "edge"))
+    supervisor.workers = [SimpleNamespace(stop=fails(steps, name)) for name in ("worker-1", "worker-2")]
+    supervisor.broker = SimpleNamespace(stop=fails(steps, "Kafka"))
+    with pytest.raises(BrokenPipeError):
+        supervisor.stop()
+    assert steps == ["simulator", "edge", "worker-1", "worker-2", "Kafka"]
+
+
+def test_the_processes_end_although_the_terminal_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    names = ("progress", "ready", "snapshot", "summary", "close")
+    up = Up(options(tmp_path), SimpleNamespace(**{name: fails(steps, name) for name in names}))
+    monkeypatch.setattr("klais.cli.up.run.signal.signal", lambda *args: None)
+    up.supervisor = SimpleNamespace(check=fails(steps, "check"), stop=lambda: steps.append("stop"))
+    with pytest.raises(BrokenPipeError):
+        up.run()
+    assert steps == ["check", "close", "stop"]
