@@ -1,12 +1,14 @@
-"""Close clients of aiokafka, even while they connect, so that nothing waits for them without end.
+"""Start and close clients of aiokafka so that nothing waits for them without end, and nothing of them stays open.
 
 ``AIOKafkaClient.close`` cancels the task that updates metadata once and waits for it, and swallows a cancellation of
 its caller meanwhile. A caller that is cancelled there would go on as if nothing had happened, and a task that misses
-its one cancellation would never end. Both happen while brokers are away.
+its one cancellation would never end. Both happen while brokers are away. ``bootstrap`` does not close its connection
+if it is cancelled: it would stay open until the garbage collector finds it.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -14,7 +16,26 @@ from aiokafka.client import AIOKafkaClient
 
 from klais.system.tasks import end_task
 
+GRACE_S = 1.0  # for a start that nobody waits for any more: a broker that is there has answered by then
+
 _closing: set[asyncio.Task[None]] = set()
+_Close = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def start_client(client: AIOKafkaClient, timeout_s: float | None) -> None:
+    """Connect a client within ``timeout_s``. If this fails or is cancelled, the client is closed.
+
+    Raises
+    ------
+    aiokafka.errors.KafkaError, TimeoutError
+        If it failed.
+    """
+    await _start(client.bootstrap(), partial(_close, client), timeout_s)
+
+
+async def start_producer(producer: AIOKafkaProducer, timeout_s: float | None) -> None:
+    """Start a producer, as :func:`start_client`."""
+    await _start(producer.start(), partial(_stop, producer), timeout_s)  # type: ignore[no-untyped-call]
 
 
 async def close_client(client: AIOKafkaClient) -> None:
@@ -33,6 +54,32 @@ async def in_background(closing: Coroutine[Any, Any, None]) -> None:
     _closing.add(task)  # the loop itself holds tasks weakly
     task.add_done_callback(_closing.discard)
     await asyncio.shield(task)
+
+
+async def wait_closed() -> None:
+    """Wait for all that goes on in the background."""
+    while _closing:
+        await asyncio.wait(_closing)
+
+
+async def _start(starting: Coroutine[Any, Any, None], close: _Close, timeout_s: float | None) -> None:
+    task = asyncio.create_task(starting)
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+        if not task.done():
+            raise TimeoutError(f"no connection within {timeout_s:g} s")
+        task.result()
+    except BaseException:
+        await in_background(_end_start(task, close))
+        raise
+
+
+async def _end_start(task: asyncio.Task[None], close: _Close) -> None:
+    try:
+        await asyncio.wait([task], timeout=GRACE_S)
+        await end_task(task)
+    finally:
+        await close()
 
 
 async def _close(client: AIOKafkaClient) -> None:

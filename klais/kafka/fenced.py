@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced, OutputRefused
 from klais.kafka.clients import aiokafka_config
-from klais.kafka.closing import stop_producer
+from klais.kafka.closing import start_producer, stop_producer
 from klais.kafka.log_filter import filter_aiokafka
 from klais.kafka.producer import BatchProducer, BatchRefused
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
@@ -276,13 +276,9 @@ async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: floa
         producer: _Producer = kind(**options)
         left_s = None if timeout_s is None else max(0.0, started + timeout_s - time.monotonic())
         try:
-            await asyncio.wait_for(producer.start(), left_s)  # type: ignore[no-untyped-call]
+            await start_producer(producer, left_s)
             return producer
-        except asyncio.CancelledError:
-            await stop_producer(producer)
-            raise
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            await stop_producer(producer)
             waited_s = time.monotonic() - started
             if isinstance(error, _FENCED) or not _may_pass(error):
                 raise

@@ -22,7 +22,7 @@ from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.buffered_records import damaged_span, report_damaged
 from klais.kafka.clients import aiokafka_config
-from klais.kafka.closing import close_client
+from klais.kafka.closing import close_client, start_client
 from klais.kafka.log_filter import filter_aiokafka
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import Throttle, get
@@ -96,13 +96,9 @@ class PartitionReader:
         while True:
             client = AIOKafkaClient(**self._options)
             try:
-                await asyncio.wait_for(client.bootstrap(), self._timeout_s)
+                await start_client(client, self._timeout_s)
             except (kafka_errors.KafkaError, TimeoutError) as error:
-                await close_client(client)
                 await deadline.wait(error)
-            except asyncio.CancelledError:
-                await close_client(client)
-                raise
             else:
                 self._client = client
                 return

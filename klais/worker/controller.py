@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from klais.config.load import Settings
 from klais.control.decide import Decision
@@ -142,6 +143,7 @@ class Controller:
         self.instance = f"{secrets.randbits(32):08x}"
         self._watch = SystemWatch(settings, self.stats, SameIdCheck(self.stats, worker_id, self.instance, "worker"))
         self._watching: asyncio.Task[None] | None = None
+        self._ending: asyncio.Future[Any] | None = None
         self._election = Election(worker_id, settings.session_timeout_s)
         self._term: Term | None = None
         self._before = ControllerStatistics()  # at the end of the last finished term
@@ -203,7 +205,8 @@ class Controller:
             ending += [end_task(self._watching), asyncio.to_thread(self.stats.stop)]
             if isinstance(self._predictor, ForecastChain):
                 ending.append(asyncio.to_thread(self._predictor.stop))
-        await asyncio.gather(*ending)  # all begin now: the caller waits for a limited time
+        self._ending = asyncio.gather(*ending)  # the caller waits for a limited time: the rest goes on without it
+        await asyncio.shield(self._ending)
 
     async def _run(self, producer: ControlProducer) -> None:
         if self._watching is None:

@@ -1,8 +1,18 @@
 """Fixtures of the broker tests."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
+from klais.kafka.closing import wait_closed
 from tests.support.lanes import Edge
+
+
+@pytest.fixture(autouse=True)
+async def closed_clients() -> AsyncIterator[None]:
+    """What is closed in the background is closed before the loop of the test ends."""
+    yield
+    await wait_closed()
 
 
 @pytest.fixture

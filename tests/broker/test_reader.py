@@ -3,10 +3,12 @@ got.
 """
 
 import asyncio
+import contextlib
 import itertools
 import time
 import uuid
 
+import psutil
 import pytest
 from aiokafka import errors as kafka_errors
 from confluent_kafka import TopicPartition as Place
@@ -15,10 +17,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka import reader as reader_module
+from klais.kafka.closing import wait_closed
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.marks import last_own_mark
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter, mark, read_mark
+from klais.system.address import split_address
 from klais.system.loop_turn import BUDGET_S
 from tests.support.process import PATIENCE
 from tests.support.topics import create_topics
@@ -302,3 +306,26 @@ async def test_trouble_that_passes_is_waited_for_and_lasting_trouble_named(log, 
 async def test_a_reader_must_be_started(settings, topic):
     with pytest.raises(RuntimeError, match="not started"):
         await PartitionReader(settings).offsets(topic, 0)
+
+
+def connections(settings) -> set[int]:
+    """Descriptors of this process's connections to the broker."""
+    port = split_address(settings.kafka_bootstrap)[1]
+    return {one.fd for one in psutil.Process().net_connections("tcp") if one.raddr and one.raddr.port == port}
+
+
+@pytest.mark.parametrize("start", ["reader", "producer"])
+async def test_a_start_that_is_cancelled_at_any_moment_leaves_no_connection_open(settings, start):
+    before = connections(settings)
+    for turns in range(60):  # of the event loop; a start on a fast machine takes about as many
+        reader = PartitionReader(settings)
+        task = asyncio.create_task(reader.start() if start == "reader" else make_producer(settings, 20 * PATIENCE))
+        for _ in range(turns):
+            await asyncio.sleep(0 if turns < 20 else 0.001)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            if (made := await task) is not None:
+                await abandon(made)
+        await reader.stop()
+        await wait_closed()
+        assert connections(settings) == before, f"cancelled after {turns} turns"
