@@ -132,14 +132,12 @@ class BatchProducer(AIOKafkaProducer):
                 if not waiting:
                     continue
                 try:
-                    response = await self.client.send(leader, self._request(waiting))
+                    self._answer(waiting, await self.client.send(leader, self._request(waiting)))
                 except asyncio.CancelledError:
                     self._fail(waiting, kafka_errors.ProducerClosed())
                     raise
-                except Exception as error:
+                except Exception as error:  # also of an answer that cannot be read
                     self._fail(waiting, error)
-                else:
-                    self._answer(waiting, response)
         finally:
             del self._exchanges[leader]
 

@@ -205,3 +205,17 @@ async def test_a_batch_whose_leader_is_found_after_the_stop_is_refused(producer:
     with pytest.raises(kafka_errors.ProducerClosed):
         await sending
     assert producer.client.requests == [] and producer._exchanges == {}
+
+
+async def test_an_answer_that_cannot_be_read_fails_the_batches_and_the_next_ones_go_on(producer: BatchProducer) -> None:
+    answer = producer.client.send
+
+    async def unreadable(node: int, request: Any) -> Any:
+        await answer(node, request)
+        return SimpleNamespace(topics=[("out",)])
+
+    producer.client.send = unreadable
+    with pytest.raises(ValueError, match="not enough values"):
+        await asyncio.wait_for(send(producer, b"one"), 60)
+    producer.client.send = answer
+    assert (await asyncio.wait_for(send(producer, b"two"), 60)).offset == 100
