@@ -57,6 +57,7 @@ def server_properties(settings: Settings, files: BrokerFiles, controller_port: i
         "log.dirs": files.data,
         "num.network.threads": 2,
         "num.io.threads": 4,
+        "group.coordinator.threads": 1,  # for the few groups of one machine; each wakes up five times a second
         # A mistyped name must not create a topic with the wrong settings.
         "auto.create.topics.enable": "false",
         "default.replication.factor": 1,

@@ -165,6 +165,10 @@ class Features:
         self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW_S)
         self._before: tuple[float, Mapping[str, float]] | None = None
 
+    def is_due(self, now_s: float) -> bool:
+        """Whether :meth:`add` would use its arguments: at the first call, and once a second."""
+        return self._before is None or now_s - self._before[0] >= 1.0
+
     def add(self, now_s: float, totals: Mapping[str, float], activity: Mapping[str, float]) -> bool:
         """Add totals (:func:`klais.control.measure.traffic_totals`) and activity
         (:func:`~klais.control.measure.activity_of`); return whether a second is complete.
@@ -175,7 +179,7 @@ class Features:
             self._before = (now_s, totals)
             return False
         elapsed_s, before = now_s - self._before[0], self._before[1]
-        if elapsed_s < 1.0:
+        if not self.is_due(now_s):
             return False
         self._before = (now_s, totals)
         grown = {name: (value - before.get(name, 0.0)) / elapsed_s for name, value in totals.items()}

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 
 from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
 from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
@@ -35,7 +36,8 @@ class TopicsCheck:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings, self._admin = settings, admin_client(settings)
+        self._settings = settings
+        self._admin: AdminClient | None = None  # only while it checks: a client asks for the probe's topic each second
         self.missing = "the topics are not checked yet"
         self.mismatch: TopicMismatch | None = None
 
@@ -47,9 +49,10 @@ class TopicsCheck:
         TopicMismatch
             If a topic has a partition count that this edge must not write to.
         """
+        admin = self._admin = self._admin or admin_client(self._settings)
         try:
-            self._admin.list_topics(topic="__klais_probe__", timeout=timeout_s)
-            wrong = check_topics(self._settings, self._admin)
+            admin.list_topics(topic="__klais_probe__", timeout=timeout_s)
+            wrong = check_topics(self._settings, admin)
         except (KafkaException, KafkaUnavailable):
             self.missing = f"no Kafka broker answers at {self._settings.bootstrap}"
             return self.missing
@@ -59,6 +62,8 @@ class TopicsCheck:
         if unfit := [str(mismatch) for mismatch in wrong if mismatch.setting != "missing"]:
             raise TopicMismatch("\n".join(unfit))
         self.missing = str(wrong[0]) if wrong else ""
+        if not wrong:
+            self._admin = None
         return self.missing
 
     def follow(self, stopping: threading.Event, done: Callable[[], None], failed: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from klais.config.load import Settings
 from klais.core.incidents.summary import FlagSeen, read_flag
 from klais.kafka.clients import confluent_config
+from klais.kafka.follower import FETCH_WAIT_MS
 from klais.kafka.topic_identity import TopicIdentity
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
@@ -57,7 +58,7 @@ class FlagReader:
             "auto.offset.reset": "earliest",
             "isolation.level": "read_uncommitted",  # another program's open transaction must not hold up the flags
             "allow.auto.create.topics": False,
-            "fetch.wait.max.ms": 1000,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
             "queued.max.messages.kbytes": 4096,
             "reconnect.backoff.max.ms": 2000,
             "log_level": 2,

@@ -28,8 +28,9 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.kafka.follower")
 
-FETCH_WAIT_MS = 1000
-END_S = 2.0  # for the query of the topic's end at the start
+# A record is delivered when it arrives. Each empty answer costs broker and client 0.3 ms of CPU.
+FETCH_WAIT_MS = 2000
+END_S = 3.0  # for queries of the topic's ends: a broker answers them after the fetch that waits on the same connection
 POLL_S = 0.2  # confluent-kafka looks for signals as often in any case; a stop waits at most this long
 RETRY_S = 1.0
 STALE_S = 15.0
@@ -70,7 +71,6 @@ class TopicFollower(ABC):
             "isolation.level": "read_uncommitted",
             "auto.offset.reset": "earliest" if from_start else "latest",
             "allow.auto.create.topics": False,
-            # A record is delivered when it arrives. Each empty answer costs broker and client 0.3 ms of CPU.
             "fetch.wait.max.ms": FETCH_WAIT_MS,
             "queued.max.messages.kbytes": 4096,
             "reconnect.backoff.max.ms": 2000,

@@ -29,6 +29,7 @@ from klais.telemetry.log import Throttle, get
 
 log = get("klais.kafka.reader")
 
+NEAR_BYTES = 64 << 10  # in one answer, for records that are close together
 FETCH_BYTES = 8 << 20  # in one answer; the broker returns at least one whole batch, however large
 RETRY_S = 0.1
 LOG_EVERY_S = 5.0
@@ -214,6 +215,26 @@ class PartitionReader:
                         return RawRecord(record.offset, record.key, record.value, tuple(record.headers)), leader
         return None, leader
 
+    async def two_records(
+        self, topic: str, partition: int, first: int, last: int
+    ) -> tuple[RawRecord, RawRecord, int] | None:
+        """The records at two offsets that are close together, and the epoch of the leader that appended the last one.
+
+        From one fetch; None if its answer of at most ``NEAR_BYTES`` lacks one of them, for whatever reason.
+        """
+        where, found, leader = TopicPartition(topic, partition), dict[int, RawRecord](), -1
+        try:
+            content = await self._fetch_bytes(where, first, NEAR_BYTES)
+            batches = _batches(where, content, first)
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.CorruptRecordException):
+            return None
+        for batch in batches:
+            wanted = {offset for offset in (first, last) if batch.base_offset <= offset < batch.next_offset}
+            if wanted and not batch.is_control_batch:
+                leader = leader_epoch(content, batch.base_offset)
+                found |= {r.offset: RawRecord(r.offset, r.key, r.value, ()) for r in batch if r.offset in wanted}
+        return (found[first], found[last], leader) if first in found and last in found else None
+
     async def epoch_at(self, topic: str, partition: int, offset: int) -> int:
         """Producer epoch of the batch, or the control record, at an offset; -1 if there is none."""
         try:
@@ -321,6 +342,16 @@ def _batches(where: TopicPartition, content: bytes, position: int) -> list[Any]:
                 break
             raise CorruptRecords(where, *span)
     return wanted
+
+
+def leader_epoch(content: bytes, base_offset: int) -> int:
+    """Epoch of the leader that appended the batch with this base offset, in the bytes of an answer; -1 = not there."""
+    at = 0
+    while at + 16 <= len(content):
+        if int.from_bytes(content[at : at + 8], "big") == base_offset:
+            return int.from_bytes(content[at + 12 : at + 16], "big", signed=True)
+        at += 12 + int.from_bytes(content[at + 8 : at + 12], "big")
+    return -1
 
 
 def _framed(content: bytes) -> list[Any]:

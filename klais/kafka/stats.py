@@ -126,6 +126,7 @@ class StatsFollower(TopicFollower):
         super().__init__(settings, Topics.of(settings).stats, from_start=False)
         self._newest: dict[str, tuple[float, dict[str, Any]]] = {}
         self._views: dict[str, tuple[Mapping[str, Any], ProcessView]] = {}  # of the newest records that were requested
+        self._systems: dict[float, tuple[Any, float, SystemView]] = {}  # by age: records, valid up to, their view
         self._clocks: dict[str, float] = {}
 
     def reset(self) -> None:
@@ -165,10 +166,20 @@ class StatsFollower(TopicFollower):
         return {name: record for name, (_, record) in self.recent(kind, FRESH_S).items()}
 
     def view(self, fresh_s: float = FRESH_S) -> SystemView:
-        """All reports of the last ``fresh_s`` seconds, parsed into types."""
-        return SystemView.of(
-            lambda kind: {name: record for name, (_, record) in self.recent(kind, fresh_s).items()}, self.read
+        """All reports of the last ``fresh_s`` seconds, parsed into types: the same object until one comes or gets too
+        old.
+        """
+        newest, now_s = self._newest, time.monotonic()
+        known = self._systems.get(fresh_s)
+        if known is not None and known[0] is newest and now_s <= known[1]:
+            return known[2]
+        fresh = {name: row for name, row in newest.items() if now_s - row[0] <= fresh_s}
+        view = SystemView.of(
+            lambda kind: {name: record for name, (_, record) in fresh.items() if record.get("kind") == kind}, self.read
         )
+        until_s = min((at_s for at_s, _ in fresh.values()), default=float("inf")) + fresh_s
+        self._systems[fresh_s] = newest, until_s, view
+        return view
 
     def read(self, name: str, record: Mapping[str, Any]) -> ProcessView:
         """Parse a record into types: once (0.3 ms), however often the controller calls it (ten times a second)."""

@@ -1,10 +1,12 @@
 """Whether a topic is still the one that a client reads: its id, which the broker is asked for every few seconds.
 
 Kafka clients identify a topic by its name. When the topic is deleted and created again, librdkafka neither continues
-to read nor reports an error.
+to read nor reports an error. All topics of a process are asked for in one request, over one connection.
 """
 
+import threading
 import time
+from weakref import WeakSet, WeakValueDictionary
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -13,9 +15,61 @@ from klais.config.load import Settings
 from klais.kafka.admin_client import admin_client
 
 CHECK_S = 3.0
+SHARED_S = CHECK_S / 2  # an answer is also used for the checks of other topics that follow within this time
 _UNAVAILABLE = frozenset(
     {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}
 )
+
+Answer = tuple[float, str | KafkaException]  # when the broker answered (monotonic), and the id or the error
+
+
+class _TopicIds:
+    """The ids of all topics that the process reads from one cluster. Threads may share it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._admin: AdminClient | None = None  # created at the first check: without one there is no connection
+        self._lock = threading.Lock()  # held during a request: the others need the same answer
+        self._readers = WeakSet[TopicIdentity]()
+        self._answers: dict[str, Answer] = {}
+
+    def add(self, reader: "TopicIdentity") -> None:
+        """Ask for the topic of ``reader`` too, as long as it exists."""
+        with self._lock:
+            self._readers.add(reader)
+
+    def answer(self, topic: str) -> Answer:
+        """The newest answer for a topic, at most ``SHARED_S`` old."""
+        with self._lock:
+            known = self._answers.get(topic)
+            if known is not None and time.monotonic() - known[0] < SHARED_S:
+                return known
+            if self._admin is None:
+                self._admin = admin_client(self._settings)
+            topics = sorted({topic} | {reader.topic for reader in self._readers})
+            asked = self._admin.describe_topics(TopicCollection(topics), request_timeout=CHECK_S)
+            for name, future in asked.items():
+                try:
+                    found: str | KafkaException = str(future.result().topic_id)
+                except KafkaException as error:
+                    found = error
+                self._answers[name] = time.monotonic(), found
+            return self._answers[topic]
+
+
+_clusters: "WeakValueDictionary[tuple[str, ...], _TopicIds]" = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+def _ids_of(settings: Settings) -> _TopicIds:
+    """The ids of the settings' cluster, which all readers with the same access share."""
+    fields = sorted(name for name in type(settings).model_fields if name.startswith("kafka_"))
+    access = (settings.bootstrap, *(str(getattr(settings, name)) for name in fields))
+    with _opening:
+        ids = _clusters.get(access)
+        if ids is None:
+            ids = _clusters[access] = _TopicIds(settings)
+        return ids
 
 
 class TopicIdentity:
@@ -30,6 +84,8 @@ class TopicIdentity:
 
     Attributes
     ----------
+    topic : str
+        Its name.
     topic_id : str or None
         The newest id; None until the broker has answered.
     found_s : float
@@ -39,11 +95,11 @@ class TopicIdentity:
     """
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        self._settings, self._topic = settings, topic
-        self._admin: AdminClient | None = None  # created at the first check: without one there is no connection
+        self.topic, self._ids = topic, _ids_of(settings)
         self._asked_s = float("-inf")
         self.topic_id: str | None = None
         self.found_s, self.refused = 0.0, ""
+        self._ids.add(self)
 
     def replaced(self) -> bool:
         """Whether the topic was created again since the last call; asks the broker at most every ``CHECK_S``."""
@@ -51,14 +107,10 @@ class TopicIdentity:
         if now_s - self._asked_s < CHECK_S:
             return False
         self._asked_s = now_s
-        if self._admin is None:
-            self._admin = admin_client(self._settings)
-        try:
-            asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=CHECK_S)
-            topic_id = str(asked[self._topic].result().topic_id)
-        except KafkaException as error:
-            self.refused = "" if error.args[0].code() in _UNAVAILABLE else error.args[0].str()
+        found_s, found = self._ids.answer(self.topic)
+        if isinstance(found, KafkaException):
+            self.refused = "" if found.args[0].code() in _UNAVAILABLE else found.args[0].str()
             return False
-        self.found_s, self.refused = time.monotonic(), ""
-        before, self.topic_id = self.topic_id, topic_id
-        return before not in (None, topic_id)
+        self.found_s, self.refused = found_s, ""
+        before, self.topic_id = self.topic_id, found
+        return before not in (None, found)

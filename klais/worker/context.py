@@ -9,6 +9,7 @@ from klais.config.load import Settings
 from klais.core.anomaly.detector import Detector
 from klais.core.dam.bucket import TokenBucket
 from klais.kafka.producer import BatchProducer
+from klais.kafka.shared_ends import SharedEnds
 from klais.kafka.topics import Topics
 from klais.worker.history import Histories
 from klais.worker.limits import LaneLimits
@@ -73,6 +74,8 @@ class LaneContext:
         Held while a lane collects profiles to save, so that several lanes do not block the event loop in one turn.
     histories : Histories
         What earlier sessions of the lanes had.
+    shared_ends : SharedEnds, optional
+        Asks for end offsets for all lanes; None = each lane asks for its own.
     """
 
     settings: Settings
@@ -94,3 +97,4 @@ class LaneContext:
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)
     histories: Histories = field(default_factory=Histories)
+    shared_ends: SharedEnds | None = None

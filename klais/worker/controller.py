@@ -178,6 +178,11 @@ class Controller:
         """The system as reported in the last ``fresh_s`` seconds; empty before the first candidacy."""
         return self.stats.view(fresh_s)
 
+    def join_heartbeat(self) -> None:
+        """See :meth:`Term.join_heartbeat`; does nothing while this worker is not the leader."""
+        if self._term is not None:
+            self._term.join_heartbeat(time.monotonic())
+
     @property
     def running(self) -> bool:
         """Whether a candidacy or a term is in progress."""

@@ -33,6 +33,7 @@ class ProfileKeeper:
         self._topic = session.context.topics.profiles_changelog
         self._next = 0  # the next row to check
         self._writer = RecordBatchWriter(limit_bytes=4 * SAVE_BYTES)  # one portion always fits
+        self._saved_step = -1  # all profiles are saved as of this step
         self.saved = self.loaded = 0
 
     async def run(self) -> None:
@@ -42,7 +43,9 @@ class ProfileKeeper:
         await self._load()
         while True:
             await asyncio.sleep(SAVE_TICK_S)
-            await self.save_some()
+            step = self._session.state.step
+            if step != self._saved_step and await self.save_some():
+                self._saved_step = step
 
     async def _load(self) -> None:
         """Load the newest profile of each device that the lane knows."""
@@ -64,18 +67,19 @@ class ProfileKeeper:
         seconds = round(time.monotonic() - began_s, 3)
         log.info("profiles_loaded", partition=session.partition, profiles=self.loaded, seconds=seconds)
 
-    async def save_some(self) -> None:
-        """Save changed profiles within the worker's allowance, at most once around the rows."""
+    async def save_some(self) -> bool:
+        """Save changed profiles within the worker's allowance, at most once around the rows; whether it checked all."""
         state, allowance = self._session.state, self._session.context.profile_bytes
         looked = 0
         while looked < state.used:
             room = allowance.available(time.monotonic_ns())
             if room <= 0:
-                return
+                return False
             begin = self._next if self._next < state.used else 0
             end = min(begin + SLICE_ROWS, state.used)
             looked += await self._save(begin, end, min(room, SAVE_BYTES)) - begin
             await asyncio.sleep(0)
+        return True
 
     async def _save(self, begin: int, end: int, max_bytes: int) -> int:
         """Save changed profiles of rows ``begin`` to ``end``; the next row to check."""

@@ -284,8 +284,11 @@ class Report:
 
     # -- publishing
 
-    async def run(self, producer: ControlProducer) -> None:
-        """Publish a record each second and when limits change, until cancelled; errors are logged, not raised."""
+    async def run(self, producer: ControlProducer, on_regular: Callable[[], object] = lambda: None) -> None:
+        """Publish a record each second and when limits change, until cancelled; errors are logged, not raised.
+
+        ``on_regular``: called after each record that is due by time.
+        """
         changed, loop = asyncio.Event(), asyncio.get_running_loop()
         with LoopWatch() as watch, self._limits.changes(lambda: loop.call_soon_threadsafe(changed.set)):
 
@@ -323,6 +326,8 @@ class Report:
                         self._rates = self.rates(now_s)
                     record = publisher.record(now_s, what == "extra") | {"rates": self._rates}
                     producer.stats(self._worker_id, record)
+                    if what == "regular":
+                        on_regular()
                 except Exception:
                     if logs.every(60, "klais.worker.report"):
                         log.exception("statistics_failed")

@@ -14,6 +14,7 @@ from klais.core.fingerprint.typed import TypesInUse
 from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.fenced import make_producer
 from klais.kafka.producer import BatchProducer
+from klais.kafka.shared_ends import SharedEnds
 from klais.kafka.stats import FRESH_S, ControlProducer
 from klais.kafka.topics import Topics
 from klais.kafka.topics_watch import TopicsWatch
@@ -73,7 +74,7 @@ class WorkerRuntime:
             settings, self.worker_id, lanes, self.limits, self.offsets, statistics, highwater, self.scoring, self.types,
             self.controller.instance,
         )  # fmt: skip
-        self.taps = Taps()
+        self.taps, self._ends = Taps(), SharedEnds(settings)
         self._consumer = consumer
         self._context: LaneContext | None = None
         self._making, self._closed = asyncio.Lock(), False
@@ -93,7 +94,7 @@ class WorkerRuntime:
         """Report once a second, until cancelled."""
         self.offsets.start()
         self.topics_watch.start()
-        await self.report.run(self.producer())
+        await self.report.run(self.producer(), self.controller.join_heartbeat)
 
     def readiness(self, stopping: bool, recovered: bool, rebalancing: bool, assigned: frozenset[int]) -> Readiness:
         """Readiness of this worker; the arguments are those of :class:`GroupState`, as Faust knows them."""
@@ -160,6 +161,7 @@ class WorkerRuntime:
                 new_detector=detector_maker(self.settings, self.scoring, self.types_in_use),
                 profile_bytes=profile_allowance(self.settings),
                 taps=self.taps,
+                shared_ends=self._ends,
             )
         return self._context
 
@@ -177,6 +179,7 @@ class WorkerRuntime:
         closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop), asyncio.to_thread(self.types.stop)]
         if self._producer is not None:
             closing.append(asyncio.to_thread(self._producer.close))
+        closing.append(self._ends.close())
         self.offsets.stop()
         self.topics_watch.stop()
         await asyncio.gather(*(_within("clients", part) for part in closing), self._stop_producers())

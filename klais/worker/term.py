@@ -21,9 +21,9 @@ import orjson
 
 from klais.config.host import host_of
 from klais.config.load import Settings
-from klais.control.decide import Decision, LoopState, decide, is_change
-from klais.control.election import SILENCE, RecentGauges, heartbeat_s, leader_of
-from klais.control.forecast import Features, Predictor
+from klais.control.decide import Decision, Inputs, LoopState, decide, is_change
+from klais.control.election import SILENCE, RecentGauges, heartbeat_s
+from klais.control.forecast import Features, Predictor, TrafficForecast
 from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
 from klais.control.offenders import MAX_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
@@ -34,12 +34,13 @@ from klais.errors import KafkaUnavailable
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.producer import BatchProducer
 from klais.kafka.record_batch import RecordBatchWriter
-from klais.kafka.stats import FORGET_S, FRESH_S, ControlProducer, StatsFollower
+from klais.kafka.stats import FORGET_S, ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
 from klais.system.tasks import end_task, finish
 from klais.telemetry.log import get
 from klais.telemetry.stats import PERIOD_S, StatsPublisher
+from klais.telemetry.view import SystemView
 from klais.worker.incidents import Incidents, Writes
 from klais.worker.lost_records import LostRecords, Record
 
@@ -106,8 +107,10 @@ class Term:
         self._features, self._offenders = Features(), Offenders()
         self.incidents = Incidents(settings, self._follower)
         self._forecast = predictor.predict(self._features.window())
+        self._measured: tuple[SystemView, TrafficForecast, Inputs] | None = None  # inputs of the newest decision
         self._state = LoopState()
         self._written: Decision | None = None
+        self._ticked_s = self._heartbeat_s = float("-inf")  # monotonic
         self._unread: list[Unread] = []  # blocks of this controller that it has not read back yet
         self._found: dict[str, Any] | None = None  # last record of the previous leader
         self._resigned = False
@@ -149,6 +152,7 @@ class Term:
             try:
                 renews = await self._ticks(identity.epoch, sender)
             finally:
+                self._ticked_s = float("-inf")
                 await finish(end_task(incidents))
             log.info("term_ended", epoch=identity.epoch, decisions=self.decisions, renews=renews)
             return renews
@@ -160,8 +164,11 @@ class Term:
 
     async def _ticks(self, epoch: int, sender: FencedSender) -> bool:
         period_s, until_s = self._settings.pid_period_s, time.monotonic() + REFENCE_S
-        last_s, due_s, offenders_s, heartbeat_at_s = time.monotonic() - period_s, time.monotonic(), 0.0, 0.0
-        interval_s, paused_s = heartbeat_s(self._settings.session_timeout_s), SILENCE * self._settings.session_timeout_s
+        last_s, due_s, offenders_s = time.monotonic() - period_s, time.monotonic(), 0.0
+        self._heartbeat_s = float("-inf")  # the first tick sends one
+        interval_s = heartbeat_s(self._settings.session_timeout_s)
+        # At intervals of a second, let the worker's statistics record come first, which takes the heartbeat along.
+        latest_s = interval_s + (period_s / 2 if interval_s >= PERIOD_S else -period_s / 2)
         while not self._superseded(epoch):
             now_s = time.monotonic()
             if now_s >= until_s or self._follower.replacements:  # a topic that was replaced knows no fence
@@ -169,7 +176,7 @@ class Term:
             decision = self._decide(now_s, min(now_s - last_s, MAX_LATE_TICKS * period_s))
             # After a pause another worker may lead. Write a record before the next heartbeat: if the broker refuses it,
             # this term ends before other processes accept the heartbeat.
-            doubtful, last_s = now_s - last_s > paused_s, now_s
+            doubtful, last_s = now_s - last_s > self._paused_s, now_s
             if (doubtful or is_change(self._written, decision)) and self._is_followed(decision):
                 await self._write(epoch, sender, decision)
             if now_s - offenders_s >= PERIOD_S:
@@ -179,8 +186,8 @@ class Term:
                 ahead_s = self._stats.clock_offset_s(self._name) or 0.0
                 write = partial(self._write_incidents, epoch, sender)
                 await self.incidents.tick(now_s, ahead_s, self._stats.view(), write)
-            if now_s - heartbeat_at_s >= interval_s - period_s / 2:
-                heartbeat_at_s = now_s
+            self._ticked_s = now_s
+            if now_s - self._heartbeat_s >= latest_s:
                 self._send_heartbeat(now_s)
             due_s = max(due_s + period_s, time.monotonic())
             await asyncio.sleep(max(0.001, due_s - time.monotonic()))
@@ -191,14 +198,27 @@ class Term:
         newest = self._follower.record(GLOBAL)
         if newest is not None and newest.get("by", self._name) != self._name and newest != self._found:
             return True
-        controllers = recent_gauges(self._stats, "controller", FRESH_S)
-        leader = leader_of(controllers)
+        system = self._stats.view()
+        leader = system.leader()
         if leader is None or leader == self._name:
             return False
-        theirs = controllers[leader][1].epoch
+        theirs = system.controllers[leader].gauges.epoch
         return theirs is not None and theirs > epoch
 
+    @property
+    def _paused_s(self) -> float:
+        """Time without a tick (s) after which another worker may lead."""
+        return SILENCE * self._settings.session_timeout_s
+
+    def join_heartbeat(self, now_s: float) -> None:
+        """Send the next heartbeat now, together with a record of this process: in one request, which wakes all
+        followers once. Does nothing before the first tick, after a pause, or directly after a heartbeat.
+        """
+        if now_s - self._ticked_s <= self._paused_s and now_s - self._heartbeat_s >= PERIOD_S / 2:
+            self._send_heartbeat(now_s)
+
     def _send_heartbeat(self, now_s: float, candidate: bool = False) -> None:
+        self._heartbeat_s = now_s
         record = self._publisher.record(now_s)
         if candidate:
             record["gauges"] = {"candidate": True}
@@ -211,9 +231,15 @@ class Term:
     def _decide(self, now_s: float, dt_s: float) -> Decision:
         settings, follower = self._settings, self._follower
         system = self._stats.view()
-        if system.edges and self._features.add(now_s, traffic_totals(system), activity_of(system)):
+        if (
+            system.edges
+            and self._features.is_due(now_s)
+            and self._features.add(now_s, traffic_totals(system), activity_of(system))
+        ):
             self._forecast = self._predictor.predict(self._features.window())
-        inputs = measure(system, self._forecast)
+        if self._measured is None or self._measured[0] is not system or self._measured[1] is not self._forecast:
+            self._measured = system, self._forecast, measure(system, self._forecast)
+        inputs = self._measured[2]
         targets, gains = targets_of(settings, follower), gains_of(settings, follower)
         request = operator_request(settings, follower)
         self._state, decision = decide(self._state, inputs, targets, gains, request, settings.partitions, now_s, dt_s)

@@ -74,7 +74,20 @@ class Watch:
             before = self._seen
             await self.check()
             quiet = self._seen == before and not (self._short or self._undelivered or self._own_short)
-            await asyncio.sleep(QUIET_WATCH_S if quiet else WATCH_S)
+            await self._sleep(QUIET_WATCH_S if quiet else WATCH_S)
+
+    @staticmethod
+    async def _sleep(period_s: float) -> None:
+        """Wait for a multiple of the period, at least half of one: so all lanes of a worker ask at the same time."""
+        left_s = period_s - asyncio.get_running_loop().time() % period_s
+        await asyncio.sleep(left_s if left_s >= period_s / 2 else left_s + period_s)
+
+    async def _ends(self, topics: list[str]) -> list[int]:
+        """End offsets of the session's partition."""
+        shared = self._session.context.shared_ends
+        if shared is None:
+            return await self._reader.ends(topics, self._session.partition)
+        return await shared.ends(self._reader, topics, self._session.partition)
 
     async def check(self) -> None:
         """Run all checks once."""
@@ -87,7 +100,7 @@ class Watch:
         self._checks += 1
         if own := self._checks % OWN_CHECKS == 0 or self._own_short > 0:
             asked += [topics.journal, topics.devices_changelog]
-        raw_end, output_end, self.dead_letters_end, *own_ends = await self._reader.ends(asked, partition)
+        raw_end, output_end, self.dead_letters_end, *own_ends = await self._ends(asked)
         if own:
             self._check_own(own_ends, written)
         self._seen = next_raw, raw_end, output_end

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import time
 import uuid
+from functools import partial
 
 import psutil
 import pytest
@@ -22,6 +23,7 @@ from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.marks import last_own_mark
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter, mark, read_mark
+from klais.kafka.shared_ends import SharedEnds
 from klais.system.address import split_address
 from klais.system.loop_turn import BUDGET_S
 from tests.support.process import PATIENCE
@@ -113,6 +115,45 @@ async def test_the_ends_of_several_topics_take_one_request(log, kafka, monkeypat
     assert len(requests) == 1
     with pytest.raises(TopicMismatch, match=f"no {other}-missing/0"):
         await log.reader.ends([log.topic, f"{other}-missing"], 0)
+
+
+async def test_two_records_take_one_request_and_come_with_the_epoch_of_their_leader(log, kafka, monkeypatch):
+    await log.fence()  # writes control records
+    for _ in range(3):
+        await log.write((b"a", None), (b"b", None))
+    first, last = min(log.expected), max(log.expected)
+    two = partial(log.reader.two_records, log.topic, 0)
+    one, other, leader = await two(first, last)
+    assert (one.offset, one.value, other.offset, other.value) == (first, b"a", last, b"b")
+    record, epoch = await log.reader.record_and_leader(log.topic, 0, last)
+    assert (record.value, epoch) == (b"b", leader) and leader >= 0
+    assert (await two(first, first + 1))[1].value == b"b"  # of the same batch
+    assert await two(first - 1, last) is None  # a control record
+    assert await two(first, last + 1) is None and await two(last + 1, last + 2) is None  # beyond the end
+    await log.write((b"x" * reader_module.NEAR_BYTES, None))
+    await log.write((b"c", None))
+    monkeypatch.setattr(reader_module, "NEAR_BYTES", 200)
+    assert await two(last, last + 2) is None  # too far away for one answer
+    place = Place(log.topic, 0, first + 1)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.delete_records([place])[place].result(20 * PATIENCE)
+    assert await two(first, last) is None
+
+
+async def test_the_ends_of_several_lanes_take_one_request(log, kafka, settings):
+    await log.fence()
+    await log.write((b"a", None))
+    other = create(kafka)
+    shared = SharedEnds(settings)
+    try:
+        asked = [shared.ends(None, topics, p) for topics, p in (([log.topic, other], 0), ([other], 1))]
+        end = max(log.expected) + 1
+        assert await asyncio.gather(*asked) == [[end, 0], [0]]  # without readers of their own
+        with pytest.raises(TopicMismatch, match=f"no {other}-missing/0"):
+            await shared.ends(log.reader, [other, f"{other}-missing"], 0)
+        assert await shared.ends(None, [log.topic], 0) == [end]
+    finally:
+        await shared.close()
 
 
 async def test_only_control_records(log):

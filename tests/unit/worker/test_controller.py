@@ -18,6 +18,7 @@ from klais.telemetry.schema import VERSION
 from klais.telemetry.view import SystemView
 from klais.worker.controller import Controller, ControllerStatistics
 from klais.worker.system_watch import LANELESS_S, LEADERLESS_S
+from klais.worker.term import Term
 
 
 def decision():
@@ -95,3 +96,56 @@ async def test_resigning_ends_a_candidacy_that_waits_and_a_cancelled_agent_is_ca
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+class Heartbeats:
+    """Counts the records of a controller."""
+
+    def __init__(self) -> None:
+        self.records = []
+
+    def stats(self, key, record) -> None:
+        self.records.append((key, record["kind"]))
+
+
+def test_a_heartbeat_joins_a_statistics_record_while_the_term_ticks(monkeypatch):
+    sent, settings = Heartbeats(), Settings(session_timeout_s=10)
+    controller = Controller(settings, "w1")
+    controller.join_heartbeat()  # not the leader
+    term = Term(settings, "controller-w1", controller._predictor, sent, controller.stats, dict)
+    controller._term = term
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    controller.join_heartbeat()
+    assert not sent.records  # before the first tick
+    term._ticked_s = now_s
+    controller.join_heartbeat()
+    controller.join_heartbeat()
+    assert sent.records == [("controller-w1", "controller")]  # one of them is enough
+    now_s += 4.9
+    controller.join_heartbeat()
+    assert len(sent.records) == 2
+    now_s += 0.6
+    controller.join_heartbeat()
+    assert len(sent.records) == 2  # half a session timeout without a tick: another worker may lead
+
+
+async def test_the_system_is_read_again_when_a_record_comes_or_gets_too_old(monkeypatch):
+    stats = StatsFollower(Settings())
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    record = {"v": VERSION, "kind": "worker", "at_ms": 0, "counters": {}, "gauges": {}, "rates": {}}
+    stats.consume("w1", orjson.dumps(record))
+    first = stats.view()
+    assert stats.view() is first and list(first.workers) == ["w1"]
+    assert stats.view(60.0) is not first
+    now_s += 2.0
+    stats.consume("w2", orjson.dumps(record | {"kind": "edge"}))
+    second = stats.view()
+    assert stats.view() is second is not first and list(second.workers) == ["w1"] and list(second.edges) == ["w2"]
+    now_s += 1.5
+    assert not stats.view().workers and list(stats.view().edges) == ["w2"]
+    now_s += 2.0
+    assert not stats.view().edges
+    stats.reset()
+    assert not stats.view(60.0).edges

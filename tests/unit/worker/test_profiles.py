@@ -9,6 +9,7 @@ import numpy as np
 from klais.core.anomaly.detector import Saved
 from klais.core.dam.bucket import TokenBucket
 from klais.core.devices.layout import ROW
+from klais.worker import profiles as module
 from klais.worker.profiles import ProfileKeeper
 
 LANES, ROWS = 4, 50
@@ -59,3 +60,29 @@ async def test_no_two_lanes_collect_profiles_in_one_turn_of_the_loop() -> None:
     clock.cancel()
     assert [one.saved for one in keepers] == [ROWS] * LANES
     assert len(set(taken)) == len(taken) == LANES * ROWS // 10
+
+
+async def test_profiles_are_looked_at_again_after_a_step_or_if_the_allowance_ended(monkeypatch) -> None:
+    turns, taken = Turns(), list[int]()
+    monkeypatch.setattr(module, "SAVE_TICK_S", 0.0)
+    bucket = SimpleNamespace(available=lambda now_ns: room, spend=lambda count: None)
+    topics, settings = SimpleNamespace(profiles_changelog="profiles"), SimpleNamespace(anomaly_save_bytes=1)
+    context = SimpleNamespace(profile_bytes=bucket, topics=topics, saving=asyncio.Lock(), settings=settings)
+    one, room, round_trips = keeper(turns, taken, context), 1e9, ROWS // 10
+    one._session.state.step = 5
+    monkeypatch.setattr(one, "_load", lambda: asyncio.sleep(0))
+    running = asyncio.create_task(one.run())
+
+    async def settled() -> int:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        return len(taken)
+
+    assert await settled() == round_trips  # once, although it looks at each tick
+    one._session.state.step = 6
+    assert await settled() == 2 * round_trips
+    room, one._session.state.step = 0, 7
+    assert await settled() == 2 * round_trips
+    room = 1e9
+    assert await settled() == 3 * round_trips
+    running.cancel()

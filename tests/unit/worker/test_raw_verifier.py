@@ -18,6 +18,7 @@ class Log:
     def __init__(self) -> None:
         self.start, self.records, self.leader = 0, [], 0
         self.reads, self.damaged, self.vanished = 0, set(), set()
+        self.asked, self.together = [], True
 
     def append(self, *values: bytes) -> None:
         self.records += [(value, self.leader) for value in values]
@@ -30,7 +31,17 @@ class Log:
     async def offsets(self, topic, partition):
         return self.start, len(self.records)
 
+    async def two_records(self, topic, partition, first, last):
+        self.asked.append((first, last))
+        if not self.together or {first, last} & (self.damaged | self.vanished):
+            return None
+        if first < self.start or last >= len(self.records):
+            return None
+        (one, _), (other, leader) = self.records[first], self.records[last]
+        return RawRecord(first, None, one, ()), RawRecord(last, None, other, ()), leader
+
     async def record_and_leader(self, topic, partition, offset):
+        self.asked.append(offset)
         if not self.start <= offset < len(self.records):
             return None, -1
         if offset in self.damaged:
@@ -60,10 +71,11 @@ class Lane:
         self.next_raw = max(self.next_raw, len(self.log.records))
 
 
-@pytest.fixture
-async def lane() -> Lane:
-    """A lane that has taken three records, which were compared."""
+@pytest.fixture(params=[True, False], ids=["one request", "two requests"])
+async def lane(request) -> Lane:
+    """A lane that has taken three records, which were compared; where one request may bring two records, or not."""
     it = Lane()
+    it.log.together = request.param
     it.log.append(b"a", b"b", b"c")
     it.take()
     assert await it.taken.verify() and not it.unverified
@@ -77,6 +89,31 @@ async def test_with_one_leader_two_records_are_compared_and_the_log_is_not_read(
         lane.take()
         assert await lane.taken.verify() and not lane.unverified
     assert lane.log.reads == reads
+
+
+@pytest.mark.parametrize("lane", [True], indirect=True)
+async def test_records_that_are_close_together_take_one_request(lane):
+    lane.log.append(b"d", b"e")
+    lane.take()
+    lane.log.asked.clear()
+    assert await lane.taken.verify() and lane.log.asked == [(2, 4)]
+    lane.log.append(*[b"x"] * module.NEAR, b"y")
+    lane.take()
+    lane.log.asked.clear()
+    assert await lane.taken.verify() and lane.log.asked == [5 + module.NEAR, 4]
+
+
+@pytest.mark.parametrize("lane", [False], indirect=True)
+async def test_records_that_do_not_fit_one_answer_are_not_asked_for_together_for_a_while(lane):
+    lane.log.together = False
+    for turn in range(module.FAR_CHECKS + 2):
+        lane.log.append(b"d")
+        lane.take()
+        lane.log.asked.clear()
+        assert await lane.taken.verify()
+        end = len(lane.log.records) - 1
+        tried = turn in (0, module.FAR_CHECKS + 1)
+        assert lane.log.asked == [*([(end - 1, end)] if tried else []), end, end - 1]
 
 
 async def test_a_new_leader_that_lost_nothing(lane):
