@@ -97,6 +97,13 @@ def test_features_are_growth_per_second() -> None:
     assert features.window().shape == (60, len(FEATURES))
 
 
+def test_features_are_due_when_they_would_use_what_they_get() -> None:
+    features = Features()
+    for now_s, due in ((3.0, True), (3.0, False), (3.9, False), (4.0, True), (4.5, False), (9.0, True)):
+        assert features.is_due(now_s) is due
+        features.add(now_s, totals(), ACTIVITY)
+
+
 def test_no_forecast_expects_nothing() -> None:
     forecast = NoPredictor().predict(window([1000.0] * 50 + [9000.0] * 10))
     assert (forecast.probability, forecast.kind, forecast.model) == (0.0, "normal", "none")

@@ -1,6 +1,8 @@
 """Statistics and metrics of a worker: lanes that come, go and start again make no jumps and lose nothing."""
 
+import asyncio
 import time
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,6 +22,7 @@ from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.report import FORGET_S, Report
 from tests.support.lane import frames
+from tests.support.lanes import until
 from tests.support.views import FakeOffsets, fake_lane, feed, make_views
 
 NOW = 1_700_000_000_000_000_000
@@ -185,3 +188,26 @@ async def test_the_last_second_of_lanes_that_are_stopped_is_counted():
     feed({p: lane for p in range(2)}, some(1), NOW, 0)
     await lanes.stop()
     assert report.snapshot().passed == int(lane.session.state.tally[Reason.PASSED]) > 0
+
+
+async def test_what_joins_the_regular_records_comes_after_each_of_them_and_its_errors_stop_none():
+    """The leader's heartbeat goes with them: in the same batch, behind the record."""
+    told = []
+
+    class Told:
+        def stats(self, key, record):
+            told.append("record")
+
+    def joins():
+        told.append("joins")
+        raise RuntimeError("the client has ended")
+
+    _, report = worker()
+    running = asyncio.create_task(report.run(Told(), joins))
+    try:
+        await until(lambda: told.count("joins") >= 2, "two regular records")
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    assert told[:4] == ["record", "joins"] * 2
