@@ -14,6 +14,7 @@ from klais.worker.limits import LaneLimits
 log = logs.get("klais.worker.forget")
 
 FORGET_TICK_S = 1.0
+WAIT_S = 3.0  # for the second after a request, if the worker's clock is behind the broker's
 SWEEP_S = 60.0  # between two searches for long silent devices, while there is room
 ALARM_S = 60.0
 STEP_S = 60.0  # a larger shift of the wall clock against the monotonic one means that it was set
@@ -30,12 +31,13 @@ class Forgetter:
         self._ahead_s: float | None = None  # wall clock minus monotonic clock
         self._set_s = -STEADY_S  # when the wall clock was set
         self._asked: dict[bytes, int] = {}  # requests handled in this session
+        self._waiting: dict[bytes, tuple[int, float]] = {}  # requests that wait for the next second: since when
 
     def step(self, state: LaneState, now_ns: int, now_s: float) -> Step | None:
         """The next FORGET step, None if there is no device to forget (``now_s`` monotonic)."""
         self._alarm(state)
         self._watch_clock(now_ns * 1e-9 - now_s, now_s)
-        ids = self._requested(state)
+        ids = self._requested(state, row_time_s(now_ns), now_s)
         if not len(ids):
             ids = self._silent(state, row_time_s(now_ns), now_s)
         if not len(ids):
@@ -43,13 +45,24 @@ class Forgetter:
         limits, _ = self._limits.of_lane(self._partition)
         return forget(state, ids, limits, now_ns)
 
-    def _requested(self, state: LaneState) -> npt.NDArray[np.uint8]:
-        """Devices that an operator asked to forget, and whose row is older than the request."""
+    def _requested(self, state: LaneState, wall_s: int, now_s: float) -> npt.NDArray[np.uint8]:
+        """Devices that an operator asked to forget, and whose row is older than the request.
+
+        A request is handled after the second in which it was made. If the device comes back, its new row is of a later
+        second, so that the next session does not forget it again. A clock that is behind delays this only a little.
+        """
         found = []
         for device_id, asked_s in self._limits.to_forget().items():
             if self._asked.get(device_id) == asked_s:
                 continue
+            waits, since_s = self._waiting.get(device_id, (0, 0.0))
+            if waits != asked_s:
+                self._waiting[device_id] = asked_s, now_s
+                since_s = now_s
+            if wall_s <= asked_s and now_s - since_s < WAIT_S:
+                continue
             self._asked[device_id] = asked_s
+            self._waiting.pop(device_id, None)
             row = state.find(device_id)
             if row >= 0 and int(state.rows["created_s"][row]) <= asked_s:
                 found.append(device_id.ljust(16, b"\0"))

@@ -34,7 +34,7 @@ class ProfileKeeper:
         self._next = 0  # the next row to check
         self._writer = RecordBatchWriter(limit_bytes=4 * SAVE_BYTES)  # one portion always fits
         self._saved_step = -1  # all profiles are saved as of this step
-        self.saved = self.loaded = 0
+        self.saved = self.loaded = self._refused = 0
 
     async def run(self) -> None:
         """Load, then save until cancelled."""
@@ -68,9 +68,9 @@ class ProfileKeeper:
         log.info("profiles_loaded", partition=session.partition, profiles=self.loaded, seconds=seconds)
 
     async def save_some(self) -> bool:
-        """Save changed profiles within the worker's allowance, at most once around the rows; whether it checked all."""
+        """Save changed profiles within the worker's allowance, at most once around the rows; whether all are saved."""
         state, allowance = self._session.state, self._session.context.profile_bytes
-        looked = 0
+        refused, looked = self._refused, 0
         while looked < state.used:
             room = allowance.available(time.monotonic_ns())
             if room <= 0:
@@ -79,7 +79,7 @@ class ProfileKeeper:
             end = min(begin + SLICE_ROWS, state.used)
             looked += await self._save(begin, end, min(room, SAVE_BYTES)) - begin
             await asyncio.sleep(0)
-        return True
+        return refused == self._refused
 
     async def _save(self, begin: int, end: int, max_bytes: int) -> int:
         """Save changed profiles of rows ``begin`` to ``end``; the next row to check."""
@@ -100,6 +100,8 @@ class ProfileKeeper:
                 await session.senders.profiles.send(writer)
                 self.saved += len(live)
             except OutputRefused as error:  # the lane relies on none of them; `/health` names the topic's setting
+                self._refused += 1
+                detector.mark_unsaved(of)
                 if calls := every(REFUSED_LOG_S, "klais.worker.profiles"):
                     log.error("profiles_refused", partition=session.partition, why=str(error), calls=calls)
         return max(self._next, begin + 1)

@@ -113,6 +113,9 @@ class Detector(Protocol):
         Returns the profiles and the row to continue with.
         """
 
+    def mark_unsaved(self, row: npt.NDArray[np.int32]) -> None:
+        """Include the profiles of these rows in the next save: what :meth:`dump_some` returned was not stored."""
+
     def dump(self, row: int) -> bytes | None:
         """The profile of one device, or None."""
 

@@ -120,6 +120,10 @@ class TwoTier:
         saved, following = dump_changed(self.store, begin, min(end, known), max_bytes)
         return saved, following if following < min(end, known) else end
 
+    def mark_unsaved(self, row: npt.NDArray[np.int32]) -> None:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        self.gates["saved_ds"][row] = self.gates["scored_ds"][row] ^ 1
+
     def dump(self, row: int) -> bytes | None:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         known = row < len(self.gates) and self.gates[row]["first"]

@@ -288,6 +288,9 @@ class ZScore:
         """Save nothing: this detector learns again after a restart."""
         return NOTHING_SAVED, end
 
+    def mark_unsaved(self, row: npt.NDArray[np.int32]) -> None:
+        """Do nothing: profiles are not saved."""
+
     def dump(self, row: int) -> bytes | None:
         """Always None: profiles are not saved."""
         return None

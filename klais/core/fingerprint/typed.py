@@ -202,6 +202,10 @@ class Typed:
         buf[(starts + found.lengths)[:, None] + np.arange(TAIL_SIZE)] = tails
         return Saved(found.row, buf, starts, lengths), after
 
+    def mark_unsaved(self, row: npt.NDArray[np.int32]) -> None:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        self.inner.mark_unsaved(row)
+
     def dump(self, row: int) -> bytes | None:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         value = self.inner.dump(row)

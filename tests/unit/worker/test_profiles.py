@@ -9,6 +9,7 @@ import numpy as np
 from klais.core.anomaly.detector import Saved
 from klais.core.dam.bucket import TokenBucket
 from klais.core.devices.layout import ROW
+from klais.errors import OutputRefused
 from klais.worker import profiles as module
 from klais.worker.profiles import ProfileKeeper
 
@@ -43,7 +44,11 @@ def keeper(turns: Turns, taken: list[int], context: Any) -> ProfileKeeper:
     rows = np.zeros(ROWS, ROW)
     rows["id_size"] = 1
     rows["id"][:, 0] = 97
-    state = SimpleNamespace(used=ROWS, rows=rows, detector=SimpleNamespace(dump_some=dump_some))
+    unsaved = list[int]()
+    detector = SimpleNamespace(
+        dump_some=dump_some, unsaved=unsaved, mark_unsaved=lambda of: unsaved.extend(of.tolist())
+    )
+    state = SimpleNamespace(used=ROWS, rows=rows, detector=detector)
     senders = SimpleNamespace(profiles=SimpleNamespace(send=send))
     session: Any = SimpleNamespace(state=state, context=context, senders=senders)
     reader: Any = None
@@ -86,3 +91,22 @@ async def test_profiles_are_looked_at_again_after_a_step_or_if_the_allowance_end
     room = 1e9
     assert await settled() == 3 * round_trips
     running.cancel()
+
+
+async def test_profiles_that_kafka_refuses_are_saved_later() -> None:
+    """They are marked again, and the keeper does not take them for saved: with no further step it tries again."""
+    turns, taken = Turns(), list[int]()
+    topics = SimpleNamespace(profiles_changelog="profiles")
+    context = SimpleNamespace(profile_bytes=TokenBucket(1e9, 1e9), topics=topics, saving=asyncio.Lock())
+    one, sent = keeper(turns, taken, context), list[Any]()
+    one._session.partition = 0
+
+    async def refuse(writer: Any) -> None:
+        sent.append(writer)
+        if len(sent) == 2:
+            raise OutputRefused("too large", 10)
+
+    one._session.senders.profiles.send = refuse
+    assert await one.save_some() is False
+    assert one._session.state.detector.unsaved == list(range(10, 20)) and one.saved == ROWS - 10
+    assert await one.save_some() is True

@@ -249,3 +249,14 @@ def test_what_is_nearly_zero_is_zero(tiny: str) -> None:
         one.send(b'{"t":%s}' % value.encode())
         other.send(b'{"t":%s}' % ("0." + "0" * (len(tiny) - 2) if k % 3 else value).encode())
     assert one.detector.dump(0) == other.detector.dump(0)
+
+
+def test_a_profile_that_is_marked_is_saved_again():
+    feed = Feed()
+    for _ in range(3):
+        feed.send(b'{"t":20.5}')
+    first, _ = feed.detector.dump_some(0, 1, 1 << 16)
+    assert len(first.row) == 1 and len(feed.detector.dump_some(0, 1, 1 << 16)[0].row) == 0
+    feed.detector.mark_unsaved(first.row)
+    again, _ = feed.detector.dump_some(0, 1, 1 << 16)
+    assert again.row.tolist() == first.row.tolist() == [0] and again.lengths == first.lengths
