@@ -127,7 +127,7 @@ class EndOffsets:
         Raises
         ------
         KafkaException
-            If no broker answered.
+            If a broker did not answer: requests about its groups could abort this process (librdkafka 3663).
         """
         with self._groups_lock:
             now_s = time.monotonic()
@@ -148,8 +148,8 @@ class EndOffsets:
     def _ask_groups(self) -> dict[str, Group]:
         admin = self._client()
         listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
-        if listed.errors and not listed.valid:
-            raise listed.errors[0]
+        if listed.errors:  # a KafkaError is no exception: raised itself, it would pass every `except`
+            raise KafkaException(listed.errors[0])
         names = [entry.group_id for entry in listed.valid][:MAX_GROUPS]
         if not names:
             return {}

@@ -7,7 +7,10 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from klais.config.load import Settings
+from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.offsets import list_offsets
+from klais.kafka.topics import Topics
 
 PLACES = [("raw", 0), ("raw", 1)]
 
@@ -59,3 +62,26 @@ def test_a_partition_whose_leader_moves_is_asked_again() -> None:
     assert list_offsets(cast(AdminClient, Moving()), PLACES) == {("raw", 0): 7, ("raw", 1): 9}
     with pytest.raises(KafkaException):
         list_offsets(broker(None, code=KafkaError.NOT_LEADER_FOR_PARTITION), PLACES[:1], timeout_s=0.0)
+
+
+class GroupsOfADeadBroker:
+    """A client whose broker does not answer, as librdkafka reports it: the errors are part of the result."""
+
+    def list_consumer_groups(self, request_timeout: float) -> Future[Any]:
+        class Listed:
+            valid = [type("Entry", (), {"group_id": "of another broker"})]
+            errors = [KafkaError(KafkaError._TIMED_OUT)]
+
+        found = Future[Any]()
+        found.set_result(Listed)
+        return found
+
+
+def test_an_outage_is_an_exception_and_the_page_of_topics_has_no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KafkaError is no exception: raised itself it passes all handlers, ends the thread and hangs the request."""
+    offsets = EndOffsets(Settings())
+    monkeypatch.setattr(offsets, "_admin", GroupsOfADeadBroker())
+    with pytest.raises(KafkaException, match="TIMED_OUT"):
+        offsets.groups()
+    body = topics_body(offsets, Topics.of(Settings()), {})
+    assert {topic["groups"] for topic in body["topics"].values()} == {None}
