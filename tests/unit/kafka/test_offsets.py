@@ -8,6 +8,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais.config.load import Settings
+from klais.errors import KafkaUnavailable
+from klais.kafka import end_offsets
 from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.offsets import list_offsets
 from klais.kafka.topics import Topics
@@ -64,24 +66,18 @@ def test_a_partition_whose_leader_moves_is_asked_again() -> None:
         list_offsets(broker(None, code=KafkaError.NOT_LEADER_FOR_PARTITION), PLACES[:1], timeout_s=0.0)
 
 
-class GroupsOfADeadBroker:
-    """A client whose broker does not answer, as librdkafka reports it: the errors are part of the result."""
+def test_the_page_of_topics_has_no_groups_in_an_outage_and_asks_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
 
-    def list_consumer_groups(self, request_timeout: float) -> Future[Any]:
-        class Listed:
-            valid = [type("Entry", (), {"group_id": "of another broker"})]
-            errors = [KafkaError(KafkaError._TIMED_OUT)]
+    def away(settings: Settings, max_groups: int, timeout_s: float) -> list[Any]:
+        asked.append(timeout_s)
+        raise KafkaUnavailable("the consumer groups are unknown: nobody there")
 
-        found = Future[Any]()
-        found.set_result(Listed)
-        return found
-
-
-def test_an_outage_is_an_exception_and_the_page_of_topics_has_no_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A KafkaError is no exception: raised itself it passes all handlers, ends the thread and hangs the request."""
+    monkeypatch.setattr(end_offsets, "list_groups", away)
     offsets = EndOffsets(Settings())
-    monkeypatch.setattr(offsets, "_admin", GroupsOfADeadBroker())
-    with pytest.raises(KafkaException, match="TIMED_OUT"):
-        offsets.groups()
+    for _ in range(3):
+        with pytest.raises(KafkaUnavailable, match="nobody there"):
+            offsets.groups()
     body = topics_body(offsets, Topics.of(Settings()), {})
     assert {topic["groups"] for topic in body["topics"].values()} == {None}
+    assert len(asked) == 1, "each query may take seconds"
