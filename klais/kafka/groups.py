@@ -58,8 +58,8 @@ async def _list_groups(settings: Settings, max_groups: int, timeout_s: float) ->
 
 async def _group(admin: AIOKafkaAdminClient, name: str) -> GroupState:
     node = await admin.find_coordinator(name)
-    (described,) = await admin.describe_consumer_groups([name], group_coordinator_id=node)
-    ((_, _, state, _, _, members, *_),) = described.groups
+    described: list[Any] = await admin.describe_consumer_groups([name], group_coordinator_id=node)
+    ((_, _, state, _, _, members, *_),) = described[0].groups
     committed = await admin.list_consumer_group_offsets(name, group_coordinator_id=node)
     return GroupState(name, _snake(state), len(members), _offsets(committed))
 
