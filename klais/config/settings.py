@@ -43,6 +43,7 @@ Hosts = Annotated[str, After(checks.check_hosts)]
 Networks = Annotated[str, After(checks.check_networks)]
 Token = Annotated[Secret, After(checks.check_token)]
 Url = Annotated[str, After(checks.check_url)]
+Link = Annotated[str, After(checks.check_link)]
 Servers = Annotated[str, After(checks.check_servers)]
 Folder = Annotated[Path, After(checks.check_folder)]
 Prefixes = Annotated[str, After(checks.check_prefixes)]
@@ -296,6 +297,7 @@ class SettingsFields(_Fields):
     web_url: Url | None = _text(
         None, "worker that commands query, like http://host:6066; unset = the one at KLAIS_WEB_BIND and KLAIS_WEB_PORT"
     )
+    web_grafana_url: Link | None = _text(None, "Grafana that the live page links to; unset = none")
     group_instance: str | None = _text(
         None, "static name of this worker in the group, unique in it; unset = none", r"^[a-zA-Z0-9._-]{1,100}$"
     )

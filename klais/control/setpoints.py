@@ -339,8 +339,10 @@ class ControlFollower(TopicFollower):
 
     def overrides(self) -> list[dict[str, Any]]:
         """Overrides in force: scope, author, reason, end and the other fields of each record."""
-        override = self.override()
-        out = [] if override is None else [{**override, "scope": OVERRIDE}]
+        override = self.override() or {}
+        tunes = any(override.get(name) is not None for name in ("burst", "gains", "setpoints"))
+        as_set = not tunes and self._auto and override.get("mode") == "auto"  # the settings say the same
+        out = [{**override, "scope": OVERRIDE}] if override and not as_set else []
         for scope, record in self.records().items():
             if scope.startswith((DEVICE, SOURCE)) and _limits(record):
                 out.append({**record, "scope": scope})

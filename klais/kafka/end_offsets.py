@@ -11,11 +11,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
+from klais.errors import KafkaUnavailable
 from klais.kafka.admin_client import admin_client
+from klais.kafka.groups import list_groups
 from klais.kafka.offsets import Offsets, list_offsets
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
@@ -27,7 +29,7 @@ MIN_REST_RATIO = 49.0  # rest at least this many times the CPU time of the last 
 RATE_OVER_S = 10.0
 TIMEOUT_S = 5.0
 MAX_GROUPS = 50
-REPLACE_S = 5.0  # between two new clients while partitions do not answer: a topic may be missing for a long time
+REPLACE_S = 5.0  # between two new clients while brokers do not answer: a topic may be missing for a long time
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class EndOffsets:
         self._failing_since_s: float | None = None
         self._groups: dict[str, Group] = {}
         self._groups_at_s = -1e9
+        self._groups_problem = ""
         self._groups_lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="end-offsets", daemon=True)
@@ -126,18 +129,26 @@ class EndOffsets:
 
         Raises
         ------
-        KafkaException
-            If no broker answered.
+        klais.errors.KafkaUnavailable
+            If a broker does not answer; the next query then is some seconds later.
         """
         with self._groups_lock:
-            now_s = time.monotonic()
-            if now_s - self._groups_at_s >= PERIOD_S:
-                found = self._ask_groups()
+            age_s = time.monotonic() - self._groups_at_s
+            if self._groups_problem and age_s < REPLACE_S:
+                raise KafkaUnavailable(self._groups_problem)
+            if age_s >= PERIOD_S:
+                try:
+                    found, self._groups_problem = self._ask_groups(), ""
+                except KafkaUnavailable as error:
+                    self._groups_problem = str(error)
+                    raise
+                finally:
+                    self._groups_at_s = time.monotonic()
                 for name, group in found.items():
                     group.before = self._groups.get(name)
                     if group.before is not None:
                         group.before.before = None
-                self._groups, self._groups_at_s = found, now_s
+                self._groups = found
             return list(self._groups.values())
 
     def _client(self) -> AdminClient:
@@ -146,29 +157,12 @@ class EndOffsets:
         return self._admin
 
     def _ask_groups(self) -> dict[str, Group]:
-        admin = self._client()
-        listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
-        if listed.errors and not listed.valid:
-            raise listed.errors[0]
-        names = [entry.group_id for entry in listed.valid][:MAX_GROUPS]
-        if not names:
-            return {}
-        described = admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S)
-        asked = {
-            name: admin.list_consumer_group_offsets([one], request_timeout=TIMEOUT_S)[name]
-            for name, one in ((name, ConsumerGroupTopicPartitions(name)) for name in names)
-        }
-        out = {}
-        for name in names:
-            committed = {
-                (where.topic, where.partition): where.offset
-                for where in asked[name].result().topic_partitions or ()
-                if where.topic in self._where and where.offset >= 0
-            }
+        found = {}
+        for group in list_groups(self._settings, MAX_GROUPS, TIMEOUT_S):
+            committed = {where: offset for where, offset in group.committed.items() if where[0] in self._where}
             if committed:
-                about = described[name].result()
-                out[name] = Group(name, about.state.name.lower(), len(about.members), committed, time.monotonic())
-        return out
+                found[group.name] = Group(group.name, group.state, group.members, committed, time.monotonic())
+        return found
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -210,7 +204,7 @@ def topics_body(offsets: EndOffsets, topics: Topics, positions: dict[int, int]) 
         Partition -> next raw offset of this worker's lanes.
     """
     groups: list[Group] | None = None
-    with contextlib.suppress(KafkaException):
+    with contextlib.suppress(KafkaUnavailable):
         groups = offsets.groups()
     sample = offsets.newest()
     ends = sample.ends if sample else {}

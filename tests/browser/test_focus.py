@@ -112,6 +112,30 @@ def test_times_are_of_the_clock_of_the_worker(tab: Tab, demo: str) -> None:
     wait_for(lambda: shown.page.evaluate(ahead) > 365 * 86_400_000, 60, "the worker's clock, with the first event")
 
 
+def test_an_outage_of_kafka_leaves_the_page_of_topics_and_says_what_is_unknown(tab: Tab, demo: str) -> None:
+    shown = tab()
+    body = shown.page.request.get(f"{demo}/topics/").json()
+    body["topics"] = {name: row | {"groups": None} for name, row in body["topics"].items()}
+    shown.page.route("**/topics/", lambda route: route.fulfill(json=body))
+    opened(shown, demo, "topics")
+    shown.page.get_by_text("Unknown: Kafka does not answer.").wait_for()
+    shown.page.locator("main tbody code", has_text="klais_raw").first.wait_for()
+    assert shown.errors == []
+
+
+def test_the_link_to_grafana_is_there_if_it_is_set_and_asks_nothing_of_it(tab: Tab, demo: str) -> None:
+    shown, where = tab(), "https://grafana.example/d/klais?orgId=1"
+    about = shown.page.request.get(f"{demo}/api/v1/about").json()
+    opened(shown, demo, "about")
+    assert shown.page.get_by_role("link", name="Grafana").count() == 0
+    shown.page.route("**/api/v1/about", lambda route: route.fulfill(json=about | {"grafana": where}))
+    shown.page.reload()
+    link = shown.page.get_by_role("link", name="Grafana")
+    link.wait_for()
+    assert (link.get_attribute("href"), link.get_attribute("rel")) == (where, "noreferrer")
+    assert shown.errors == [] and shown.hosts() == {demo}
+
+
 def test_a_refused_stream_says_why_and_an_empty_table_that_nothing_is_known(tab: Tab, demo: str) -> None:
     shown = tab()
     refusal = {"error": "32 pages are open on this worker: close one", "code": "too_many_streams", "details": {}}

@@ -150,12 +150,15 @@ class Sampler:
         self._newest.extend(Newest(now_s, *record) for record in received[-NEWEST:])
 
     def _sample_ends(self) -> None:
-        admin, places = admin_client(self._settings), [(self._topic, partition) for partition in self._partitions]
+        places = [(self._topic, partition) for partition in self._partitions]
         while not self._stop.is_set():
+            admin = admin_client(self._settings)
             with contextlib.suppress(KafkaException):
-                found = list_offsets(admin, places, timeout_s=CALL_S)
-                self._ends = {partition: offset for (_, partition), offset in found.items()}
-            self._stop.wait(PERIOD_S / 2)
+                while not self._stop.is_set():
+                    found = list_offsets(admin, places, timeout_s=CALL_S)
+                    self._ends = {partition: offset for (_, partition), offset in found.items()}
+                    self._stop.wait(PERIOD_S / 2)
+            self._stop.wait(PERIOD_S)  # then a new client: after an outage the old one may keep old leaders
 
     def count(self, starts: dict[int, int], ends: dict[int, int], timeout_s: float) -> int | None:
         """Records between offsets, read one by one: offsets also count control records of a lane's new owners.

@@ -50,6 +50,11 @@ export function About({ about, paused }) {
     <h2>The same figures for programs</h2>
     <p>${about?.read_only ? "A worker answers with JSON at these addresses." : "This worker answers with JSON."}</p>
     <ul>${LINKS.map(([path, label]) => html`<li><${Place} path=${path} about=${about} />: ${label}</li>`)}</ul>
+    ${
+      about?.grafana &&
+      html`<h2>Dashboards</h2>
+        <p><a href=${about.grafana} rel="noreferrer">Grafana</a> at <code>${printable(about.grafana)}</code></p>`
+    }
     <h2>Other workers</h2>
     ${
       about?.workers?.length

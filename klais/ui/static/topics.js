@@ -40,9 +40,9 @@ const NUMBER = { number: true };
 const code = (value) => ({ cell: (row) => html`<code>${printable(value(row))}</code>` });
 const named = (key, label, value) => sorted(key, label, value, code(value));
 
-// Of the group that is the furthest behind; null without groups.
+// Of the group that is the furthest behind; null without groups, which are also unknown while Kafka is away.
 function largestLag(topic) {
-  const lags = Object.values(topic.groups).map((group) => group.lag ?? 0);
+  const lags = Object.values(topic.groups ?? {}).map((group) => group.lag ?? 0);
   return lags.length ? Math.max(...lags) : null;
 }
 
@@ -67,8 +67,9 @@ export function Topics({ store, paused }) {
   const { data, error } = usePoll("/topics/", 2000, paused);
   const kept = useRef(new Map());
   const topics = Object.entries(data?.topics ?? {}).map(([name, topic]) => ({ key: name, ...topic }));
+  const unknown = topics.some((topic) => !topic.groups);
   const groups = topics.flatMap((topic) =>
-    Object.entries(topic.groups).map(([group, about]) => ({
+    Object.entries(topic.groups ?? {}).map(([group, about]) => ({
       key: `${group} ${topic.key}`,
       group,
       topic: topic.key,
@@ -137,7 +138,7 @@ export function Topics({ store, paused }) {
     }
     <${Table} caption="Topics" columns=${OF_TOPICS} ...${byTopic} empty=${noRows(data, error, "No topic.")} />
     <${Table} caption="Consumer groups" columns=${ofGroups} ...${byGroup}
-      empty=${noRows(data, error, "No group has committed an offset.")} />
+      empty=${noRows(data, error, unknown ? "Unknown: Kafka does not answer." : "No group has committed an offset.")} />
     ${
       data &&
       html`<p>The lag of the group <code>klais</code> is as of the newest checkpoints; the table of workers shows the

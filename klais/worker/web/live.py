@@ -25,7 +25,7 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
         feed=Feed(settings, worker.controller.stats, worker.control),
         changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
         audit=partial(newest_changes, settings),
-        about=lambda: {"worker": worker.worker_id, "workers": peers.others()},
+        about=lambda: {"worker": worker.worker_id, "workers": peers.others(), "grafana": settings.web_grafana_url},
         settings=lambda: describe(settings),
         incidents=lambda query: incidents_body(worker.control.records(), query),
     )

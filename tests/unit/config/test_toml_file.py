@@ -239,6 +239,30 @@ def test_urls(url: str, kept: str | None) -> None:
         load({"KLAIS_WEB_URL": url})
 
 
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("https://grafana.example/d/klais?orgId=1#top", True),
+        ("http://[::1]:3000/", True),
+        ("http://grafana:3000", True),
+        ("javascript:alert(1)//http://a", False),
+        ("data:text/html,x", False),
+        ("//a/b", False),
+        ("https:///x", False),
+        ("https://me:word@a/", False),
+        ("https://a/ b", False),
+        ("https://a/<b>", False),
+        ("https://ä/", False),
+    ],
+)
+def test_links(url: str, good: bool) -> None:
+    if good:
+        assert load({"KLAIS_WEB_GRAFANA_URL": url}).web_grafana_url == url
+        return
+    with pytest.raises(ConfigError, match=r"KLAIS_WEB_GRAFANA_URL.*(must be an address like http|is not a host)"):
+        load({"KLAIS_WEB_GRAFANA_URL": url})
+
+
 def test_a_setting_says_where_its_value_comes_from(tmp_path: Path) -> None:
     settings = load(write(tmp_path, '[kafka]\nbootstrap = "k:1"\n') | {"KLAIS_WEB_PORT": "6067"})
     assert settings.origin("kafka_bootstrap").endswith("klais.toml:2: [kafka] bootstrap")

@@ -150,6 +150,10 @@ def test_overrides_end_and_tune() -> None:
     gone = follower_of(settings, override={"mode": "manual", "rate": 5.0, "until_ms": 1})
     assert operator_request(settings, gone).mode == "auto"
     assert gone.overrides() == []
+    released = {"mode": "auto", "rate": None, "burst": None, "gains": None, "author": "me"}  # `klais control auto`
+    assert follower_of(settings, override=released).overrides() == [], "the settings say the same"
+    assert len(follower_of(Settings(dam_max_rate=5), override=released).overrides()) == 1, "it takes a fixed rate away"
+    assert len(follower_of(settings, override=released | {"gains": {"kp": 3.0}}).overrides()) == 1
     tuned = follower_of(
         settings, override={"mode": "auto", "gains": {"kp": 3.0, "ki": -1.0}, "setpoints": {"lag": 7.0}}
     )

@@ -181,7 +181,8 @@ def promtool(*words: str, cwd: Path = RULES.parent) -> str:
 
 def test_prometheus_knows_the_rules_and_the_configuration() -> None:
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", RULES.name)
-    promtool("check", "config", "prometheus.yml")
+    for name in ("prometheus.yml", "local.yml"):
+        promtool("check", "config", name)
 
 
 def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:

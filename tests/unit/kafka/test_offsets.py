@@ -7,7 +7,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from klais.config.load import Settings
+from klais.errors import KafkaUnavailable
+from klais.kafka import end_offsets
+from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.offsets import list_offsets
+from klais.kafka.topics import Topics
 
 PLACES = [("raw", 0), ("raw", 1)]
 
@@ -59,3 +64,20 @@ def test_a_partition_whose_leader_moves_is_asked_again() -> None:
     assert list_offsets(cast(AdminClient, Moving()), PLACES) == {("raw", 0): 7, ("raw", 1): 9}
     with pytest.raises(KafkaException):
         list_offsets(broker(None, code=KafkaError.NOT_LEADER_FOR_PARTITION), PLACES[:1], timeout_s=0.0)
+
+
+def test_the_page_of_topics_has_no_groups_in_an_outage_and_asks_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def away(settings: Settings, max_groups: int, timeout_s: float) -> list[Any]:
+        asked.append(timeout_s)
+        raise KafkaUnavailable("the consumer groups are unknown: nobody there")
+
+    monkeypatch.setattr(end_offsets, "list_groups", away)
+    offsets = EndOffsets(Settings())
+    for _ in range(3):
+        with pytest.raises(KafkaUnavailable, match="nobody there"):
+            offsets.groups()
+    body = topics_body(offsets, Topics.of(Settings()), {})
+    assert {topic["groups"] for topic in body["topics"].values()} == {None}
+    assert len(asked) == 1, "each query may take seconds"
