@@ -94,7 +94,8 @@ CASES = {
         },
     ),
     "KlaisLaneRestarts": Case(
-        {worker("klais_lane_restarts_total"): "0x10 1 2 3 4 5x20"}, {worker("klais_lane_restarts_total"): "0x10 1x20"}
+        {worker("klais_lane_restarts_total"): "0x10 1 2 3 4 5x20", worker("klais_lanes"): "1x10 0x3 1x20"},
+        {worker("klais_lane_restarts_total"): "0x10 4x20", worker("klais_lanes"): "4x10 0 4x20"},  # an outage of Kafka
     ),
     "KlaisCheckpointOld": Case(
         {worker("klais_lane_checkpoint_age_seconds"): "0+30x40"}, {worker("klais_lane_checkpoint_age_seconds"): "6x40"}
