@@ -83,6 +83,15 @@ async def test_a_stop_meanwhile_leaves_no_lanes() -> None:
     assert await starts is False and runs() == [] and lanes.by_partition == {}
 
 
+async def test_a_start_that_is_out_of_date_leaves_the_present_lanes_alone() -> None:
+    lanes, context = Lanes(), SimpleNamespace()
+    SlowLane.may_end.set()
+    outdated = lanes.take_turn()
+    await lanes.start(context, [1])
+    assert await lanes.start(context, [0, 1], outdated) is False
+    assert runs() == [1] == sorted(lanes.by_partition)
+
+
 async def test_lanes_of_a_start_that_was_cancelled_end_with_the_next_call() -> None:
     lanes, context = Lanes(), SimpleNamespace()
     await lanes.start(context, [0])
@@ -136,6 +145,14 @@ async def test_partitions_that_are_revoked_during_the_first_start_get_no_lanes(w
     await worker.runtime.lanes.stop()
     worker.answer.set()
     await starts
+    assert runs() == []
+
+
+async def test_a_start_whose_partitions_were_revoked_before_it_began_is_void(worker: Any) -> None:
+    worker.answer.set()
+    turn = worker.runtime.lanes.take_turn()
+    await worker.runtime.lanes.stop()
+    await worker.runtime.start_lanes([0], turn)
     assert runs() == []
 
 
