@@ -72,7 +72,7 @@ class Lane:
 
     def __init__(self, context: LaneContext, partition: int) -> None:
         self.partition = partition
-        self.session: LaneSession | None = None  # the newest; kept while the next one recovers
+        self.session: LaneSession | None = None  # while one runs, also its replay
         self.checkpointer: Checkpointer | None = None
         self.watch: Watch | None = None
         self.live = asyncio.Event()
