@@ -11,6 +11,7 @@ recovery and ends at the first error. The next session repairs the state from th
 
 import asyncio
 import gc
+import itertools
 import time
 import traceback
 
@@ -42,6 +43,7 @@ TICK_S = 0.005  # interval of queue checks: a release waits at most this long af
 RESTART_S = 1.0  # delay before a failed lane recovers, doubled with each consecutive failure
 RESTART_MAX_S = 30.0
 FAILURES_TO_ALARM = 3  # consecutive failures after which an operator must act
+numbers = itertools.count()
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -72,6 +74,7 @@ class Lane:
 
     def __init__(self, context: LaneContext, partition: int) -> None:
         self.partition = partition
+        self.number = next(numbers)  # of all lanes of this process; Python gives an `id` again
         self.session: LaneSession | None = None  # while one runs, also its replay
         self.checkpointer: Checkpointer | None = None
         self.watch: Watch | None = None
