@@ -122,6 +122,8 @@ class WorkerRuntime:
         ``turn``: from ``lanes.take_turn()`` when the partitions were assigned; by default they are assigned now.
         """
         turn = self.lanes.take_turn() if turn is None else turn
+        if self._closed:
+            return
         async with self._making:
             context = await self._lane_context()
         if self._closed:  # meanwhile: it has not seen the newest producers

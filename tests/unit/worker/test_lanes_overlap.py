@@ -165,3 +165,10 @@ async def test_a_worker_that_stops_while_it_starts_leaves_no_producer(worker: An
     assert runs() == [] and [producer.stopped for producer in worker.made] == [True] * 3
     await worker.runtime.start_lanes([0])
     assert runs() == []
+
+
+async def test_a_start_after_the_worker_has_stopped_opens_nothing(worker: Any) -> None:
+    worker.answer.set()
+    await worker.runtime.close()
+    await worker.runtime.start_lanes([0])
+    assert worker.made == [] and worker.follows == [] and runs() == []
