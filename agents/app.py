@@ -40,6 +40,9 @@ with large_imports():
 SWITCH_INTERVAL_S = 0.001
 # Deleted and created topics must be detected within seconds (aiokafka's default: five minutes).
 METADATA_MAX_AGE_MS = 5_000
+# aiokafka leaves the group for good if nothing is fetched for this long. A standby fetches nothing, and neither does a
+# worker whose lanes wait for Kafka. Heartbeats show that the worker lives: consumer and lanes share one event loop.
+MAX_POLL_INTERVAL_S = 10 * 365 * 86_400.0
 
 
 def create_app(settings: Settings) -> faust.App:
@@ -99,6 +102,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "broker_session_timeout": session_s,
         "broker_heartbeat_interval": min(2.0, session_s / 4),
         "broker_rebalance_timeout": max(10.0, session_s),
+        "broker_max_poll_interval": MAX_POLL_INTERVAL_S,
         "broker_request_timeout": max(30.0, session_s + 5),
         "table_standby_replicas": 0,
         "web_bind": settings.web_bind,

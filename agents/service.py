@@ -42,6 +42,7 @@ class Service:
 
     def __init__(self, app: faust.App, settings: Settings, lanes: Lanes) -> None:
         self._app, self._lanes, self._notifier = app, lanes, Notifier()
+        self._turn = lanes.take_turn()  # of the newest assignment
         self._raw = Topics.of(settings).raw
         partition, repair = partial(TP, self._raw), CommitRepair(app, self._raw)
         flow = PartitionFlow(lambda: None if app.should_stop else app.consumer, partition, repair)
@@ -71,13 +72,20 @@ class Service:
         install(server.web_app, views, guard)
         install_page(server.web_app, worker, guard, views.peers)
 
+    def assigned(self) -> None:
+        """Partitions are assigned: the lanes that start from now on are theirs."""
+        self._turn = self._lanes.take_turn()
+
     async def start_lanes(self) -> None:
         """Start the lanes of the partitions that the group assigned to this worker.
+
+        Faust's recovery does not end when partitions are revoked: it calls this also when they are gone and the next
+        ones not assigned yet. Such a lane would fence that of the new owner, so this start is void.
 
         An error ends the worker: Faust would swallow it here and continue without lanes.
         """
         try:
-            await self.runtime.start_lanes(self._assigned())
+            await self.runtime.start_lanes(self._assigned(), self._turn)
         except Exception as error:
             log.error("lanes_not_started", error=repr(error))
             await self._app.crash(error)
@@ -131,6 +139,11 @@ def declare(app: faust.App, devices: Any, service: Service) -> None:
     async def stop_lanes(*_: Any, **_kwargs: Any) -> None:
         """Stop the lanes: partitions move to other workers or return soon, and the journal has all necessary state."""
         await service.runtime.lanes.stop()
+
+    @app.on_partitions_assigned.connect
+    async def note_assignment(*_: Any, **_kwargs: Any) -> None:
+        """Let lanes start. Faust sends this before its recovery, which it has just requested, can run."""
+        service.assigned()
 
     @app.task
     async def publish() -> None:

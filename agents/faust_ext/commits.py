@@ -10,6 +10,7 @@ Filling the gap with ``Consumer._add_gap`` does not help: offsets that are both 
 the list twice, and Faust commits such a list one offset at a time, that is one per second.
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from faust.types import TP
 
 STUCK_S = 10.0  # Faust commits once a second
+COMMIT_S = 2.0  # for a commit: aiokafka waits without end while the group has no coordinator, and checkpoints would too
 
 
 class CommitRepair:
@@ -66,7 +68,13 @@ class CommitRepair:
         All three records must agree afterwards. An offset left on the list below the committed one looks like a gap to
         ``_new_offset``; one left in the index but not on the list is never acknowledged again.
         """
-        if tp not in consumer.assignment() or not await consumer._commit({tp: acknowledged}):
+        if tp not in consumer.assignment():
+            return
+        try:
+            async with asyncio.timeout(COMMIT_S):
+                if not await consumer._commit({tp: acknowledged}):
+                    return
+        except TimeoutError:  # the next checkpoint tries again
             return
         acked = consumer._acked[tp]
         acked[:] = sorted({offset for offset in acked if offset >= acknowledged})

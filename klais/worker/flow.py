@@ -14,10 +14,10 @@ class PartitionFlow:
     Parameters
     ----------
     consumer : callable
-        Returns Faust's consumer, None while the worker stops.
         Returns Faust's consumer, or None while the worker stops.
-        Partition number -> Faust's topic partition.
+    partition : callable
         Maps a partition number to Faust's topic partition.
+    repair : callable
         Called with (partition, acknowledged, newest): repairs the group's commits.
     """
 

@@ -11,6 +11,7 @@ recovery and ends at the first error. The next session repairs the state from th
 
 import asyncio
 import gc
+import itertools
 import time
 import traceback
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from klais import fault
 from klais.core.lane.state import TALLIES
-from klais.errors import EpochRenewal, KlaisError, LaneFenced
+from klais.errors import EpochRenewal, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.system.memory import trim_heap
 from klais.system.tasks import TaskGroup, end_task
@@ -42,6 +43,7 @@ TICK_S = 0.005  # interval of queue checks: a release waits at most this long af
 RESTART_S = 1.0  # delay before a failed lane recovers, doubled with each consecutive failure
 RESTART_MAX_S = 30.0
 FAILURES_TO_ALARM = 3  # consecutive failures after which an operator must act
+numbers = itertools.count()
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -72,7 +74,8 @@ class Lane:
 
     def __init__(self, context: LaneContext, partition: int) -> None:
         self.partition = partition
-        self.session: LaneSession | None = None  # the newest; kept while the next one recovers
+        self.number = next(numbers)  # of all lanes of this process; Python gives an `id` again
+        self.session: LaneSession | None = None  # while one runs, also its replay
         self.checkpointer: Checkpointer | None = None
         self.watch: Watch | None = None
         self.live = asyncio.Event()
@@ -211,7 +214,8 @@ class Lane:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.checkpointer.run_once()
-        except (TimeoutError, KlaisError):  # those of other lanes must not end early for it
+        except Exception as error:  # of any kind: those of other lanes must not end early for it
+            log.debug("not_drained", partition=self.partition, why=repr(error))
             return False
         return True
 

@@ -40,7 +40,7 @@ class Lanes:
             await lane.intake.put(stream, event)
 
     def take_turn(self) -> int:
-        """A number for :meth:`start`: earlier ones are void from now on."""
+        """A number for :meth:`start`: earlier ones are void from now on. Take it when partitions are assigned."""
         self._turn += 1
         return self._turn
 
@@ -59,6 +59,8 @@ class Lanes:
         """
         turn = self.take_turn() if turn is None else turn
         async with self._busy:
+            if turn != self._turn:  # the present lanes may be those of a newer assignment
+                return False
             await self._end_all()
             if turn != self._turn:
                 return False

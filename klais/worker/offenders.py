@@ -1,11 +1,13 @@
 """The devices of this worker that lose most frames above their own rate, from the growth of a column of the rows."""
 
 import time
+import weakref
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.lane.state import LaneState
 from klais.worker.rows import Part
 
 MAX_NAMED = 10  # devices named in one record
@@ -26,7 +28,8 @@ class TopOffenders:
 
     def __init__(self, spare_known: bool = True, wall_s: Callable[[], float] = time.time) -> None:
         self._spare_known, self._wall_s = spare_known, wall_s
-        self._before: dict[int, tuple[int, npt.NDArray[np.uint32]]] = {}
+        # Of each partition the owner of the rows, and the column. An `id` of the owner may be given again.
+        self._before: dict[int, tuple[weakref.ref[LaneState], npt.NDArray[np.uint32]]] = {}
         self._at_s = 0.0
 
     def sample(self, parts: list[Part], now_s: float) -> dict[str, float]:
@@ -36,9 +39,9 @@ class TopOffenders:
         found: list[tuple[float, str]] = []
         for part in parts:
             now = part.column("device_rate").copy()
-            self._before[part.partition] = (id(part.state), now)
-            owner, old = before.get(part.partition, (0, now))
-            if owner != id(part.state) or elapsed_s <= 0.0:
+            self._before[part.partition] = (weakref.ref(part.state), now)
+            owner, old = before.get(part.partition, (None, now))
+            if owner is None or owner() is not part.state or elapsed_s <= 0.0:
                 continue  # the lane has moved here: its counters grew before this second
             grown = now.copy()
             both = min(len(old), len(grown))

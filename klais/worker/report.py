@@ -125,11 +125,11 @@ class Report:
             of_lane = lane.statistics()
             self._tallies.sample(partition, state.tally, of_lane.live_tally, now_s)
             # A Lane object lives from one rebalance to the next, its work counters for one session.
-            life = (partition, id(lane), of_lane.restarts)
+            life = (lane.number, of_lane.restarts)
             self._work.sample(life, _work_of(of_lane), np.zeros(len(WORK), np.int64), now_s)
-        for partition, lane in self._lanes.by_partition.items():
+        for lane in self._lanes.by_partition.values():
             restarts = np.array([lane.restarts], np.int64)
-            self._restarts.sample((partition, id(lane)), restarts, np.zeros(1, np.int64), now_s)
+            self._restarts.sample(lane.number, restarts, np.zeros(1, np.int64), now_s)
         for counter in (self._tallies, self._work, self._sequence, self._restarts):
             counter.forget(now_s - FORGET_S)
         self._figures.sample(((partition, state) for partition, _, state in self._live()), now_s)

@@ -116,9 +116,14 @@ class WorkerRuntime:
         lanes = {p: lane.live.is_set() and not lane.closed for p, lane in self.lanes.by_partition.items()}
         return readiness(group, raw, lanes)
 
-    async def start_lanes(self, partitions: Iterable[int]) -> None:
-        """Start a lane for each partition, in place of the present lanes. Calls may overlap: the newest one counts."""
-        turn = self.lanes.take_turn()
+    async def start_lanes(self, partitions: Iterable[int], turn: int | None = None) -> None:
+        """Start a lane for each partition, in place of the present lanes. Calls may overlap: the newest one counts.
+
+        ``turn``: from ``lanes.take_turn()`` when the partitions were assigned; by default they are assigned now.
+        """
+        turn = self.lanes.take_turn() if turn is None else turn
+        if self._closed:
+            return
         async with self._making:
             context = await self._lane_context()
         if self._closed:  # meanwhile: it has not seen the newest producers

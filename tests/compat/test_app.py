@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka.consumer.group_coordinator import GroupCoordinator, JoinGroupRequest
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
 from agents import controller, ingest
@@ -66,6 +67,42 @@ async def test_an_app_is_declared_from_settings_and_opens_nothing(
         assert app.conf.consumer_metadata_max_age_ms <= 5000, "a topic that is gone is noticed within seconds"
     assert first.tables["devices"].data is not second.tables["devices"].data
     assert set(threading.enumerate()) <= before
+
+
+async def test_a_worker_that_fetches_nothing_for_a_month_stays_in_the_group(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby has no partitions to fetch from. With Faust's default it would never join again after 17 minutes."""
+    monkeypatch.setenv("KLAIS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setattr("klais.telemetry.log.setup", lambda *_: None)
+    app = import_module("agents.app").create_app(settings)
+    app.finalize()
+    real: Any = app.consumer._thread._create_worker_consumer(app.consumer.transport)
+    real._closed = True  # it was never started
+    real._subscription._last_fetch_ended -= 30 * 86_400
+    left: list[str] = []
+
+    class Member(SimpleNamespace):
+        """What the coordinator of aiokafka keeps of its member, with a broker that answers three heartbeats."""
+
+        async def ensure_coordinator_known(self) -> None: ...
+
+        async def _do_heartbeat(self) -> bool:
+            self.beats += 1
+            if self.beats == 3:
+                self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID
+            return True
+
+        async def _maybe_leave_group(self) -> None:
+            left.append(self.member_id)
+            self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID
+
+    member = Member(
+        member_id="m", beats=0, _heartbeat_interval_ms=1, _session_timeout_ms=60_000, _retry_backoff_ms=1,
+        _subscription=real._subscription, _max_poll_interval=real._max_poll_interval_ms / 1000,
+    )  # fmt: skip
+    await GroupCoordinator._heartbeat_routine(member)
+    assert left == [] and member.beats == 3
 
 
 async def test_the_controller_agent_stands_once_for_each_candidacy() -> None:

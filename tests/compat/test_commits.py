@@ -1,5 +1,6 @@
 """Commit repair: Faust's own bookkeeping, and a broker that refuses commits, as one does during a rebalance."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -31,12 +32,15 @@ class Refusing(Consumer):
     """Faust's consumer, with a broker that refuses commits while ``refuses``."""
 
     refuses = False
+    coordinator: asyncio.Event | None = None  # a commit waits until it is set
     broker: dict[TP, int]
 
     def assignment(self) -> set[TP]:
         return {TP0, TP1}
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        if self.coordinator is not None:
+            await self.coordinator.wait()
         if not self.refuses:
             self.broker.update(offsets)
         return not self.refuses
@@ -130,6 +134,24 @@ async def test_a_refused_repair_is_tried_again(consumer, monkeypatch):
     consumer.refuses = False
     await repair(0, 9, NEWEST)
     assert consumer.broker == {TP0: 9}
+
+
+async def test_a_group_without_a_coordinator_does_not_keep_checkpoints_waiting(consumer, monkeypatch):
+    """aiokafka tries a commit again without end, while the brokers of the lane's own topics answer."""
+    monkeypatch.setattr(commits, "STUCK_S", 0.0)
+    monkeypatch.setattr(commits, "COMMIT_S", 0.01)
+    repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
+    consumer._committed_offset[TP0] = 3
+    consumer.acknowledge(TP0, 5, 7)
+    consumer.coordinator = asyncio.Event()
+    async with asyncio.timeout(60):
+        await repair(0, 9, NEWEST)
+        await repair(0, 9, NEWEST)
+    assert consumer.broker == {} and consumer._acked[TP0] == [5, 6] and consumer._committed_offset[TP0] == 3
+    consumer.coordinator.set()
+    monkeypatch.setattr(commits, "COMMIT_S", 60.0)
+    await repair(0, 9, NEWEST)
+    assert consumer.broker == {TP0: 9} and consumer._acked[TP0] == []
 
 
 async def test_a_group_whose_offset_is_beyond_what_a_lane_took_goes_back_there(consumer):

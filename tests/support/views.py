@@ -19,6 +19,7 @@ from klais.http.response_cache import ResponseCache
 from klais.kafka.topics import Topics
 from klais.telemetry.schema import Restoring
 from klais.worker.controller import ControllerStatistics
+from klais.worker.lane import numbers
 from klais.worker.lane_statistics import LaneStatistics
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
@@ -39,7 +40,7 @@ class FakeLane:
         self.live = asyncio.Event()
         self.closed = self.fenced = False
         self.failure: str | None = None
-        self.restarts = 0
+        self.restarts, self.number = 0, next(numbers)
         self.seen: dict = {}  # of the statistics, instead of what is below
         self.live_tally = np.zeros(len(state.tally), np.uint64)
         if live:

@@ -140,7 +140,7 @@ async def answer(
 
     Raises
     ------
-        503, if too many such requests wait.
+    HttpError
         503: too many such requests wait.
     """
     ask = asked.ask

@@ -3,12 +3,14 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from klais.control.measure import offenders_of
 from klais.control.offenders import FIRST_S, MANY_PER_S, MAX_BLOCK_S, OFTEN, WINDOW, Offenders
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.telemetry.view import SystemView
+from klais.worker import offenders as module
 from klais.worker.offenders import KNOWN_S, MAX_NAMED, TopOffenders
 from klais.worker.rows import Part
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
@@ -51,6 +53,20 @@ def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
     again.restore_rows(state.rows[: state.used], 0)
     assert top.sample([Part.of(0, again)], 14.0) == {}
     assert np.uint32(state.rows["device_rate"][: state.used].sum()) > 0
+
+
+def test_rows_at_the_address_of_those_of_an_ended_session_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python gives an `id` again: devices would be named for all that they ever lost."""
+    monkeypatch.setattr(module, "id", lambda _: 1, raising=False)
+    top, tight = TopOffenders(wall_s=lambda: T0_NS / 1e9), limits(device_rate=1.0, device_burst=2.0)
+
+    def session(count: int) -> LaneState:
+        state = LaneState()
+        take_raw(state, 0, batch(frames(*(("d", n) for n in range(count))), 0, T0_NS), tight, bounds(), T0_NS)
+        return state
+
+    assert top.sample([Part.of(0, session(5))], 1.0) == {}
+    assert top.sample([Part.of(0, session(50))], 2.0) == {}
 
 
 def test_a_device_that_its_lane_has_known_for_a_day_is_spared_unless_configured() -> None:

@@ -63,11 +63,13 @@ async def test_a_lane_that_has_stopped_keeps_nothing_of_its_session() -> None:
     assert seen[0]() is None
 
 
-async def test_a_lane_whose_last_checkpoint_fails_does_not_end_those_of_the_others() -> None:
+@pytest.mark.parametrize("error", [KafkaUnavailable("cannot be read"), RuntimeError("the reader is not started")])
+async def test_a_lane_whose_last_checkpoint_fails_does_not_end_those_of_the_others(error: Exception) -> None:
+    """Whatever the error is: its session may end meanwhile, and with it its reader."""
     good, bad, holder, written = some_lane(), some_lane(), Lanes(), list[int]()
 
     async def fails() -> None:
-        raise KafkaUnavailable("klais_raw/0 cannot be read")
+        raise error
 
     async def writes() -> None:
         await asyncio.sleep(0.05)

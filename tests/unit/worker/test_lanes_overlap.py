@@ -83,6 +83,15 @@ async def test_a_stop_meanwhile_leaves_no_lanes() -> None:
     assert await starts is False and runs() == [] and lanes.by_partition == {}
 
 
+async def test_a_start_that_is_out_of_date_leaves_the_present_lanes_alone() -> None:
+    lanes, context = Lanes(), SimpleNamespace()
+    SlowLane.may_end.set()
+    outdated = lanes.take_turn()
+    await lanes.start(context, [1])
+    assert await lanes.start(context, [0, 1], outdated) is False
+    assert runs() == [1] == sorted(lanes.by_partition)
+
+
 async def test_lanes_of_a_start_that_was_cancelled_end_with_the_next_call() -> None:
     lanes, context = Lanes(), SimpleNamespace()
     await lanes.start(context, [0])
@@ -139,6 +148,14 @@ async def test_partitions_that_are_revoked_during_the_first_start_get_no_lanes(w
     assert runs() == []
 
 
+async def test_a_start_whose_partitions_were_revoked_before_it_began_is_void(worker: Any) -> None:
+    worker.answer.set()
+    turn = worker.runtime.lanes.take_turn()
+    await worker.runtime.lanes.stop()
+    await worker.runtime.start_lanes([0], turn)
+    assert runs() == []
+
+
 async def test_a_worker_that_stops_while_it_starts_leaves_no_producer(worker: Any) -> None:
     starts = asyncio.create_task(worker.runtime.start_lanes([0]))
     await asyncio.sleep(0.05)
@@ -148,3 +165,10 @@ async def test_a_worker_that_stops_while_it_starts_leaves_no_producer(worker: An
     assert runs() == [] and [producer.stopped for producer in worker.made] == [True] * 3
     await worker.runtime.start_lanes([0])
     assert runs() == []
+
+
+async def test_a_start_after_the_worker_has_stopped_opens_nothing(worker: Any) -> None:
+    worker.answer.set()
+    await worker.runtime.close()
+    await worker.runtime.start_lanes([0])
+    assert worker.made == [] and worker.follows == [] and runs() == []

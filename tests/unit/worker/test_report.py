@@ -14,6 +14,7 @@ from klais.core.wire.constants import Reason
 from klais.kafka.topics import Topics
 from klais.telemetry.counters import ResetSafeCounter
 from klais.telemetry.snapshots import STATES
+from klais.worker import report as module
 from klais.worker.context import LaneContext
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane import Lane
@@ -88,6 +89,20 @@ def test_what_a_lane_did_before_the_first_sample_is_counted():
     assert snapshot.received == snapshot.passed == 30
     assert snapshot.steps == sum(lane.session.state.step for lane in lanes.values())
     assert int(np.sum(snapshot.dropped)) == 0
+
+
+def test_a_new_lane_at_the_address_of_an_old_one_counts_from_0(monkeypatch):
+    """Python gives the `id` of an object again when it is gone, as that of a lane after a rebalance."""
+    monkeypatch.setattr(module, "id", lambda _: 1, raising=False)
+    lanes, report = worker((0,))
+    lanes[0].restarts = 3
+    feed(lanes, some(1), NOW, 0)
+    steps = report.snapshot().steps
+    assert steps > 0
+    lanes[0] = fake_lane()
+    lanes[0].restarts = 3
+    feed(lanes, some(1), NOW, 0)
+    assert report.snapshot().steps == 2 * steps and report.snapshot().lane_restarts == 6
 
 
 def test_lanes_that_left_for_good_are_forgotten():
