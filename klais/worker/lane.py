@@ -137,13 +137,15 @@ class Lane:
                     session.journal.put(step)
                     await session.pending.wait_below_limit()
         finally:
-            context.on_ending()
-            if self.live.is_set():
-                context.histories.note(partition, session.end)
-            self.live.clear()
-            self.intake.close()
-            self.session = self.checkpointer = self.watch = None  # free the memory for the next session
-            session.close()
+            try:
+                context.on_ending()
+            finally:
+                if self.live.is_set():
+                    context.histories.note(partition, session.end)
+                self.live.clear()
+                self.intake.close()
+                self.session = self.checkpointer = self.watch = None  # free the memory for the next session
+                session.close()
 
     async def _go_live(self, session: LaneSession) -> None:
         session.begin_live()

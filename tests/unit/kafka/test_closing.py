@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 
 from klais.kafka import closing
-from klais.kafka.closing import close_client, stop_producer
+from klais.kafka.closing import close_client, start_producer, stop_producer, wait_closed
 from klais.kafka.fenced import abandon
 from klais.kafka.producer import BatchProducer
 from klais.system import tasks
@@ -83,3 +83,22 @@ async def test_a_producer_is_abandoned_in_time_although_its_tasks_do_not_end() -
         may_end.set()
         await asyncio.gather(abandoning, *closing._closing)
     assert producer._closed
+
+
+async def test_a_cancelled_start_asks_for_no_producer_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection may still be made; with an id it would fence the next owner of the lane."""
+    producer, connects, connected, asked = AIOKafkaProducer(bootstrap_servers="127.0.0.1:9"), asyncio.Event(), [], []
+
+    async def bootstrap() -> None:
+        connects.set()
+        await asyncio.sleep(0.05)
+        connected.append(True)
+
+    monkeypatch.setattr(producer.client, "bootstrap", bootstrap)
+    monkeypatch.setattr(producer._sender, "start", lambda: asked.append(True))
+    starting = asyncio.create_task(start_producer(producer, 60))
+    await connects.wait()
+    starting.cancel()
+    await asyncio.wait([starting], timeout=60)
+    await wait_closed()
+    assert starting.cancelled() and connected and not asked and producer._closed
