@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.control import author
-from klais.cli.options import Finite
+from klais.cli.options import SOME_ID, Finite
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
@@ -39,7 +39,9 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 @click.command()
 @click.option("--reason", "reasons", type=click.Choice(REASONS), metavar="REASON", multiple=True,
               help=f"Only these (may be given again): {', '.join(REASONS)}.")  # fmt: skip
-@click.option("--device", metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id)
+@click.option(
+    "--device", type=SOME_ID, metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id
+)
 @click.option("--from", "begin", type=MOMENT, help="Dead letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
 @click.option("--to", "end", type=MOMENT, help="Dead letters until, in the same format.  [default: now]")
 @click.option("-n", "count", type=click.IntRange(1), help="Maximum number of frames.  [default: all]")

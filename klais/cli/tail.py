@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.decode import Record, about_device, decode, lines, resolve
-from klais.cli.options import PARTITION
+from klais.cli.options import MAX_COUNT, PARTITION, SOME_TEXT
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.waiting import notice_after
@@ -28,7 +28,7 @@ _TIMEOUT_S = 10.0
 @click.option(
     "-n",
     "count",
-    type=click.IntRange(0),
+    type=click.IntRange(0, MAX_COUNT),
     default=10,
     show_default=True,
     help="The newest N records (the first N with --from-beginning).",
@@ -36,7 +36,7 @@ _TIMEOUT_S = 10.0
 @click.option("-f", "--follow", is_flag=True, help="Continue with new records, until Ctrl-C.")
 @click.option("--from-beginning", is_flag=True, help="Start at the oldest stored record; print all unless -n is given.")
 @click.option("--partition", type=PARTITION, help="Only this partition.")
-@click.option("--device", help="Only records of this device_id.")
+@click.option("--device", type=SOME_TEXT, help="Only records of this device_id.")
 @click.option(
     "--frames", type=click.IntRange(0), default=10, show_default=True, help="Frames shown of each frame batch; 0 = all."
 )

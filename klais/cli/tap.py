@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from klais.cli.options import SOME_ID
 from klais.cli.output import Column, Row, writer
 from klais.cli.printing import say
 from klais.cli.views import URL, WorkerViews, complete_device_id
@@ -51,8 +52,10 @@ class Rate(click.ParamType):
 @click.command()
 @click.option("--stage", type=click.Choice(["lane", "edge"]), default="lane", show_default=True,
               help="Frames that lanes decide, or those that an edge receives.")  # fmt: skip
-@click.option("--device", "device_id", metavar="ID", help="Only this device.", shell_complete=complete_device_id)
-@click.option("--prefix", metavar="TEXT", help="Only devices with this prefix of their id.")
+@click.option(
+    "--device", "device_id", type=SOME_ID, metavar="ID", help="Only this device.", shell_complete=complete_device_id
+)
+@click.option("--prefix", type=SOME_ID, metavar="TEXT", help="Only devices with this prefix of their id.")
 @click.option("--verdict", type=click.Choice(LANE_VERDICTS), help="Verdict of the frame; dropped includes malformed.")
 @click.option("--reason", type=click.Choice(_ALL_REASONS), metavar="REASON",
               help=f"Reason of the drop, by a lane: {', '.join(LANE_REASONS)}; or by an edge: "

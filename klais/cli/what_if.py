@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from klais.cli.options import PARTITION, Finite
+from klais.cli.options import OUTPUT_FILE, PARTITION, Finite, write_output
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
@@ -55,7 +55,7 @@ _SHOWN_DEVICES = ("device_id", "happened_admitted", "would_admitted", "happened_
     "--by", type=click.Choice(["reason", "device", "time"]), default="reason", help="Grouping of the rows (reason)."
 )
 @click.option("-n", "count", type=click.IntRange(0), default=20, show_default=True, help="Number of devices; 0 = all.")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw both time series as SVG.")
+@click.option("--svg", type=OUTPUT_FILE, help="Draw both time series as SVG.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notices on stderr.")
 @FORM
 def what_if(
@@ -102,7 +102,7 @@ def what_if(
         answers.append(asyncio.run(ask(now, question, stretch, progress.step)))
     found = Found(answers)
     if svg is not None:
-        svg.write_text(draw(found), encoding="utf-8")
+        write_output(svg, draw(found))
     if form == "json":
         say_json({**summary(found, question), "outcomes": found.reasons(), "devices": found.devices(count),
                   "seconds": found.seconds()})  # fmt: skip
