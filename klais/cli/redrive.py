@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -144,13 +143,14 @@ def show(dead_letters: "list[DeadLetter]", listed: bool, form: str, sent: int | 
 
 def summed(dead_letters: "list[DeadLetter]") -> list[Row]:
     """One row per reason and outcome, most frames first."""
-    counts = Counter((dead_letter.reason, outcome_of(dead_letter.verdict)) for dead_letter in dead_letters)
+    groups: dict[tuple[str, str], list[DeadLetter]] = {}
+    for one in dead_letters:
+        groups.setdefault((one.reason, outcome_of(one.verdict)), []).append(one)
     out = []
-    for (reason, outcome), frames in counts.most_common():
-        some = [one for one in dead_letters if (one.reason, outcome_of(one.verdict)) == (reason, outcome)]
+    for (reason, outcome), some in sorted(groups.items(), key=lambda group: -len(group[1])):
         times = [one.ts_ms for one in some]
         devices = len({one.device_id for one in some if one.device_id})
-        row: Row = {"reason": reason or "none", "outcome": outcome, "frames": frames, "devices": devices}
+        row: Row = {"reason": reason or "none", "outcome": outcome, "frames": len(some), "devices": devices}
         out.append(row | {"oldest": _iso(min(times)), "newest": _iso(max(times))})
     return out
 

@@ -11,10 +11,11 @@ from confluent_kafka import Producer
 
 from klais import fault
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable
+from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.clients import confluent_config
 from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
 from klais.kafka.reader import PartitionReader
+from klais.kafka.topic_identity import topic_id_of
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch, pack
 from klais.redrive.dead_letters import DeadLetter, check, dead_letters_of, without_trailing_nul
@@ -44,8 +45,10 @@ async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) 
 
     Raises
     ------
-    klais.errors.KafkaUnavailable, klais.errors.TopicMismatch, klais.errors.OffsetGone
+    klais.errors.KafkaUnavailable, klais.errors.OffsetGone
         If reading fails.
+    klais.errors.TopicMismatch
+        If a partition is missing, or the topic was created again after the ledger was read.
     """
     topic = Topics.of(settings).dead_letter
     starts, ends = begin_offsets(settings, topic), end_offsets(settings, topic)
@@ -61,6 +64,8 @@ async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) 
                 async for record in reader.read(topic, partition, start, ends[partition]):
                     found += dead_letters_of(partition, record, settings.auth != "off")
             out += _wanted(settings, choice, found)
+    if await asyncio.to_thread(topic_id_of, settings, topic) != ledger.topic_id:
+        raise TopicMismatch(f"{topic} was created again meanwhile: run this again")
     out = [
         replace(dead_letter, verdict="redriven") if dead_letter.place in ledger.done else dead_letter
         for dead_letter in out
@@ -124,7 +129,7 @@ class Redrive:
         for run, intent in self.ledger.open.items():
             frames = 0
             if intent is not None:
-                dead_letters = asyncio.run(fetch(self._settings, intent))
+                dead_letters = asyncio.run(fetch(self._settings, intent)) if self.ledger.knows(intent) else None
                 if dead_letters is None:
                     gone += len(intent.places)
                 else:
@@ -147,7 +152,7 @@ class Redrive:
         for batch in pack(fit, self._settings.partitions, max_count):
             key = batch.partition, batch.edge
             numbers[key] += 1
-            self._writer.batch(run, batch, boot, numbers[key], choice.strip_nul)
+            self._writer.batch(run, batch, boot, numbers[key], choice.strip_nul, self.ledger.topic_id)
             fault.at("redrive_named")
             self._send(batch, batch.encode(boot, numbers[key]))
             fault.at("redrive_sent")

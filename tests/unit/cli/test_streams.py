@@ -1,4 +1,4 @@
-"""Commands whose standard streams are closed: no traceback, and nothing is written into a file that took a descriptor."""
+"""Commands whose standard streams are closed: no traceback, and no output in files opened later."""
 
 import shlex
 import subprocess
