@@ -20,7 +20,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from klais.cli.main import main
-from klais.cli.top.keys import keys_of
+from klais.cli.top.keys import KeyReader, keys_of
 from klais.cli.top.picture import picture
 from klais.cli.top.screen import Screen, Sorting
 from klais.cli.top.tabs import DEVICES, TABS, drops, pipeline, processes
@@ -200,6 +200,27 @@ def test_keys() -> None:
         "backspace",
     ]
     assert keys_of("\x1b[200~\x00\x1b") == ["escape"]
+
+
+@pytest.mark.parametrize(
+    "parts", [["a\x1b", "[A"], ["a\x1b[", "A"], ["a\x1b[1;", "5A"], ["a\x1bO", "A"], ["a", "\x1b", "[", "A"]]
+)
+def test_a_key_that_arrives_in_parts_is_one_key(monkeypatch: pytest.MonkeyPatch, parts: list[str]) -> None:
+    left = [part.encode() for part in parts]
+    monkeypatch.setattr("os.read", lambda _fd, _size: left.pop(0))
+    monkeypatch.setattr("select.select", lambda *_: (left, [], []))
+    keys = KeyReader(0)
+    found: list[str] = []
+    while left:
+        found += keys.read(0.25)
+    assert "escape" not in found and found[0] == "a" and found[1:] in (["up"], [])
+
+
+def test_escape_alone_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [b"\x1b"]
+    monkeypatch.setattr("os.read", lambda _fd, _size: left.pop(0))
+    monkeypatch.setattr("select.select", lambda *_: (left, [], []))
+    assert KeyReader(0).read(0.25) == ["escape"]
 
 
 @pytest.mark.parametrize("width", [1, 20, 40, 80, 200])
