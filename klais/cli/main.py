@@ -12,7 +12,7 @@ import click
 from klais import __version__
 from klais.cli.errors import plain_errors
 from klais.cli.groups import SuggestingGroup
-from klais.cli.streams import open_closed_streams
+from klais.cli.streams import prepare_streams
 from klais.system.private_files import restrict_umask
 
 # name -> (module, attribute, short help shown without importing the module)
@@ -109,8 +109,8 @@ class LazyGroup(SuggestingGroup):
     """A click group that imports a command at its first use, so that no command imports numba without need."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command; closed standard streams are no error."""
-        open_closed_streams()
+        """Run the command; closed standard streams, and encodings without all characters, are no error."""
+        prepare_streams()
         return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

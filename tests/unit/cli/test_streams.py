@@ -34,6 +34,14 @@ def test_closed_input_is_empty(command: str, tmp_path: Path) -> None:
     assert ran.stderr.strip()
 
 
+def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    (tmp_path / "\u20ac.csv").write_text("timestamp,value\n1,2\n2,3\n")
+    ran = run("score \u20ac.csv", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "2 rows, 0 flags; plot: \\u20ac.svg\n"
+
+
 def test_files_that_are_opened_later_keep_their_content(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("timestamp,value\n1,2\n2,3\n")
     ran = run("score a.csv --svg a.svg <&- >&- 2>&-", tmp_path)
