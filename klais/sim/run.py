@@ -173,8 +173,9 @@ class _Record:
         sent[given - self._slice + unsent] = False
         self.kinds += np.bincount(chunk.kind[:given][sent], minlength=MAX_KIND + 1)
         if self._file is not None:
-            every = (chunk.device, chunk.sequence, chunk.hashes, chunk.kind, self._sent_at_ns)
-            self._file.append(*(column[:given][sent] for column in every))
+            which = np.flatnonzero(sent)
+            columns = (chunk.device[which], chunk.sequence[which], chunk.hashes[which], chunk.kind[which])
+            self._file.append(*columns, self._sent_at_ns[which])
 
     def close(self, summary: dict[str, Any]) -> None:
         if self._file is not None:
