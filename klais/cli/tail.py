@@ -108,7 +108,8 @@ class TopicReader:
 
         # The client requires a group.id; without subscribe() and commits the broker never sees it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
-        own |= {"isolation.level": "read_uncommitted", "log_level": 0}
+        # Retention may remove the first records before they are read: continue with the next ones, not at the end.
+        own |= {"isolation.level": "read_uncommitted", "log_level": 0, "auto.offset.reset": "earliest"}
         self._consumer = Consumer(confluent_config(settings) | own)
         try:
             with notice_after(f"no answer yet from Kafka at {settings.bootstrap}: waiting up to {_TIMEOUT_S:g} s"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from klais.cli.main import main
@@ -86,6 +86,20 @@ def test_newest_first_and_all(filled: Settings, number: Callable[[dict[str, Any]
     assert len(rows(filled, "telemetry", "-n", "1000")) == 100
     assert rows(filled, "telemetry", "-n", "0") == []
     assert len(klais(filled, "tail", "telemetry").stdout.splitlines()) == 10
+
+
+def test_what_retention_leaves_is_shown(filled: Settings) -> None:
+    """The first records go after the command has asked for the offsets, before it reads."""
+    topic = Topics.of(filled).telemetry
+    reader = TopicReader(filled, topic, 0)
+    try:
+        low, high = reader.bounds()[0]
+        admin = admin_client(filled)
+        for future in admin.delete_records([TopicPartition(topic, 0, 10)]).values():
+            future.result()
+        assert [record.offset for record in reader.read({0: low}, {0: high})] == list(range(10, high))
+    finally:
+        reader.close()
 
 
 def test_of_one_device_and_one_partition(filled: Settings, number: Callable[[dict[str, Any]], int]) -> None:
