@@ -87,6 +87,7 @@ def list_(
     shown = Column("device_id", width=16), *map(Column, SHOWN[1:]), *([] if sort in SHOWN else [Column(sort)])
     rows = None if form == "json" else writer(form, shown, KEYS)
     whole: dict[str, Any] = {}
+    items: list[dict[str, Any]] = []
     missing: set[str] = set()
     listed = 0
     for page in pages:
@@ -94,11 +95,11 @@ def list_(
         missing |= set(page.get("workers_missing", ()))
         if rows is not None:
             rows.write(page["items"])
-            whole = page
         else:
-            whole = page | {"items": whole.get("items", []) + page["items"]}
+            items.extend(page["items"])
+        whole = page
     if form == "json":
-        say_json(whole)
+        say_json(whole | {"items": items})
     elif form == "table":
         filtered = any((state, match, dropped, silent_s is not None))
         none = "no device matches all of these options" if filtered else "no device has sent a valid frame yet"

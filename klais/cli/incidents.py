@@ -74,14 +74,15 @@ def list_(
     params = {"state": state, "feature": feature, "device": device, "unacknowledged": unknown}
     rows = None if form == "json" else writer(form, [Column(key) for key in SHOWN], KEYS)
     whole: dict[str, Any] = {}
+    items: list[dict[str, Any]] = []
     for page in WorkerViews.of(url).incidents(count or None, after, **params):
         if rows is not None:
             rows.write([_flat(item) for item in page["items"]] if form != "jsonl" else page["items"])
-            whole = page
         else:
-            whole = page | {"items": whole.get("items", []) + page["items"]}
+            items.extend(page["items"])
+        whole = page
     if form == "json":
-        say_json(whole)
+        say_json(whole | {"items": items})
     elif form == "table":
         muted = len(whole.get("mutes", ()))
         say(f"{whole.get('open', 0):,} open, {whole.get('total', 0):,} in all; {muted} muted", err=True)

@@ -53,6 +53,7 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
       klais lag -o json | jq '.groups[] | select(.trend == "grows")'
     """
     views, lag_rows = WorkerViews.of(url), LagRows()
+    lines = writer(form, COLUMNS, KEYS) if form in ("csv", "jsonl") else None  # one heading, also with --watch
     with contextlib.suppress(KeyboardInterrupt):
         body = _asked(views)
         rows = lag_rows.rows(body, time.monotonic())
@@ -63,7 +64,10 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
         while True:
             if watch and form == "table":
                 say("", time.strftime("%H:%M:%S"))
-            _print(rows, body["lanes"], form)
+            if lines is not None:
+                lines.write(rows)
+            else:
+                _print(rows, body["lanes"], form)
             if not watch:
                 return
             time.sleep(interval_s)
@@ -93,9 +97,8 @@ def _print(rows: list[Row], lanes: dict[str, Any], form: str) -> None:
         by_partition = {name: lanes.get(name, {}) for name in ("lag_records", "lag_s")}
         say_json({"groups": rows, "lanes": by_partition})
         return
-    shown = [row | {"clear": _clear_text(row)} for row in rows] if form == "table" else rows
-    if shown or form != "table":
-        writer(form, COLUMNS, KEYS).write(shown)
+    if rows:
+        writer(form, COLUMNS, KEYS).write(row | {"clear": _clear_text(row)} for row in rows)
     else:
         say("no group reads a topic of KLAIS yet, and this worker has no lanes")
 

@@ -1,6 +1,8 @@
 """Options that several commands share: texts that must not be empty, and files that they write."""
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from click.testing import CliRunner
 
 from klais.cli.main import main
 from klais.cli.options import OUTPUT_FILE, write_output
+from klais.cli.views import WorkerViews
+from klais.cli.waiting import Progress
 from klais.errors import KlaisError
 
 ROWS = "timestamp,value\n1,2\n2,3\n"
@@ -75,3 +79,43 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 def test_a_number_that_no_container_can_hold_is_refused() -> None:
     ran = CliRunner().invoke(main, ["tail", "raw", "-n", str(10**30)])
     assert ran.exit_code == 2 and "0<=x<=1000000000" in ran.output
+
+
+@pytest.mark.parametrize("listed", ["devices", "incidents"])
+def test_a_page_is_appended_without_a_copy_of_the_earlier_ones(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Items(list[int]):
+        def __radd__(self, other: object) -> list[int]:
+            raise AssertionError("copies all earlier pages")
+
+    def pages(*_: object, **__: object) -> Iterator[dict[str, object]]:
+        for n in range(3):
+            yield {"items": Items([n]), "next": n}
+
+    monkeypatch.setattr(WorkerViews, listed, pages)
+    ran = CliRunner().invoke(main, [listed, "list", "-n", "0", "-o", "json"])
+    assert json.loads(ran.stdout) == {"items": [0, 1, 2], "next": 2}, ran.output
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("klais.cli.waiting.NOTICE_S", -1.0)
+    Progress("records")(1, 2)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    Progress("records", quiet=True)(1, 2)
+    assert capsys.readouterr().err == ""
+    Progress("records")(1_000, 2_000)
+    assert capsys.readouterr().err == "klais: 1,000 of 2,000 records\n"
+
+
+def test_csv_that_is_repeated_has_one_heading(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [1, 1]
+
+    def sleep(_seconds: float) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+
+    lanes = {"lag_records": {"0": 5}, "lag": 5, "lag_s": {"0": 1.0}}
+    monkeypatch.setattr("klais.cli.lag._asked", lambda _: {"lanes": lanes, "topics": {}})
+    monkeypatch.setattr("time.sleep", sleep)
+    ran = CliRunner().invoke(main, ["lag", "--watch", "-o", "csv"])
+    assert [line.partition(",")[0] for line in ran.stdout.splitlines()] == ["topic", *["(staging)"] * 3], ran.output
