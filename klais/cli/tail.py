@@ -100,7 +100,7 @@ class TopicReader:
     def __init__(self, settings: "Settings", topic: str, partition: int | None = None) -> None:
         from klais.kafka.probe import need_kafka, no_kafka
 
-        self.topic = topic
+        self.topic, self._settings = topic, settings
         need_kafka(settings)  # before the client is imported, which is not needed without a broker
         from confluent_kafka import Consumer, KafkaException
 
@@ -195,16 +195,23 @@ class TopicReader:
         ------
         KafkaUnavailable
             If no record arrived for 30 s although there are records to read.
+        TopicMismatch
+            If the topic was deleted and created again while it is read endlessly: the client does not notice it.
         """
         from confluent_kafka import KafkaError, TopicPartition
+
+        from klais.kafka.topic_identity import TopicIdentity
 
         left = {p for p in starts if ends is None or starts[p] < ends[p]}
         if not left:
             return
         self._consumer.assign([TopicPartition(self.topic, p, starts[p]) for p in sorted(left)])
         received_s = time.monotonic()
+        identity = TopicIdentity(self._settings, self.topic) if ends is None else None
         while left:
             messages = self._consumer.consume(50, timeout=0.2)
+            if identity is not None and identity.replaced():
+                raise TopicMismatch(f"{self.topic} was deleted and created again: run this again to read the new one")
             if messages:
                 received_s = time.monotonic()
             elif ends is not None and time.monotonic() - received_s > 3 * _TIMEOUT_S:

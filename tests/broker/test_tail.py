@@ -21,6 +21,7 @@ from klais.errors import TopicMismatch
 from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
+from tests.support.lanes import remove_topics
 from tests.support.process import PATIENCE
 from tests.support.topics import create_topics
 
@@ -98,6 +99,23 @@ def test_what_retention_leaves_is_shown(filled: Settings) -> None:
         for future in admin.delete_records([TopicPartition(topic, 0, 10)]).values():
             future.result()
         assert [record.offset for record in reader.read({0: low}, {0: high})] == list(range(10, high))
+    finally:
+        reader.close()
+
+
+def test_a_followed_topic_that_is_created_again_is_told(settings_for: Make) -> None:
+    settings = settings_for(partitions=1)
+    topic = Topics.of(settings).telemetry
+    create(settings, topic, 1)
+    produce(settings, topic, [{"value": b"{}", "partition": 0}])
+    reader = TopicReader(settings, topic)
+    try:
+        records = reader.read({0: 0}, None)
+        assert next(records).offset == 0
+        remove_topics(settings, topic)
+        create(settings, topic, 1)
+        with pytest.raises(TopicMismatch, match="was deleted and created again"):
+            next(records)
     finally:
         reader.close()
 
