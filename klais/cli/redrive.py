@@ -13,6 +13,7 @@ from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.views import complete_device_id
+from klais.cli.waiting import Progress
 from klais.system.moments import MOMENT, Moment
 from klais.text import iso_seconds
 
@@ -84,8 +85,9 @@ def redrive(
         reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, max_redrives,
         strip_nul,
     )  # fmt: skip
+    searched = Progress("dead letters read")
     if not yes:
-        dead_letters = asyncio.run(find_dead_letters(settings, choice, asyncio.run(read_ledger(settings))))
+        dead_letters = asyncio.run(find_dead_letters(settings, choice, asyncio.run(read_ledger(settings)), searched))
         show(dead_letters, listed, form)
         if form == "table":
             say(
@@ -100,7 +102,7 @@ def redrive(
         say(f"sent {again:,} frames of an interrupted run again; lanes drop duplicates", err=True)
     if gone:
         say(f"klais: {gone:,} frames of an interrupted run are gone; it is unknown whether they were sent", err=True)
-    dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger))
+    dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger, searched))
     what = {"reasons": list(reasons), "device_id": device, "from_ms": choice.begin_ms, "to_ms": choice.end_ms}
     sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
     show(dead_letters, listed, form, sent=sent)

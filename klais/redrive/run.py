@@ -1,6 +1,7 @@
 """A redrive: find dead letters, report which can be sent, and send each of those once."""
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections import Counter
@@ -40,8 +41,12 @@ class Choice:
     strip_nul: bool = False
 
 
-async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) -> list[DeadLetter]:
+async def find_dead_letters(
+    settings: Settings, choice: Choice, ledger: Ledger, progress: Callable[[int, int], None] = lambda read, total: None
+) -> list[DeadLetter]:
     """The selected dead letters, in the order of each partition, with their verdicts.
+
+    ``progress`` is called with the number of records read so far and in total.
 
     Raises
     ------
@@ -57,12 +62,15 @@ async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) 
     if choice.end_ms is not None:
         ends = offsets_at(settings, topic, choice.end_ms)
     out: list[DeadLetter] = []
+    total = sum(max(0, ends[partition] - start) for partition, start in starts.items())
+    read = itertools.count(1)
     async with PartitionReader(settings) as reader:
         for partition, start in sorted(starts.items()):
             found: list[DeadLetter] = []
             if start < ends[partition]:
                 async for record in reader.read(topic, partition, start, ends[partition]):
                     found += dead_letters_of(partition, record, settings.auth != "off")
+                    progress(next(read), total)
             out += _wanted(settings, choice, found)
     if await asyncio.to_thread(topic_id_of, settings, topic) != ledger.topic_id:
         raise TopicMismatch(f"{topic} was created again meanwhile: run this again")
