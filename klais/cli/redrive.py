@@ -14,6 +14,7 @@ from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.views import complete_device_id
 from klais.cli.waiting import Progress
+from klais.errors import KlaisError
 from klais.system.moments import MOMENT, Moment
 from klais.text import iso_seconds
 
@@ -104,7 +105,10 @@ def redrive(
         say(f"klais: {gone:,} frames of an interrupted run are gone; it is unknown whether they were sent", err=True)
     dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger, searched))
     what = {"reasons": list(reasons), "device_id": device, "from_ms": choice.begin_ms, "to_ms": choice.end_ms}
-    sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
+    try:
+        sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
+    except KeyboardInterrupt:
+        raise KlaisError("interrupted: run this again to send the rest, no frame is sent twice") from None
     show(dead_letters, listed, form, sent=sent)
     if form == "table":
         say(f"sent {sent:,} frames to klais_raw", err=True)

@@ -103,7 +103,7 @@ def tap(
 
     notice(f"taps {len(workers)} {first.kind}{'s' if len(workers) > 1 else ''}, at most {sample} frames/s")
     out = writer("jsonl" if form == "json" else form, SHOWN, KEYS)
-    shown = 0
+    shown, interrupted = 0, False
     try:
         for rows in follow.samples(for_s, notice):
             some = rows if count is None else rows[: count - shown]
@@ -113,9 +113,9 @@ def tap(
             if shown == count:
                 break
     except KeyboardInterrupt:
-        pass
+        interrupted = True
     notice(f"{shown:,} of {follow.matched:,} frames that matched were shown")
-    if not follow.answered:
+    if not follow.answered and not (interrupted and follow.problem is None):
         raise WorkerUnavailable(follow.problem or f"the {first.kind} at {first.url} showed nothing in that time")
 
 
