@@ -11,7 +11,7 @@ from klais.cli.control import DEVICE_ID, scope_of_device, write_override
 from klais.cli.groups import SuggestingGroup
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
-from klais.cli.views import URL, WorkerViews
+from klais.cli.views import URL, WorkerViews, lacks
 from klais.core.wire.constants import is_device_id
 from klais.errors import WorkerUnavailable
 from klais.system.durations import DURATION
@@ -104,9 +104,8 @@ def list_(
         filtered = any((state, match, dropped, silent_s is not None))
         none = "no device matches all of these options" if filtered else "no device has sent a valid frame yet"
         say(f"{listed:,} of {whole.get('total', 0):,} devices" if listed or after else none, err=True)
-    if missing:
-        names = ", ".join(sorted(missing))
-        raise WorkerUnavailable(f"the list lacks the devices of workers that do not respond: {names}; try again")
+    if text := lacks([{"workers_missing": missing}]):
+        raise WorkerUnavailable(text)
 
 
 @devices.command()
