@@ -104,8 +104,8 @@ def list_(
         filtered = any((state, match, dropped, silent_s is not None))
         none = "no device matches all of these options" if filtered else "no device has sent a valid frame yet"
         say(f"{listed:,} of {whole.get('total', 0):,} devices" if listed or after else none, err=True)
-    if text := lacks([{"workers_missing": missing}]):
-        raise WorkerUnavailable(text)
+    if incomplete := lacks([{"workers_missing": missing}]):
+        raise WorkerUnavailable(incomplete)
 
 
 @devices.command()

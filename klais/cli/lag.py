@@ -54,6 +54,7 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
     """
     views, lag_rows = WorkerViews.of(url), LagRows()
     lines = writer(form, COLUMNS, KEYS) if form in ("csv", "jsonl") else None  # one heading, also with --watch
+    told: list[str] = []
     with contextlib.suppress(KeyboardInterrupt):
         body = _asked(views)
         rows = lag_rows.rows(body, time.monotonic())
@@ -64,6 +65,11 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
         while True:
             if watch and form == "table":
                 say("", time.strftime("%H:%M:%S"))
+            if (silent := unreported(body)) != told:
+                told = silent
+                if silent:
+                    names = ", ".join(silent)
+                    say(f"klais: no worker reports the lag of lanes {names}: {LANES} does not include it", err=True)
             if lines is not None:
                 lines.write(rows)
             else:
@@ -90,6 +96,15 @@ def lanes_of(event: dict[str, Any]) -> dict[str, Any]:
         {p: n for of in gauges for p, n in (of.get(name) or {}).items()} for name in ("lag_records", "lag_s")
     )
     return {"lag_records": records, "lag": int(sum(records.values())), "lag_s": ages, "of": LANES} if gauges else {}
+
+
+def unreported(body: dict[str, Any]) -> list[str]:
+    """Partitions whose lanes no worker reports, because it does not respond or none owns them."""
+    lanes = body["lanes"]
+    if lanes.get("of") != LANES:
+        return []
+    known = {str(p) for about in body["topics"].values() for p in about.get("end_offsets") or ()}
+    return sorted(known - set(map(str, lanes["lag_records"])), key=int)
 
 
 def _print(rows: list[Row], lanes: dict[str, Any], form: str) -> None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from klais.cli import blocked
 from klais.cli import views as cli_views
 from klais.cli.devices import KEYS, SHOWN, SORTS, STATES
-from klais.cli.lag import LagRows, lanes_of
+from klais.cli.lag import LagRows, lanes_of, unreported
 from klais.cli.main import main
 from klais.cli.output import CsvWriter
 from klais.control import overrides
@@ -292,6 +292,23 @@ def test_lanes_are_those_of_all_workers() -> None:
     assert (lanes["group"], lanes["lag"], lanes["lag_s"]) == ("(lanes)", 13, 9.5)
     assert lanes_of({}) == lanes_of({"workers": []}) == {}
     assert LagRows().rows(body(0), 0.0)[0]["group"] == "(lanes here)"  # of a worker that has no stream
+
+
+def test_lanes_that_no_worker_reports_are_named() -> None:
+    some = body(0) | {"lanes": lanes_of({"workers": [{"gauges": {"lag_records": {"1": 1.0}, "lag_s": {"1": 2.0}}}]})}
+    some["topics"]["raw"]["end_offsets"] = {"0": 5, "1": 5, "10": 5, "2": 5}
+    some["topics"]["other"]["end_offsets"] = None
+    assert unreported(some) == ["0", "2", "10"]
+    assert unreported(body(0)) == [], "a worker that knows only its own lanes"
+
+
+def test_counts_of_blocks_that_a_worker_did_not_send_are_unknown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [{"items": [], "workers_missing": ["http://gone:6066"]}]
+    monkeypatch.setattr(cli_views.WorkerViews, "devices", lambda *_, **__: iter(pages))
+    monkeypatch.setattr(cli_views.WorkerViews, "get", lambda *_, **__: {"overrides": []})
+    monkeypatch.setattr(cli_views.WorkerViews, "events", lambda _: iter(()))
+    found = run("devices", "blocked")
+    assert found.exit_code == 0 and "some LANE_DROPPED are unknown" in found.stderr and "gone" in found.stderr
 
 
 def test_trend_and_time_to_clear() -> None:
