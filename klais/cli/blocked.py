@@ -8,7 +8,7 @@ import click
 
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
-from klais.cli.views import URL, WorkerViews
+from klais.cli.views import URL, WorkerViews, lacks
 from klais.system.moments import iso_of
 
 KEYS = ("device_id", "since", "until", "by", "reason", "acts_in", "lane_dropped", "kernel_dropped")
@@ -34,8 +34,10 @@ def blocked(form: str, url: str | None) -> None:
     views = WorkerViews.of(url)
     control = views.get("/control/")
     event = next(views.events(), {})
-    items = [row for page in views.devices(None, state="blocked", sort="blocked") for row in page["items"]]
-    rows = rows_of(control["overrides"], event, items)
+    pages = list(views.devices(None, state="blocked", sort="blocked"))
+    rows = rows_of(control["overrides"], event, (row for page in pages for row in page["items"]))
+    if missing := lacks(pages):
+        say(f"klais: some LANE_DROPPED are unknown: {missing}", err=True)
     if form == "json":
         say_json({"blocked": rows})
     elif rows or form != "table":

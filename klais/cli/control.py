@@ -1,6 +1,7 @@
 """``klais control``: show the reasons of the limits, and override them."""
 
 import getpass
+import os
 import socket
 import threading
 import time
@@ -48,8 +49,12 @@ def control() -> None:
 
 
 def author() -> str:
-    """Author of a change: user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Author of a change: user@host; ``uid-N`` for a user without a name, as containers often have."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        user = f"uid-{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def write_override(

@@ -11,7 +11,7 @@ from klais.cli.control import DEVICE_ID, scope_of_device, write_override
 from klais.cli.groups import SuggestingGroup
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
-from klais.cli.views import URL, WorkerViews
+from klais.cli.views import URL, WorkerViews, lacks
 from klais.core.wire.constants import is_device_id
 from klais.errors import WorkerUnavailable
 from klais.system.durations import DURATION
@@ -87,6 +87,7 @@ def list_(
     shown = Column("device_id", width=16), *map(Column, SHOWN[1:]), *([] if sort in SHOWN else [Column(sort)])
     rows = None if form == "json" else writer(form, shown, KEYS)
     whole: dict[str, Any] = {}
+    items: list[dict[str, Any]] = []
     missing: set[str] = set()
     listed = 0
     for page in pages:
@@ -94,18 +95,17 @@ def list_(
         missing |= set(page.get("workers_missing", ()))
         if rows is not None:
             rows.write(page["items"])
-            whole = page
         else:
-            whole = page | {"items": whole.get("items", []) + page["items"]}
+            items.extend(page["items"])
+        whole = page
     if form == "json":
-        say_json(whole)
+        say_json(whole | {"items": items})
     elif form == "table":
         filtered = any((state, match, dropped, silent_s is not None))
         none = "no device matches all of these options" if filtered else "no device has sent a valid frame yet"
         say(f"{listed:,} of {whole.get('total', 0):,} devices" if listed or after else none, err=True)
-    if missing:
-        names = ", ".join(sorted(missing))
-        raise WorkerUnavailable(f"the list lacks the devices of workers that do not respond: {names}; try again")
+    if incomplete := lacks([{"workers_missing": missing}]):
+        raise WorkerUnavailable(incomplete)
 
 
 @devices.command()

@@ -75,7 +75,7 @@ def herd(
         steady_per_s=steady_rate,
         after_s=wait,
     )
-    verdict = run(settings, which, host, port, lambda: stopped)
+    verdict = run(settings, which, host, port, lambda: stopped, lambda text: say(f"klais: {text}", err=True))
     if as_json:
         say_json(verdict)
     else:

@@ -6,7 +6,7 @@ import click
 
 from klais.cli.control import WHY, write_override
 from klais.cli.groups import SuggestingGroup
-from klais.cli.options import ENDS
+from klais.cli.options import ENDS, SOME_ID, SOME_TEXT
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import URL, WorkerViews
@@ -21,9 +21,14 @@ KEYS = (
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 WHAT = (
-    click.option("--device", metavar="ID", help="This device."),
-    click.option("--prefix", metavar="TEXT", help="All devices with this prefix."),
-    click.option("--feature", metavar="NAME", help="This feature, of all devices; frames_per_s = the whole fleet."),
+    click.option("--device", type=SOME_ID, metavar="ID", help="This device."),
+    click.option("--prefix", type=SOME_ID, metavar="TEXT", help="All devices with this prefix."),
+    click.option(
+        "--feature",
+        type=SOME_TEXT,
+        metavar="NAME",
+        help="This feature, of all devices; frames_per_s = the whole fleet.",
+    ),
 )
 
 
@@ -45,8 +50,8 @@ def incidents() -> None:
 
 @incidents.command("list")
 @click.option("--state", type=click.Choice(["open", "closed"]), help="Only in this state.  [default: both]")
-@click.option("--feature", metavar="NAME", help="Only incidents with this feature.")
-@click.option("--device", metavar="ID", help="Only incidents with this device.")
+@click.option("--feature", type=SOME_TEXT, metavar="NAME", help="Only incidents with this feature.")
+@click.option("--device", type=SOME_ID, metavar="ID", help="Only incidents with this device.")
 @click.option("--unacknowledged", is_flag=True, help="Only incidents without acknowledgement.")
 @click.option(
     "-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Number of incidents; 0 = all."
@@ -69,14 +74,15 @@ def list_(
     params = {"state": state, "feature": feature, "device": device, "unacknowledged": unknown}
     rows = None if form == "json" else writer(form, [Column(key) for key in SHOWN], KEYS)
     whole: dict[str, Any] = {}
+    items: list[dict[str, Any]] = []
     for page in WorkerViews.of(url).incidents(count or None, after, **params):
         if rows is not None:
             rows.write([_flat(item) for item in page["items"]] if form != "jsonl" else page["items"])
-            whole = page
         else:
-            whole = page | {"items": whole.get("items", []) + page["items"]}
+            items.extend(page["items"])
+        whole = page
     if form == "json":
-        say_json(whole)
+        say_json(whole | {"items": items})
     elif form == "table":
         muted = len(whole.get("mutes", ()))
         say(f"{whole.get('open', 0):,} open, {whole.get('total', 0):,} in all; {muted} muted", err=True)

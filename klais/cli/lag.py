@@ -53,6 +53,8 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
       klais lag -o json | jq '.groups[] | select(.trend == "grows")'
     """
     views, lag_rows = WorkerViews.of(url), LagRows()
+    lines = writer(form, COLUMNS, KEYS) if form in ("csv", "jsonl") else None  # one heading, also with --watch
+    told: list[str] = []
     with contextlib.suppress(KeyboardInterrupt):
         body = _asked(views)
         rows = lag_rows.rows(body, time.monotonic())
@@ -63,7 +65,15 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
         while True:
             if watch and form == "table":
                 say("", time.strftime("%H:%M:%S"))
-            _print(rows, body["lanes"], form)
+            if (silent := unreported(body)) != told:
+                told = silent
+                if silent:
+                    names = ", ".join(silent)
+                    say(f"klais: no worker reports the lag of lanes {names}: {LANES} does not include it", err=True)
+            if lines is not None:
+                lines.write(rows)
+            else:
+                _print(rows, body["lanes"], form)
             if not watch:
                 return
             time.sleep(interval_s)
@@ -88,14 +98,22 @@ def lanes_of(event: dict[str, Any]) -> dict[str, Any]:
     return {"lag_records": records, "lag": int(sum(records.values())), "lag_s": ages, "of": LANES} if gauges else {}
 
 
+def unreported(body: dict[str, Any]) -> list[str]:
+    """Partitions whose lanes no worker reports, because it does not respond or none owns them."""
+    lanes = body["lanes"]
+    if lanes.get("of") != LANES:
+        return []
+    known = {str(p) for about in body["topics"].values() for p in about.get("end_offsets") or ()}
+    return sorted(known - set(map(str, lanes["lag_records"])), key=int)
+
+
 def _print(rows: list[Row], lanes: dict[str, Any], form: str) -> None:
     if form == "json":
         by_partition = {name: lanes.get(name, {}) for name in ("lag_records", "lag_s")}
         say_json({"groups": rows, "lanes": by_partition})
         return
-    shown = [row | {"clear": _clear_text(row)} for row in rows] if form == "table" else rows
-    if shown or form != "table":
-        writer(form, COLUMNS, KEYS).write(shown)
+    if rows:
+        writer(form, COLUMNS, KEYS).write(row | {"clear": _clear_text(row)} for row in rows)
     else:
         say("no group reads a topic of KLAIS yet, and this worker has no lanes")
 

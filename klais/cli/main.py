@@ -12,6 +12,7 @@ import click
 from klais import __version__
 from klais.cli.errors import plain_errors
 from klais.cli.groups import SuggestingGroup
+from klais.cli.streams import prepare_streams
 from klais.system.private_files import restrict_umask
 
 # name -> (module, attribute, short help shown without importing the module)
@@ -106,6 +107,11 @@ def _uncollected() -> Iterator[None]:
 
 class LazyGroup(SuggestingGroup):
     """A click group that imports a command at its first use, so that no command imports numba without need."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command; closed standard streams, and encodings without all characters, are no error."""
+        prepare_streams()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the table."""

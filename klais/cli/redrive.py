@@ -3,17 +3,18 @@
 import asyncio
 import sys
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from klais.cli.control import author
-from klais.cli.options import Finite
+from klais.cli.options import SOME_ID, Finite
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.views import complete_device_id
+from klais.cli.waiting import Progress
+from klais.errors import KlaisError
 from klais.system.moments import MOMENT, Moment
 from klais.text import iso_seconds
 
@@ -39,7 +40,9 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 @click.command()
 @click.option("--reason", "reasons", type=click.Choice(REASONS), metavar="REASON", multiple=True,
               help=f"Only these (may be given again): {', '.join(REASONS)}.")  # fmt: skip
-@click.option("--device", metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id)
+@click.option(
+    "--device", type=SOME_ID, metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id
+)
 @click.option("--from", "begin", type=MOMENT, help="Dead letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
 @click.option("--to", "end", type=MOMENT, help="Dead letters until, in the same format.  [default: now]")
 @click.option("-n", "count", type=click.IntRange(1), help="Maximum number of frames.  [default: all]")
@@ -83,8 +86,9 @@ def redrive(
         reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, max_redrives,
         strip_nul,
     )  # fmt: skip
+    searched = Progress("dead letters read")
     if not yes:
-        dead_letters = asyncio.run(find_dead_letters(settings, choice, asyncio.run(read_ledger(settings))))
+        dead_letters = asyncio.run(find_dead_letters(settings, choice, asyncio.run(read_ledger(settings)), searched))
         show(dead_letters, listed, form)
         if form == "table":
             say(
@@ -99,9 +103,12 @@ def redrive(
         say(f"sent {again:,} frames of an interrupted run again; lanes drop duplicates", err=True)
     if gone:
         say(f"klais: {gone:,} frames of an interrupted run are gone; it is unknown whether they were sent", err=True)
-    dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger))
+    dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger, searched))
     what = {"reasons": list(reasons), "device_id": device, "from_ms": choice.begin_ms, "to_ms": choice.end_ms}
-    sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
+    try:
+        sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
+    except KeyboardInterrupt:
+        raise KlaisError("interrupted: run this again to send the rest, no frame is sent twice") from None
     show(dead_letters, listed, form, sent=sent)
     if form == "table":
         say(f"sent {sent:,} frames to klais_raw", err=True)
@@ -142,13 +149,14 @@ def show(dead_letters: "list[DeadLetter]", listed: bool, form: str, sent: int | 
 
 def summed(dead_letters: "list[DeadLetter]") -> list[Row]:
     """One row per reason and outcome, most frames first."""
-    counts = Counter((dead_letter.reason, outcome_of(dead_letter.verdict)) for dead_letter in dead_letters)
+    groups: dict[tuple[str, str], list[DeadLetter]] = {}
+    for one in dead_letters:
+        groups.setdefault((one.reason, outcome_of(one.verdict)), []).append(one)
     out = []
-    for (reason, outcome), frames in counts.most_common():
-        some = [one for one in dead_letters if (one.reason, outcome_of(one.verdict)) == (reason, outcome)]
+    for (reason, outcome), some in sorted(groups.items(), key=lambda group: -len(group[1])):
         times = [one.ts_ms for one in some]
         devices = len({one.device_id for one in some if one.device_id})
-        row: Row = {"reason": reason or "none", "outcome": outcome, "frames": frames, "devices": devices}
+        row: Row = {"reason": reason or "none", "outcome": outcome, "frames": len(some), "devices": devices}
         out.append(row | {"oldest": _iso(min(times)), "newest": _iso(max(times))})
     return out
 

@@ -8,6 +8,7 @@ import click
 from klais.cli.options import PARTITION
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
+from klais.cli.waiting import Progress
 
 
 @click.command()
@@ -34,7 +35,7 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
     need_kafka(settings)
     wrong = False
     for number in partition or range(settings.partitions):
-        audit = asyncio.run(audit_lane(settings, number))
+        audit = asyncio.run(audit_lane(settings, number, progress=Progress(f"steps of lane {number}")))
         if settled and not audit.settled:
             audit.problem(
                 f"not settled: raw read up to {audit.next_raw} of {audit.raw_end}, {audit.queued} frames wait"
@@ -50,5 +51,10 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
         )
         for text in audit.problems:
             say(f"  DIFFERS: {text}")
+        if audit.problems and audit.written:
+            say(
+                f"  the lane wrote {audit.written:,} records to its journal meanwhile, which may be all that differs: "
+                "repeat this while no worker writes"
+            )
     if check and wrong:
         raise SystemExit(1)

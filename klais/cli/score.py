@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from klais.cli.options import Finite
+from klais.cli.options import OUTPUT_FILE, Finite, write_output
 from klais.cli.printing import say, say_json
 
 
@@ -14,7 +14,7 @@ from klais.cli.printing import say, say_json
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--tier", type=click.Choice(["light", "full"]), default="full", help="Tier of the scorer (full).")
 @click.option("--threshold", type=Finite(0), default=None, help="Score from which a value is flagged (5).")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="File for the plot. Default: FILE.svg.")
+@click.option("--svg", type=OUTPUT_FILE, help="File for the plot. Default: FILE.svg.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per flag.")
 def score(file: Path, tier: Literal["light", "full"], threshold: float | None, svg: Path | None, as_json: bool) -> None:
     """Score a series: FILE is CSV with the columns timestamp and value.
@@ -33,16 +33,18 @@ def score(file: Path, tier: Literal["light", "full"], threshold: float | None, s
     from klais.core.anomaly.samples import read_samples
     from klais.core.anomaly.series import facts_of_flags, score_series
 
+    out = svg or file.with_suffix(".svg")
+    if out.exists() and out.samefile(file):
+        raise click.UsageError(f"the plot would overwrite {file}: name another file with --svg")
     with file.open(encoding="utf-8", errors="replace") as lines:
         samples = read_samples(lines)
     found = score_series(samples.t, samples.x, tier, threshold=threshold or THRESHOLD)
     flags = facts_of_flags(samples, found)
     for at_s, facts in flags:
         _print(at_s, facts, as_json)
-    out = svg or file.with_suffix(".svg")
     marks = np.array([at_s for at_s, _ in flags])
     drawn = plot(file.name, samples.t, samples.x, found["score"], marks, threshold or THRESHOLD)
-    out.write_text(drawn, encoding="utf-8")
+    write_output(out, drawn)
     if not as_json:
         say(f"{len(samples.t)} rows, {len(flags)} flags; plot: {out}")
 

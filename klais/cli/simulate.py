@@ -12,7 +12,7 @@ import click
 
 from klais.cli.groups import SuggestingGroup
 from klais.cli.herd import herd
-from klais.cli.options import SEED, SHARE, Finite
+from klais.cli.options import OUTPUT_FILE, SEED, SHARE, Finite
 from klais.cli.printing import say_json, say_text
 from klais.cli.settings import load
 from klais.system.durations import DURATION
@@ -90,9 +90,7 @@ MANIFEST = click.option(
     "--first-sequence", type=click.IntRange(0, 2**32 - 1), default=0, help="First sequence number of each device."
 )
 @click.option("--day", type=DURATION, default=86_400.0, help="Length of the modelled day.  [default: 24h]")
-@click.option(
-    "--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Record every sent frame in this file."
-)
+@click.option("--manifest", type=OUTPUT_FILE, help="Record every sent frame in this file.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object on standard output.")
 @click.option("--json-lines", is_flag=True, help="One JSON object per second on standard output, the summary last.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no progress and no summary.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.decode import Record, about_device, decode, lines, resolve
-from klais.cli.options import PARTITION
+from klais.cli.options import MAX_COUNT, PARTITION, SOME_TEXT
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.waiting import notice_after
@@ -28,7 +28,7 @@ _TIMEOUT_S = 10.0
 @click.option(
     "-n",
     "count",
-    type=click.IntRange(0),
+    type=click.IntRange(0, MAX_COUNT),
     default=10,
     show_default=True,
     help="The newest N records (the first N with --from-beginning).",
@@ -36,7 +36,7 @@ _TIMEOUT_S = 10.0
 @click.option("-f", "--follow", is_flag=True, help="Continue with new records, until Ctrl-C.")
 @click.option("--from-beginning", is_flag=True, help="Start at the oldest stored record; print all unless -n is given.")
 @click.option("--partition", type=PARTITION, help="Only this partition.")
-@click.option("--device", help="Only records of this device_id.")
+@click.option("--device", type=SOME_TEXT, help="Only records of this device_id.")
 @click.option(
     "--frames", type=click.IntRange(0), default=10, show_default=True, help="Frames shown of each frame batch; 0 = all."
 )
@@ -100,7 +100,7 @@ class TopicReader:
     def __init__(self, settings: "Settings", topic: str, partition: int | None = None) -> None:
         from klais.kafka.probe import need_kafka, no_kafka
 
-        self.topic = topic
+        self.topic, self._settings = topic, settings
         need_kafka(settings)  # before the client is imported, which is not needed without a broker
         from confluent_kafka import Consumer, KafkaException
 
@@ -108,7 +108,8 @@ class TopicReader:
 
         # The client requires a group.id; without subscribe() and commits the broker never sees it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
-        own |= {"isolation.level": "read_uncommitted", "log_level": 0}
+        # Retention may remove the first records before they are read: continue with the next ones, not at the end.
+        own |= {"isolation.level": "read_uncommitted", "log_level": 0, "auto.offset.reset": "earliest"}
         self._consumer = Consumer(confluent_config(settings) | own)
         try:
             with notice_after(f"no answer yet from Kafka at {settings.bootstrap}: waiting up to {_TIMEOUT_S:g} s"):
@@ -194,16 +195,23 @@ class TopicReader:
         ------
         KafkaUnavailable
             If no record arrived for 30 s although there are records to read.
+        TopicMismatch
+            If the topic was deleted and created again while it is read endlessly: the client does not notice it.
         """
         from confluent_kafka import KafkaError, TopicPartition
+
+        from klais.kafka.topic_identity import TopicIdentity
 
         left = {p for p in starts if ends is None or starts[p] < ends[p]}
         if not left:
             return
         self._consumer.assign([TopicPartition(self.topic, p, starts[p]) for p in sorted(left)])
         received_s = time.monotonic()
+        identity = TopicIdentity(self._settings, self.topic) if ends is None else None
         while left:
             messages = self._consumer.consume(50, timeout=0.2)
+            if identity is not None and identity.replaced():
+                raise TopicMismatch(f"{self.topic} was deleted and created again: run this again to read the new one")
             if messages:
                 received_s = time.monotonic()
             elif ends is not None and time.monotonic() - received_s > 3 * _TIMEOUT_S:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from klais.cli.options import SOME_ID
 from klais.cli.output import Column, Row, writer
 from klais.cli.printing import say
 from klais.cli.views import URL, WorkerViews, complete_device_id
@@ -51,8 +52,10 @@ class Rate(click.ParamType):
 @click.command()
 @click.option("--stage", type=click.Choice(["lane", "edge"]), default="lane", show_default=True,
               help="Frames that lanes decide, or those that an edge receives.")  # fmt: skip
-@click.option("--device", "device_id", metavar="ID", help="Only this device.", shell_complete=complete_device_id)
-@click.option("--prefix", metavar="TEXT", help="Only devices with this prefix of their id.")
+@click.option(
+    "--device", "device_id", type=SOME_ID, metavar="ID", help="Only this device.", shell_complete=complete_device_id
+)
+@click.option("--prefix", type=SOME_ID, metavar="TEXT", help="Only devices with this prefix of their id.")
 @click.option("--verdict", type=click.Choice(LANE_VERDICTS), help="Verdict of the frame; dropped includes malformed.")
 @click.option("--reason", type=click.Choice(_ALL_REASONS), metavar="REASON",
               help=f"Reason of the drop, by a lane: {', '.join(LANE_REASONS)}; or by an edge: "
@@ -100,7 +103,7 @@ def tap(
 
     notice(f"taps {len(workers)} {first.kind}{'s' if len(workers) > 1 else ''}, at most {sample} frames/s")
     out = writer("jsonl" if form == "json" else form, SHOWN, KEYS)
-    shown = 0
+    shown, interrupted = 0, False
     try:
         for rows in follow.samples(for_s, notice):
             some = rows if count is None else rows[: count - shown]
@@ -110,9 +113,9 @@ def tap(
             if shown == count:
                 break
     except KeyboardInterrupt:
-        pass
+        interrupted = True
     notice(f"{shown:,} of {follow.matched:,} frames that matched were shown")
-    if not follow.answered:
+    if not follow.answered and not (interrupted and follow.problem is None):
         raise WorkerUnavailable(follow.problem or f"the {first.kind} at {first.url} showed nothing in that time")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from klais.cli.groups import SuggestingGroup
+from klais.cli.options import OUTPUT_FILE
 from klais.cli.printing import say
 from klais.cli.servers import worker_of
 from klais.cli.settings import load
@@ -73,7 +74,7 @@ def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
 
 
 @ui.command("record")
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("target", type=OUTPUT_FILE)
 @URL
 @click.option("--for", "for_s", type=DURATION, default=60.0, show_default="1m", help="How long.")
 def record_(target: Path, url: str | None, for_s: float) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -221,6 +221,14 @@ class WorkerViews:
             after = page["next"]
             if after is None:
                 return
+
+
+def lacks(pages: Iterable[dict[str, Any]]) -> str | None:
+    """What pages of devices lack, as a sentence; None if every worker has responded."""
+    missing = sorted({str(name) for page in pages for name in page.get("workers_missing") or ()})
+    if not missing:
+        return None
+    return f"the list lacks the devices of workers that do not respond: {', '.join(missing)}; try again"
 
 
 def complete_device_id(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

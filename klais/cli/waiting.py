@@ -1,6 +1,8 @@
-"""Notices on stderr while a command waits for a server."""
+"""Notices on stderr while a command waits for a server, and the progress of a long one."""
 
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,3 +21,24 @@ def notice_after(text: str, after_s: float = NOTICE_S) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+class Progress:
+    """Reports on stderr every ``NOTICE_S`` how much is done, if stderr is a terminal.
+
+    Parameters
+    ----------
+    what : str
+        What is counted, in the plural.
+    quiet : bool
+        Report nothing.
+    """
+
+    def __init__(self, what: str, quiet: bool = False) -> None:
+        self._what, self._shown, self._at = what, not quiet and sys.stderr.isatty(), time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report, if it is time."""
+        if self._shown and time.monotonic() - self._at > NOTICE_S:
+            self._at = time.monotonic()
+            say(f"klais: {done:,} of {total:,} {self._what}", err=True)

@@ -1,19 +1,19 @@
 """``klais what-if``: an interval of ``klais_raw`` under other settings, compared with the original verdicts."""
 
 import asyncio
+import itertools
 import os
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from klais.cli.options import PARTITION, Finite
+from klais.cli.options import OUTPUT_FILE, PARTITION, Finite, write_output
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
+from klais.cli.waiting import Progress
 from klais.errors import ConfigError
 from klais.system.durations import DURATION, format_duration
 from klais.system.moments import MOMENT, Moment
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from klais.config.load import Settings
     from klais.verify.whatif import Answer, Counts, Question
 
-PROGRESS_S = 2.0
 _COUNTS = ("received", "admitted", "dropped", "malformed", "flags")
 _SERIES = ("passed", "queued", "dropped", "flagged")
 _SIDES = ("happened", "would")
@@ -55,7 +54,7 @@ _SHOWN_DEVICES = ("device_id", "happened_admitted", "would_admitted", "happened_
     "--by", type=click.Choice(["reason", "device", "time"]), default="reason", help="Grouping of the rows (reason)."
 )
 @click.option("-n", "count", type=click.IntRange(0), default=20, show_default=True, help="Number of devices; 0 = all.")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw both time series as SVG.")
+@click.option("--svg", type=OUTPUT_FILE, help="Draw both time series as SVG.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notices on stderr.")
 @FORM
 def what_if(
@@ -96,16 +95,17 @@ def what_if(
     if not quiet:
         say(*(f"klais: {notice}" for notice in notices), err=True)
     total = sum(stretch.end - stretch.warm for stretch in stretches)
-    progress = Progress(total, not quiet and sys.stderr.isatty())
+    progress = Progress("records", quiet)
+    done = itertools.count(1)
     answers = []
     for stretch in stretches:
-        answers.append(asyncio.run(ask(now, question, stretch, progress.step)))
+        answers.append(asyncio.run(ask(now, question, stretch, lambda _: progress(next(done), total))))
     found = Found(answers)
     if svg is not None:
-        svg.write_text(draw(found), encoding="utf-8")
+        write_output(svg, draw(found))
     if form == "json":
-        say_json({**summary(found, question), "outcomes": found.reasons(), "devices": found.devices(count),
-                  "seconds": found.seconds()})  # fmt: skip
+        whole = summary(found, question) | {"notices": notices}
+        say_json({**whole, "outcomes": found.reasons(), "devices": found.devices(count), "seconds": found.seconds()})
         return
     rows = {"reason": found.reasons, "device": lambda: found.devices(count), "time": found.seconds}[by]()
     shown = _SHOWN_DEVICES if by == "device" else _KEYS[by]
@@ -131,20 +131,6 @@ def _tried(now: "Settings", tried: dict[str, Any], others: tuple[str, ...]) -> "
 
 def _changed(now: "Settings", other: "Settings") -> frozenset[str]:
     return frozenset(name for name in type(now).model_fields if getattr(now, name) != getattr(other, name))
-
-
-class Progress:
-    """Reports progress on stderr, if it is a terminal."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self._total, self._shown, self._done, self._at = total, shown, 0, time.monotonic()
-
-    def step(self, _offset: int) -> None:
-        """Count one raw record."""
-        self._done += 1
-        if self._shown and time.monotonic() - self._at > PROGRESS_S:
-            self._at = time.monotonic()
-            say(f"{self._done:,} of {self._total:,} records", err=True)
 
 
 @dataclass(frozen=True, slots=True)

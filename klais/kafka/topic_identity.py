@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
+from klais.errors import KafkaUnavailable
 from klais.kafka.admin_client import admin_client
 
 CHECK_S = 3.0
@@ -55,6 +56,22 @@ class _TopicIds:
                     found = error
                 self._answers[name] = time.monotonic(), found
             return self._answers[topic]
+
+
+def topic_id_of(settings: Settings, topic: str, timeout_s: float = 30.0) -> str:
+    """The present id of a topic, asked now. It changes when the topic is deleted and created again.
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable
+        If no broker answers within ``timeout_s``, or the topic does not exist.
+    """
+    client = admin_client(settings)  # an answer is lost with its client
+    try:
+        asked = client.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
+        return str(asked[topic].result().topic_id)
+    except KafkaException as error:
+        raise KafkaUnavailable(f"the id of {topic} is unknown: {error.args[0].str()}") from None
 
 
 _clusters: "WeakValueDictionary[tuple[str, ...], _TopicIds]" = WeakValueDictionary()

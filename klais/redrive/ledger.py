@@ -7,6 +7,7 @@ none is lost. Only one run is possible at a time: the producer is transactional,
 before it reads the ledger.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, KlaisError
 from klais.kafka.clients import confluent_config
 from klais.kafka.reader import PartitionReader
+from klais.kafka.topic_identity import topic_id_of
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch
 from klais.redrive.dead_letters import Place
@@ -31,7 +33,8 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A recorded batch: its partition, its number, and its dead letters."""
+    """A recorded batch: its partition, its number, and its dead letters in the topic with ``topic_id`` ("" = unknown,
+    in records of earlier versions)."""
 
     run: str
     partition: int
@@ -40,15 +43,20 @@ class Intent:
     number: int
     places: tuple[Place, ...]
     strip_nul: bool
+    topic_id: str = ""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Contents of the records: redriven dead letters, and the last batch of each unfinished run."""
+    """Contents of the records: redriven dead letters, and the last batch of each unfinished run.
+
+    ``topic_id``: of ``klais_dead_letter`` now. If the topic was deleted and created again, its offsets begin at 0
+    again, and earlier records are about other dead letters.
+    """
 
     done: set[Place] = field(default_factory=set)
     open: dict[str, Intent | None] = field(default_factory=dict)
-    numbers: dict[tuple[int, int], int] = field(default_factory=dict)
+    topic_id: str = ""
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
         """Add one record of ``klais_audit``; other or damaged records are skipped."""
@@ -65,7 +73,12 @@ class Ledger:
                 case "batch":
                     intent = read_intent(run, after)
                     self.open[run] = intent
-                    self.done.update(intent.places)
+                    if self.knows(intent):
+                        self.done.update(intent.places)
+
+    def knows(self, intent: Intent) -> bool:
+        """Whether a batch is about dead letters of the present topic."""
+        return intent.topic_id in ("", self.topic_id)
 
 
 def read_intent(run: str, after: Mapping[str, Any]) -> Intent:
@@ -81,7 +94,7 @@ def read_intent(run: str, after: Mapping[str, Any]) -> Intent:
     if not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in [*numbers, *(n for place in places for n in place)]):
         raise ValueError("invalid numbers")
     to, edge, boot, number = numbers
-    return Intent(run, to, edge, boot, number, places, bool(after["strip_nul"]))
+    return Intent(run, to, edge, boot, number, places, bool(after["strip_nul"]), str(after.get("topic_id", "")))
 
 
 async def read_ledger(settings: Settings) -> Ledger:
@@ -92,7 +105,8 @@ async def read_ledger(settings: Settings) -> Ledger:
     klais.errors.KafkaUnavailable, klais.errors.TopicMismatch
         If reading fails.
     """
-    topic, ledger = Topics.of(settings).audit, Ledger()
+    topics = Topics.of(settings)
+    topic, ledger = topics.audit, Ledger(topic_id=await asyncio.to_thread(topic_id_of, settings, topics.dead_letter))
     async with PartitionReader(settings) as reader:
         start, end = await reader.offsets(topic, 0)
         async for record in reader.read(topic, 0, start, end):
@@ -124,13 +138,13 @@ class LedgerWriter:
         """Record the start of a run; ``what``: its filter."""
         self._write(run, {"phase": "begin", **what})
 
-    def batch(self, run: str, batch: Batch, boot: int, number: int, strip_nul: bool) -> None:
-        """Record a batch before it is sent."""
+    def batch(self, run: str, batch: Batch, boot: int, number: int, strip_nul: bool, topic_id: str) -> None:
+        """Record a batch before it is sent; ``topic_id``: of the topic with its dead letters."""
         dead_letters = [
             [*dead_letter.place, dead_letter.device_id.decode(errors="replace")] for dead_letter in batch.dead_letters
         ]
         after = {"phase": "batch", "to": batch.partition, "edge": batch.edge, "boot": boot, "number": number}
-        self._write(run, after | {"strip_nul": strip_nul, "dead_letters": dead_letters})
+        self._write(run, after | {"strip_nul": strip_nul, "topic_id": topic_id, "dead_letters": dead_letters})
 
     def end(self, run: str, frames: int) -> None:
         """Record the end of a run: all batches are acknowledged."""

@@ -1,6 +1,7 @@
 """A redrive: find dead letters, report which can be sent, and send each of those once."""
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections import Counter
@@ -11,10 +12,11 @@ from confluent_kafka import Producer
 
 from klais import fault
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable
+from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.clients import confluent_config
 from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
 from klais.kafka.reader import PartitionReader
+from klais.kafka.topic_identity import topic_id_of
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch, pack
 from klais.redrive.dead_letters import DeadLetter, check, dead_letters_of, without_trailing_nul
@@ -39,13 +41,19 @@ class Choice:
     strip_nul: bool = False
 
 
-async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) -> list[DeadLetter]:
+async def find_dead_letters(
+    settings: Settings, choice: Choice, ledger: Ledger, progress: Callable[[int, int], None] = lambda read, total: None
+) -> list[DeadLetter]:
     """The selected dead letters, in the order of each partition, with their verdicts.
+
+    ``progress`` is called with the number of records read so far and in total.
 
     Raises
     ------
-    klais.errors.KafkaUnavailable, klais.errors.TopicMismatch, klais.errors.OffsetGone
+    klais.errors.KafkaUnavailable, klais.errors.OffsetGone
         If reading fails.
+    klais.errors.TopicMismatch
+        If a partition is missing, or the topic was created again after the ledger was read.
     """
     topic = Topics.of(settings).dead_letter
     starts, ends = begin_offsets(settings, topic), end_offsets(settings, topic)
@@ -54,13 +62,18 @@ async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) 
     if choice.end_ms is not None:
         ends = offsets_at(settings, topic, choice.end_ms)
     out: list[DeadLetter] = []
+    total = sum(max(0, ends[partition] - start) for partition, start in starts.items())
+    read = itertools.count(1)
     async with PartitionReader(settings) as reader:
         for partition, start in sorted(starts.items()):
             found: list[DeadLetter] = []
             if start < ends[partition]:
                 async for record in reader.read(topic, partition, start, ends[partition]):
                     found += dead_letters_of(partition, record, settings.auth != "off")
+                    progress(next(read), total)
             out += _wanted(settings, choice, found)
+    if await asyncio.to_thread(topic_id_of, settings, topic) != ledger.topic_id:
+        raise TopicMismatch(f"{topic} was created again meanwhile: run this again")
     out = [
         replace(dead_letter, verdict="redriven") if dead_letter.place in ledger.done else dead_letter
         for dead_letter in out
@@ -124,7 +137,7 @@ class Redrive:
         for run, intent in self.ledger.open.items():
             frames = 0
             if intent is not None:
-                dead_letters = asyncio.run(fetch(self._settings, intent))
+                dead_letters = asyncio.run(fetch(self._settings, intent)) if self.ledger.knows(intent) else None
                 if dead_letters is None:
                     gone += len(intent.places)
                 else:
@@ -147,7 +160,7 @@ class Redrive:
         for batch in pack(fit, self._settings.partitions, max_count):
             key = batch.partition, batch.edge
             numbers[key] += 1
-            self._writer.batch(run, batch, boot, numbers[key], choice.strip_nul)
+            self._writer.batch(run, batch, boot, numbers[key], choice.strip_nul, self.ledger.topic_id)
             fault.at("redrive_named")
             self._send(batch, batch.encode(boot, numbers[key]))
             fault.at("redrive_sent")

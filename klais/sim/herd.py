@@ -17,6 +17,7 @@ Model = Literal["beta", "uniform"]
 SPREAD_S: dict[str, float] = {"beta": 10.0, "uniform": 60.0}
 BETA = (3.0, 4.0)
 BACK_TO_BACK_S = 0.0005  # between two buffered frames of a device that does not back off
+MAX_FRAMES = 20_000_000  # of the herd, and of the steady devices: all are planned before the first is sent
 BACK_OFF_FIRST_S, BACK_OFF_MAX_S = 0.1, 10.0
 
 
@@ -44,11 +45,11 @@ class Herd:
         for name, highest in (("devices", 5_000_000), ("buffered", 10_000), ("steady", 1_000_000)):
             if not 1 <= getattr(self, name) <= highest:
                 found.append(f"{name} is {getattr(self, name)}, must be 1 to {highest:,}")
-        if self.devices * self.buffered > 20_000_000:
-            found.append(f"{self.devices * self.buffered:,} frames are more than 20,000,000")
+        if self.devices * self.buffered > MAX_FRAMES:
+            found.append(f"{self.devices * self.buffered:,} frames are more than {MAX_FRAMES:,}")
         for name in ("steady_per_s", "before_s", "after_s"):
             if not 0 < getattr(self, name) <= 1e6:
-                found.append(f"{name} is {getattr(self, name)}, must be above 0")
+                found.append(f"{name} is {getattr(self, name)}, must be above 0 and at most 1,000,000")
         return found
 
 
@@ -88,7 +89,12 @@ def arrivals(herd: Herd) -> Arrivals:
     start = rng.beta(*BETA, herd.devices) if herd.model == "beta" else rng.random(herd.devices)
     due = storm_s + start[:, None] * SPREAD_S[herd.model] + _offsets(herd, rng)
     end_s = float(due.max())
-    steady_n = int((end_s + herd.after_s) * herd.steady_per_s)
+    whole_s = end_s + herd.after_s
+    steady_n = int(whole_s * herd.steady_per_s)
+    if steady_n > MAX_FRAMES:
+        raise ConfigError(
+            f"steady_per_s is {herd.steady_per_s:g}: {steady_n:,} frames in {whole_s:.0f} s, at most {MAX_FRAMES:,}"
+        )
     steady_due = np.arange(steady_n) / herd.steady_per_s
     turn = np.arange(steady_n)
     due_s = np.concatenate((due.ravel(), steady_due))

@@ -2,6 +2,7 @@
 ``klais_stats``."""
 
 import math
+import re
 import threading
 import time
 import uuid
@@ -12,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable
+from klais.errors import KafkaUnavailable, KlaisError
 from klais.kafka.clients import confluent_config
 from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
@@ -87,18 +87,18 @@ class Watch(threading.Thread):
         self.queue_depth, self.rates = 0, (math.inf, 0.0)
         self.begin: dict[str, float] = {}
 
-    def open(self, timeout_s: float = 10.0) -> None:
+    def open(self, timeout_s: float = 10.0, stop: Callable[[], bool] = lambda: False) -> None:
         """Wait until an edge and a worker report.
 
         Raises
         ------
         KafkaUnavailable
-            If none reports within ``timeout_s``.
+            If none reports within ``timeout_s``, or before ``stop``.
         """
         self._stats.start()
         until_s = time.monotonic() + timeout_s
         while not (self._stats.newest("edge") and self._stats.newest("worker")):
-            if time.monotonic() > until_s:
+            if time.monotonic() > until_s or stop():
                 raise KafkaUnavailable(
                     "no edge and no worker report on klais_stats: start them, as with `klais up --no-simulate`"
                 )
@@ -146,7 +146,7 @@ def send(
     starts, lengths = np.zeros(SLICE_FRAMES, np.int64), np.zeros(SLICE_FRAMES, np.int64)
     sent_ns, total = np.zeros(len(plan.due_s), np.int64), len(plan.due_s)
     at, began_s = 0, time.perf_counter()
-    with closing(Sender(host, port)) as sender:
+    with closing(Sender(host, port, stop=stop)) as sender:
         while at < total and not stop():
             due = int(np.searchsorted(plan.due_s, time.perf_counter() - began_s, side="right"))
             n = min(due - at, SLICE_FRAMES)
@@ -160,28 +160,41 @@ def send(
             )  # fmt: skip
             sent_ns[piece] = time.time_ns()
             sender.send(out, starts[:n], lengths[:n])
-            at += n
+            at += n - len(sender.unsent)
     return sent_ns[:at]
 
 
 def run(
-    settings: Settings, herd: Herd, host: str, port: int, stop: Callable[[], bool] = lambda: False
+    settings: Settings,
+    herd: Herd,
+    host: str,
+    port: int,
+    stop: Callable[[], bool] = lambda: False,
+    report: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Send a herd and check the destinations of its frames; return the verdict table as a dict.
+
+    ``stop`` ends the sending; ``report`` gets a line at the beginning of each phase.
 
     Raises
     ------
     klais.errors.KlaisError
-        If the herd is not valid, or no system is running.
+        If the herd is not valid, no system is running, or ``stop`` came before the first frame.
     """
     plan = arrivals(herd)
     prefix = f"h{uuid.uuid4().hex[:5]}-"
     watch = Watch(settings)
-    watch.open()
+    watch.open(stop=stop)
     reader = Reader(settings)
     reader.start()
     time.sleep(1.0)  # until the consumer has its offsets
+    report(f"sends {len(plan.due_s):,} frames for {plan.due_s[-1]:.0f} s; the herd returns after {plan.storm_s:g} s")
     sent_ns = send(plan, host, port, prefix, herd.seed, stop)
+    if not len(sent_ns):
+        reader.stop()
+        watch.stop()
+        raise KlaisError("stopped before the first frame was sent")
+    report(f"waits until no record has landed for {SETTLE_S:g} s")
     until_s = time.monotonic() + 120.0
     settle_s = time.monotonic() + SETTLE_S
     while reader.landed.count < len(sent_ns) and time.monotonic() < until_s:
@@ -190,15 +203,15 @@ def run(
         time.sleep(0.1)
     time.sleep(1.5)  # until each process has sent one more record
     landed, counted = reader.stop(), watch.stop()
-    return _verdict(herd, plan, sent_ns, landed, counted, watch, len(prefix))
+    return _verdict(herd, plan, sent_ns, landed, counted, watch, prefix)
 
 
 def _verdict(
     herd: Herd, plan: Arrivals, sent_ns: npt.NDArray[np.int64], landed: Landed, counted: dict[str, int], watch: Watch,
-    skip: int,
+    prefix: str,
 ) -> dict[str, Any]:  # fmt: skip
     n = len(sent_ns)
-    device, sequence, at_ns = parse(landed, skip)
+    device, sequence, at_ns = parse(landed, prefix)
     key = plan.device[:n].astype(np.int64) << 32 | plan.sequence[:n].astype(np.int64)
     order = np.argsort(key)
     found = device << 32 | sequence
@@ -207,7 +220,8 @@ def _verdict(
     left_ns = sent_ns[order][place][ours]
     t0_ns = int(sent_ns[0]) - int(plan.due_s[0] * 1e9)
     # the sender may be late: the storm ends with its last sent frame
-    end_s = (int(sent_ns[plan.device[:n] < plan.herd].max()) - t0_ns) / 1e9
+    storm_ns = sent_ns[plan.device[:n] < plan.herd]
+    end_s = (int(storm_ns.max()) - t0_ns) / 1e9 if len(storm_ns) else plan.storm_s
     figures = recovery((at_ns[ours] - t0_ns) / 1e9, (at_ns[ours] - left_ns) / 1e9, plan.storm_s, end_s)
     why = "dropped/"
     dropped = {name.removeprefix(why): count for name, count in counted.items() if name.startswith(why) and count}
@@ -227,20 +241,21 @@ def _verdict(
         "lost": n - passed - sum(dropped.values()),
         "doubled": int(ours.sum()) - passed,
         "order_kept": in_order(device[ours], sequence[ours]),
-        "rate_min": watch.rates[0],
+        "rate_min": watch.rates[0] if math.isfinite(watch.rates[0]) else None,
         "rate_max": watch.rates[1],
         **{name: None if value is None else round(value, 3) for name, value in figures.items()},
     }
 
 
-def parse(landed: Landed, skip: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Device number, sequence and landing time (ns) of each record, int64 [n] each; device is -1 for other records."""
+def parse(landed: Landed, prefix: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Device number, sequence and landing time (ns) of each record, int64 [n] each; both numbers are -1 for records of
+    devices without this ``prefix``."""
     devices, sequences, at = [], [], []
+    ours = re.compile(rb'\{"device_id":"%s([0-9]{1,9})","seq":([0-9]{1,10}),' % re.escape(prefix.encode()))
     for now_ns, values in landed.polls:
         for value in values:
-            record = orjson.loads(value)
-            number = record["device_id"][skip:]
-            devices.append(int(number) if number.isdigit() else -1)
-            sequences.append(record["seq"])
+            found = ours.match(value or b"")
+            devices.append(int(found[1]) if found else -1)
+            sequences.append(int(found[2]) if found else -1)
         at += [now_ns] * len(values)
     return np.array(devices, np.int64), np.array(sequences, np.int64), np.array(at, np.int64)

@@ -27,6 +27,7 @@ from klais.system import shallow_json
 
 FORMAT = "klais-manifest-1"
 MAX_DEVICES = 10_000_000  # as in `klais simulate`
+MAX_SENT_US = 2**32 - 1
 _BLOCK = Struct("<IQ")
 _COLUMNS = (("device", "<u4"), ("sequence", "<u4"), ("hashes", "<u8"), ("kind", "u1"), ("sent_us", "<u4"))
 _ROW_BYTES = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
@@ -56,14 +57,18 @@ class ManifestWriter:
         kind: npt.NDArray[np.uint8],
         sent_at_ns: npt.NDArray[np.int64],
     ) -> None:
-        """Add n frames in send order; ``sent_at_ns`` int64 [n] since the epoch, within 71 minutes of its first."""
-        if not len(device):
-            return
-        base_ns = int(sent_at_ns[0])
-        sent_us = np.maximum(sent_at_ns - base_ns, 0) // 1000
-        columns: tuple[npt.NDArray[Any], ...] = (device, sequence, hashes, kind, sent_us)
-        parts = [column.astype(dtype).tobytes() for column, (_, dtype) in zip(columns, _COLUMNS, strict=True)]
-        self._file.write(_BLOCK.pack(len(device), base_ns) + b"".join(parts))
+        """Add n frames in send order; ``sent_at_ns`` int64 [n] since the epoch."""
+        begin = 0
+        while begin < len(device):  # a block spans at most 71 minutes: a slow sender needs several
+            base_ns = int(sent_at_ns[begin])
+            sent_us = np.maximum(sent_at_ns[begin:] - base_ns, 0) // 1000
+            late = np.flatnonzero(sent_us > MAX_SENT_US)
+            n = int(late[0]) if len(late) else len(sent_us)
+            own = (column[begin : begin + n] for column in (device, sequence, hashes, kind))
+            columns: tuple[npt.NDArray[Any], ...] = (*own, sent_us[:n])
+            parts = [column.astype(dtype).tobytes() for column, (_, dtype) in zip(columns, _COLUMNS, strict=True)]
+            self._file.write(_BLOCK.pack(n, base_ns) + b"".join(parts))
+            begin += n
 
     def close(self, totals: dict[str, Any]) -> None:
         """Write the totals and close the file."""
@@ -91,6 +96,20 @@ class Manifest:
     def count(self) -> int:
         """Frames sent, including repeats and malformed ones."""
         return len(self.device)
+
+    @property
+    def started_ms(self) -> int:
+        """When the sender started, ms since the epoch.
+
+        Raises
+        ------
+        ManifestError
+            If the header has no such time.
+        """
+        started_ns = self.header.get("started_at_ns")
+        if type(started_ns) is not int or not 0 <= started_ns < 1 << 63:
+            raise ManifestError(f"the manifest is damaged: its started_at_ns is {started_ns!r:.80}, not 0 to 2^63 - 1")
+        return started_ns // 1_000_000
 
     def ids(self) -> npt.NDArray[np.uint8]:
         """The devices' ids, uint8 [devices, 16] NUL-padded."""
@@ -156,4 +175,7 @@ def read_manifest(path: str | Path) -> Manifest:
             at += count * np.dtype(dtype).itemsize
     columns = [np.concatenate([np.zeros(0, dtype), *parts]) for parts, (_, dtype) in zip(blocks, _COLUMNS, strict=True)]
     sent_at_ns = np.concatenate([np.zeros(0, np.int64), *bases]) + columns[4].astype(np.int64) * 1000
+    devices = len(header.get("ids") or ()) or header["devices"]
+    if len(columns[0]) and (highest := int(columns[0].max())) >= devices:
+        raise ManifestError(f"{str(path)!r} is damaged: a frame is of device {highest}, there are {devices:,} from 0")
     return Manifest(header, columns[0], columns[1], columns[2], columns[3], sent_at_ns, totals)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from klais.sim.kinds import DUPLICATE, MAX_KIND, kind_label
 from klais.sim.manifest import ManifestWriter
@@ -19,6 +20,7 @@ from klais.sim.traffic import UNPACED
 
 CATCH_UP_S = 0.1  # the sender catches up with a delay up to this; it skips the rest
 MIN_SLEEP_S = 0.001  # one slice a millisecond: 300 frames at 300,000/s
+NONE = np.zeros(0, np.int64)
 MAX_SLEEP_S = 0.05  # so that a signal or the end of the run is detected soon
 
 
@@ -77,7 +79,7 @@ def run(stream: FrameStream, plan: Plan) -> dict[str, Any]:
         ``slipped_s`` (time of the schedule that was skipped because the sender could not keep up),
         ``cpu_us_per_frame``, ``seed``.
     """
-    with closing(Sender(plan.host, plan.port, plan.source_ports)) as sender:
+    with closing(Sender(plan.host, plan.port, plan.source_ports, plan.stop)) as sender:
         record = _Record(stream, plan.manifest)
         clock, progress = _Clock(stream, plan), Progress()
         cpu_at_start = _cpu_s()
@@ -88,9 +90,9 @@ def run(stream: FrameStream, plan: Plan) -> dict[str, Any]:
                 if n > 0:
                     piece = slice(at, at + n)
                     record.mark(at, n)
-                    sender.send(chunk.buf, chunk.starts[piece], chunk.lengths[piece], chunk.device[piece])
                     at += n
-                    if at == chunk.count:
+                    sender.send(chunk.buf, chunk.starts[piece], chunk.lengths[piece], chunk.device[piece])
+                    if at == chunk.count and not len(sender.unsent):
                         record.write(chunk, at)
                         chunk, at = stream.next_chunk(), 0
                 elif clock.over(sender.sent):
@@ -101,7 +103,7 @@ def run(stream: FrameStream, plan: Plan) -> dict[str, Any]:
                     _advance(progress, sender, clock)
                     plan.report(progress)
         finally:
-            record.write(chunk, at)
+            record.write(chunk, at, sender.unsent)
             seconds = clock.elapsed_s()
             summary = _summary(stream, sender, record, seconds, clock.slipped_s, _cpu_s() - cpu_at_start)
             record.close(summary)
@@ -153,22 +155,27 @@ class _Record:
     def __init__(self, stream: FrameStream, path: Path | None) -> None:
         self.kinds = np.zeros(MAX_KIND + 1, np.int64)
         self._sent_at_ns = np.zeros(0, np.int64)
+        self._slice = 0
         self._file = None if path is None else ManifestWriter(path, manifest_header(stream))
 
     def mark(self, at: int, n: int) -> None:
-        """Record the send time of frames ``at .. at + n`` of the chunk."""
+        """Record the send time of frames ``at .. at + n`` of the chunk, the next slice."""
+        self._slice = n
         if self._file is None:
             return
         if at + n > len(self._sent_at_ns):
             self._sent_at_ns = np.concatenate((self._sent_at_ns, np.zeros(at + n, np.int64)))
         self._sent_at_ns[at : at + n] = time.time_ns()
 
-    def write(self, chunk: Chunk, sent: int) -> None:
-        """Write the first ``sent`` frames of the chunk, which are sent."""
-        self.kinds += np.bincount(chunk.kind[:sent], minlength=MAX_KIND + 1)
+    def write(self, chunk: Chunk, given: int, unsent: npt.NDArray[np.int64] = NONE) -> None:
+        """Write the first ``given`` frames of the chunk, which are sent, except ``unsent`` ones of the last slice."""
+        sent = np.ones(given, np.bool_)
+        sent[given - self._slice + unsent] = False
+        self.kinds += np.bincount(chunk.kind[:given][sent], minlength=MAX_KIND + 1)
         if self._file is not None:
-            columns = (chunk.device[:sent], chunk.sequence[:sent], chunk.hashes[:sent], chunk.kind[:sent])
-            self._file.append(*columns, self._sent_at_ns[:sent])
+            which = np.flatnonzero(sent)
+            columns = (chunk.device[which], chunk.sequence[which], chunk.hashes[which], chunk.kind[which])
+            self._file.append(*columns, self._sent_at_ns[which])
 
     def close(self, summary: dict[str, Any]) -> None:
         if self._file is not None:

@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ class Sender:
 
     ``sent`` frames and ``sent_bytes`` are handed to the kernel; ``refused`` counts "port unreachable" responses (the
     frame in flight is then lost, as always with UDP); ``full`` counts waits for a full queue of the network device.
+    ``stop`` ends such a wait, which otherwise lasts as long as the queue is full.
 
     Raises
     ------
@@ -46,7 +48,8 @@ class Sender:
         If the host is unknown or cannot be reached.
     """
 
-    def __init__(self, host: str, port: int, source_ports: int = 1) -> None:
+    def __init__(self, host: str, port: int, source_ports: int = 1, stop: Callable[[], bool] = lambda: False) -> None:
+        self._stop, self._handed = stop, np.zeros(0, np.bool_)
         self.sent = self.sent_bytes = self.refused = self.full = 0
         self._sockets: list[socket.socket] = []
         try:
@@ -69,6 +72,11 @@ class Sender:
         """Number of sockets."""
         return len(self._sockets)
 
+    @property
+    def unsent(self) -> npt.NDArray[np.int64]:
+        """Places of the frames of the last :meth:`send` that it did not send, because of ``stop`` or an error."""
+        return np.flatnonzero(~self._handed)
+
     def send(
         self,
         buf: npt.NDArray[np.uint8],
@@ -86,13 +94,16 @@ class Sender:
         SendError
             If the kernel refuses to send (no route, a firewall).
         """
+        self._handed = np.zeros(len(starts), np.bool_)
         if lane is None or len(self._sockets) == 1:
-            self._send_by(self._sockets[0], buf, starts, lengths)
+            self._send_by(self._sockets[0], buf, starts, lengths, np.arange(len(starts)))
             return
         which = lane % len(self._sockets)
         for number, sock in enumerate(self._sockets):
-            mine = which == number
-            self._send_by(sock, buf, starts[mine], lengths[mine])
+            mine = np.flatnonzero(which == number)
+            self._send_by(sock, buf, starts[mine], lengths[mine], mine)
+            if not self._handed[mine].all():
+                return
 
     def _send_by(
         self,
@@ -100,27 +111,37 @@ class Sender:
         buf: npt.NDArray[np.uint8],
         starts: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
     ) -> None:
+        """Send frames, which have these ``places`` in the slice."""
         n = len(starts)
         self._iov["base"][:n] = buf.ctypes.data + starts.astype(np.uint64)
         self._iov["length"][:n] = lengths
         done = 0
-        while done < n:
-            headers = self._headers.ctypes.data + MMSGHDR.itemsize * done
-            sent = _libc.sendmmsg(sock.fileno(), headers, n - done, 0)
-            if sent >= 0:
-                done += sent
-                continue
-            error = ctypes.get_errno()
-            if error == errno.ECONNREFUSED:
-                self.refused += 1  # the response to an earlier frame; reading it clears it
-            elif error in (errno.ENOBUFS, errno.EAGAIN):
-                self.full += 1
-                time.sleep(0.001)
-            elif error != errno.EINTR:
-                raise SendError(f"sending failed: {os.strerror(error)}")
-        self.sent += n
-        self.sent_bytes += int(lengths.sum())
+        try:
+            while done < n:
+                headers = self._headers.ctypes.data + MMSGHDR.itemsize * done
+                sent = _libc.sendmmsg(sock.fileno(), headers, n - done, 0)
+                if sent >= 0:
+                    done += sent
+                else:
+                    self._wait_after(ctypes.get_errno())
+                if done < n and self._stop():
+                    break
+        finally:  # also the frames before one that the kernel refused are sent
+            self._handed[places[:done]] = True
+            self.sent += done
+            self.sent_bytes += int(lengths[:done].sum())
+
+    def _wait_after(self, error: int) -> None:
+        """Count an error of the kernel, and wait until it is worth another try."""
+        if error == errno.ECONNREFUSED:
+            self.refused += 1  # the response to an earlier frame; reading it clears it
+        elif error in (errno.ENOBUFS, errno.EAGAIN):
+            self.full += 1
+            time.sleep(0.001)
+        elif error != errno.EINTR:
+            raise SendError(f"sending failed: {os.strerror(error)}")
 
     def close(self) -> None:
         """Close the sockets."""

@@ -59,7 +59,7 @@ class Trace:
         ConfigError
             If it is not a place, or outside the trace.
         """
-        if where.isdigit():
+        if where.isascii() and where.isdigit():
             row = int(where)
         else:
             try:
@@ -67,6 +67,8 @@ class Trace:
                 at = datetime.fromisoformat(where if "-" in where else f"{day} {where}")
             except ValueError:
                 raise ConfigError(f"trace start {where!r}: give a row, HH:MM[:SS] or a full timestamp") from None
+            if (at.tzinfo is None) != (self.start.tzinfo is None):  # without a time zone: that of the trace
+                at = at.replace(tzinfo=self.start.tzinfo)
             row = math.floor((at - self.start).total_seconds() / self.step_s)
         if not 0 <= row < len(self.counts):
             raise ConfigError(f"trace start {where!r} is row {row}, the trace has rows 0 to {len(self.counts) - 1}")
@@ -121,10 +123,12 @@ def load_trace(name: str) -> Trace:
     if name == "nasa":
         return nasa_trace()
     try:
-        with open(name, newline="") as handle:
+        with open(name, newline="", encoding="utf-8", errors="replace") as handle:
             rows = [row for row in csv.reader(handle) if row]
     except OSError as error:
         raise ConfigError(f"trace {name!r}: {error.strerror or error}; give a CSV file or the name nasa") from None
+    except csv.Error as error:
+        raise ConfigError(f"trace {name!r} is not CSV: {error}") from None
     first = 0 if rows and _is_time(rows[0][0]) else 1
     try:
         counts = np.array([float(row[1]) for row in rows[first:]])
@@ -133,6 +137,8 @@ def load_trace(name: str) -> Trace:
         raise ConfigError(f"trace {name!r}: rows must be timestamp,count ({error})") from None
     if not len(counts) or not np.isfinite(counts).all() or counts.min() < 0:
         raise ConfigError(f"trace {name!r}: no counts, or negative ones ({len(counts)} rows)")
+    if len({at.tzinfo is None for at in times}) == 2:
+        raise ConfigError(f"trace {name!r}: only one of its first timestamps has a time zone: {times[0]}, {times[1]}")
     step_s = (times[1] - times[0]).total_seconds() if len(times) == 2 else 1.0
     if step_s <= 0:
         raise ConfigError(f"trace {name!r}: its timestamps are not ascending ({times[0]}, {times[1]})")
@@ -190,13 +196,17 @@ def load_series(folder: str | Path) -> Series:
 def _series_values(path: Path) -> list[float]:
     values: list[float] = []
     with open(path, newline="", encoding="utf-8", errors="replace") as handle:
-        for row in csv.reader(handle):
-            try:
-                value = float(row[1])
-            except (ValueError, IndexError):
-                continue  # the header line, or an empty row
-            if math.isfinite(value):
-                values.append(value)
+        try:
+            rows = [row for row in csv.reader(handle) if len(row) > 1]
+        except csv.Error as error:
+            raise ConfigError(f"series file {str(path)!r} is not CSV: {error}") from None
+    for row in rows:
+        try:
+            value = float(row[1])
+        except ValueError:
+            continue  # the header line
+        if math.isfinite(value):
+            values.append(value)
     if not values:
         raise ConfigError(f"series file {str(path)!r}: no row timestamp,value with a number")
     return values

@@ -80,16 +80,18 @@ def load(path: Path) -> Base:
     times: list[float] = []
     counts: list[float] = []
     with path.open(newline="", encoding="utf-8", errors="replace") as handle:
-        for number, row in enumerate(csv.reader(handle)):
-            at = _time(row[0]) if row else None
-            if at is None:
-                if number and row:
-                    raise ConfigError(
-                        f"{path.name} line {number + 1}: {row[0]!r} is not a time (ISO 8601, epoch seconds)"
-                    )
-                continue
-            times.append(at)
-            counts.append(_count(row))
+        try:
+            rows = list(csv.reader(handle))
+        except csv.Error as error:
+            raise ConfigError(f"{path.name} is not CSV: {error}") from None
+    for number, row in enumerate(rows):
+        at = _time(row[0]) if row else None
+        if at is None:
+            if number and row:
+                raise ConfigError(f"{path.name} line {number + 1}: {row[0]!r} is not a time (ISO 8601, epoch seconds)")
+            continue
+        times.append(at)
+        counts.append(_count(row))
     if len(times) < 120:
         raise ConfigError(f"{path.name} has {len(times)} rows timestamp,count; a trace needs 120")
     return _even(path.stem, np.array(times), np.array(counts))

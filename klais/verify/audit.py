@@ -6,7 +6,7 @@ steps), exactly that number of records must be missing or doubled.
 
 import itertools
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,7 +46,11 @@ _EXACT_TALLIES = (
 
 @dataclass(slots=True)
 class LaneAudit:
-    """Result of an audit; ``problems`` is empty if everything agrees."""
+    """Result of an audit; ``problems`` is empty if everything agrees.
+
+    ``written``: records that the lane wrote to its journal meanwhile. Above 0, problems may be records that were read
+    before the step that decided them.
+    """
 
     partition: int
     steps: int = 0
@@ -62,6 +66,7 @@ class LaneAudit:
     dead_letters: int = 0
     anomalies: int = 0
     queued: int = 0
+    written: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -76,58 +81,79 @@ class LaneAudit:
         return self.next_raw == self.raw_end and not self.queued
 
 
-async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, bytes] | None = None) -> LaneAudit:
+async def audit_lane(
+    settings: Settings,
+    partition: int,
+    archive: Mapping[int, bytes] | None = None,
+    progress: Callable[[int, int], None] = lambda step, steps: None,
+) -> LaneAudit:
     """Replay the journal of one lane from step 0 and compare topics, table and counters with it.
 
-    ``archive``: raw records (offset to value) saved before ``klais_raw`` lost its beginning.
+    ``archive``: raw records (offset to value) saved before ``klais_raw`` lost its beginning. ``progress`` is called
+    with each replayed step and the number of the journal's records.
 
     Raises
     ------
     klais.errors.KafkaUnavailable, klais.errors.TopicMismatch
         If reading fails.
     """
-    topics = Topics.of(settings)
     audit = LaneAudit(partition)
+    journal = Topics.of(settings).journal
     readers = [PartitionReader(settings) for _ in range(4)]
     try:
         for reader in readers:
             await reader.start()
-        writer = await lane_writer(readers[0], topics, partition)
-        rows, marker = await read_table(readers[0], topics.devices_changelog, partition, writer)
-        audit.raw_end = (await readers[0].offsets(topics.raw, partition))[1]
-        ahead = await scan_journal(readers[0], topics.journal, partition, marker.step if marker else 0, writer)
-        clean = Comparison(topics.telemetry, _clean(readers[1], topics.telemetry, partition), audit.problem, ahead.lost)
-        dead = Comparison(topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition), audit.problem)
-        flags = Comparison(topics.anomalies, _flags(readers[3], topics.anomalies, partition), audit.problem)
-        state = LaneState(hash_key=settings.frame_hash_key)
-        unread = Unread(audit, clean, ahead.last_resumed)
-        async for step in _replay_all(settings, writer, state, audit, unread, archive or {}):
-            await unread.settle(step)
-            number, place = step.record.step, itertools.count()
-            for columns, index in step.passed:
-                for i in index.tolist():
-                    if ("telemetry", number, next(place)) in ahead.refused:
-                        continue
-                    sequence, ts_ms = int(columns.sequence[i]), int(columns.ts_ms[i])
-                    await clean.expect((columns.device_id(i), sequence, ts_ms, columns.payload(i)))
-            if not ahead.last_resumed:
-                await _expect_others(step, dead, flags, ahead.refused)
-            if marker is not None and step.record.step == marker.step:
-                _compare_table(audit, state, rows, marker, ahead.forgotten, unread.ever)
-        # Lanes do not count losses of the other two.
-        for comparison in (clean,) if ahead.last_resumed else (clean, dead, flags):
-            await comparison.end()
-        if clean.doubled != ahead.doubled:
-            audit.problem(f"{topics.telemetry}: {clean.doubled} records are doubled, the journal has {ahead.doubled}")
-        audit.telemetry, audit.dead_letters, audit.anomalies = clean.count, dead.count, flags.count
-        audit.lost, audit.doubled, audit.unknown = clean.lost, clean.doubled, clean.unknown
-        _conclude(audit, state, marker)
-    except (JournalFormatError, OffsetGone) as error:
-        audit.problem(str(error))
+        start, end = await readers[0].offsets(journal, partition)
+        try:
+            await _audit(settings, audit, readers, archive or {}, lambda step: progress(step, end - start))
+        except (JournalFormatError, OffsetGone) as error:
+            audit.problem(str(error))
+        audit.written = max(0, await readers[0].end(journal, partition) - end)
     finally:
         for reader in readers:
             await reader.stop()
     return audit
+
+
+async def _audit(
+    settings: Settings,
+    audit: LaneAudit,
+    readers: Sequence[PartitionReader],
+    archive: Mapping[int, bytes],
+    progress: Callable[[int], None],
+) -> None:
+    topics, partition = Topics.of(settings), audit.partition
+    writer = await lane_writer(readers[0], topics, partition)
+    rows, marker = await read_table(readers[0], topics.devices_changelog, partition, writer)
+    audit.raw_end = (await readers[0].offsets(topics.raw, partition))[1]
+    ahead = await scan_journal(readers[0], topics.journal, partition, marker.step if marker else 0, writer)
+    clean = Comparison(topics.telemetry, _clean(readers[1], topics.telemetry, partition), audit.problem, ahead.lost)
+    dead = Comparison(topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition), audit.problem)
+    flags = Comparison(topics.anomalies, _flags(readers[3], topics.anomalies, partition), audit.problem)
+    state = LaneState(hash_key=settings.frame_hash_key)
+    unread = Unread(audit, clean, ahead.last_resumed)
+    async for step in _replay_all(settings, writer, state, audit, unread, archive):
+        progress(step.record.step)
+        await unread.settle(step)
+        number, place = step.record.step, itertools.count()
+        for columns, index in step.passed:
+            for i in index.tolist():
+                if ("telemetry", number, next(place)) in ahead.refused:
+                    continue
+                sequence, ts_ms = int(columns.sequence[i]), int(columns.ts_ms[i])
+                await clean.expect((columns.device_id(i), sequence, ts_ms, columns.payload(i)))
+        if not ahead.last_resumed:
+            await _expect_others(step, dead, flags, ahead.refused)
+        if marker is not None and step.record.step == marker.step:
+            _compare_table(audit, state, rows, marker, ahead.forgotten, unread.ever)
+    # Lanes do not count losses of the other two.
+    for comparison in (clean,) if ahead.last_resumed else (clean, dead, flags):
+        await comparison.end()
+    if clean.doubled != ahead.doubled:
+        audit.problem(f"{topics.telemetry}: {clean.doubled} records are doubled, the journal has {ahead.doubled}")
+    audit.telemetry, audit.dead_letters, audit.anomalies = clean.count, dead.count, flags.count
+    audit.lost, audit.doubled, audit.unknown = clean.lost, clean.doubled, clean.unknown
+    _conclude(audit, state, marker)
 
 
 async def _expect_others(step: Step, dead: Comparison, flags: Comparison, refused: set[tuple[str, int, int]]) -> None:

@@ -154,7 +154,7 @@ def check_manifest(settings: Settings, manifest: Manifest, wait_s: float = 10.0)
         If no broker responds, or the topics do not exist.
     """
     topics, sent = Topics.of(settings), sent_columns(manifest)
-    started_ms = int(manifest.header["started_at_ns"]) // 1_000_000
+    started_ms = manifest.started_ms
     parts: dict[str, list[FrameColumns]] = {topics.telemetry: [], topics.dead_letter: []}
     at = {topic: _since(settings, topic, started_ms - MARGIN_MS) for topic in parts}
     deadline = time.monotonic() + wait_s

@@ -20,6 +20,8 @@ from klais.sim.columns import FrameColumns, columns_of, joined
 Offsets = dict[int, int]
 PIECE_FRAMES = 500_000
 TIMEOUT_S = 30.0
+MAX_TS_MS = 2**63 - 1
+MAX_TS_DIGITS = 19
 _DATA = b',"data":'
 _REASONS = {reason.label.encode(): int(reason) for reason in Reason}
 
@@ -84,17 +86,21 @@ class _Reader:
         try:
             head = orjson.loads(value[:at] + b"}")
             device_id = head["device_id"].encode()
+            ts_ms = head["ts"]
             if at < 0 or message.key() != device_id or len(device_id) > ID_SIZE or value[-1:] != b"}":
                 raise ValueError
+            if type(ts_ms) is not int or not 0 <= ts_ms <= MAX_TS_MS:
+                raise ValueError
             frame = MAGIC_BYTES + device_id.ljust(ID_SIZE, b"\0") + head["seq"].to_bytes(4, "big") + value[at + 8 : -1]
-            self._add(message.partition(), frame, head["ts"])
+            self._add(message.partition(), frame, ts_ms)
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
             self._add(message.partition(), b"not a clean record: " + value, 0)
 
     def add_dead_letter(self, message: Any) -> None:
         headers = dict(message.headers() or ())
-        reason = _REASONS.get(headers.get("reason", b""), 0)
-        ts_ms = int(headers.get("ts", b"0"))
+        reason = _REASONS.get(headers.get("reason") or b"", 0)
+        text = headers.get("ts") or b""  # another program may have written the record
+        ts_ms = int(text) if text.isdigit() and len(text) < MAX_TS_DIGITS else 0
         self._add(message.partition(), message.value() or b"", ts_ms, reason, headers.get("stage") == b"lane")
 
     def add_batch(self, message: Any) -> None:

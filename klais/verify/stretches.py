@@ -55,6 +55,10 @@ async def find_stretches(
                 notices.append(
                     f"{topics.raw}/{partition} begins at @{low}: retention may have removed records after {since}"
                 )
+            if low and warm.get(partition) == low and start > low:
+                notices.append(
+                    f"{topics.raw}/{partition} begins at @{low}: --warm may begin later than {warm_s:g} s before --from"
+                )
             if start < min(stop, high):
                 first = max(low, min(start, warm.get(partition, start)))
                 writer = await lane_writer(reader, topics, partition)

@@ -64,3 +64,24 @@ async def test_the_changelog_recreated_under_a_live_lane_gets_all_rows_again(sys
         await live(found[0])
         assert (found[0].session.state.devices, figures(found[0]).alarms) == (5, ())
     assert sum(landed(settings).values()) == edge.sent + some.sent
+
+
+async def test_an_audit_knows_that_the_lane_wrote_meanwhile(system):
+    settings, topics, edge = system(**FAST)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(5)
+        await caught_up(settings, found[0])
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    steps = []
+
+    def write(step, records):
+        steps.append((step, records))
+        if len(steps) == 1:
+            producer.produce(topics.journal, b"a step after the check began", partition=0)
+            assert producer.flush(60) == 0
+
+    audit = await audit_lane(settings, 0, progress=write)
+    assert (audit.problems, audit.written) == ([], 1)
+    assert len(steps) == audit.steps and all(step <= records for step, records in steps)
+    assert (await audit_lane(settings, 0)).written == 0

@@ -23,7 +23,7 @@ from klais.core.wire.partition import partition_of
 from klais.kafka.offsets import end_offsets
 from klais.kafka.topics import Topics
 from tests.support.lane import T0_NS
-from tests.support.lanes import caught_up, lanes, records
+from tests.support.lanes import caught_up, lanes, records, recreate
 from tests.support.process import PATIENCE
 
 Make = Callable[..., Settings]
@@ -149,3 +149,22 @@ def test_what_fails_again_is_not_sent_for_ever(settings_for: Make, topics_of: An
         "was redriven": n, "was redriven too often": n, "is not a frame": 1,
     }  # fmt: skip
     assert "\x1b" not in redrive(wrong, "--list", "-o", "table")
+
+
+def test_dead_letters_of_a_topic_that_was_created_again_are_others(settings_for: Make, topics_of: Any) -> None:
+    settings = settings_for(partitions=1)
+    topic = topics_of(settings).dead_letter
+
+    def refuse(sequence: int) -> None:
+        headers = {"reason": b"not_strict", "stage": b"lane", "ts": str(T0_NS // 1_000_000).encode(), "edge": b"1"}
+        producer = Producer({"bootstrap.servers": settings.bootstrap, "log_level": 0})
+        producer.produce(topic, encode_frame("d0", sequence, b'{"t":1}'), headers=headers, partition=0)
+        assert producer.flush(30) == 0
+
+    refuse(1)
+    assert redrive(settings, "--yes")["sent"] == 1
+    assert redrive(settings)["goes"] == 0
+    recreate(settings, topic)
+    refuse(2)  # at the same offset
+    assert redrive(settings, "--yes")["sent"] == 1
+    assert redrive(settings)["goes"] == 0

@@ -84,11 +84,12 @@ def test_accepted_and_landed_frames_read_back_and_are_judged(settings, topics, p
 def test_a_clean_record_that_breaks_its_contract_is_invented(settings, topics, producer):
     frame = encode_frame("dev-1", 1, b"{}")
     key, value = _clean(frame, 5)
-    for wrong in ((b"dev-2", value), (key, value[:-1]), (key, b"[]"), (key, b""), (None, value)):
+    times = [(key, value.replace(b'"ts":5', b'"ts":' + ts)) for ts in (b"18446744073709551615", b'"5"', b"5.5", b"-1")]
+    for wrong in ((b"dev-2", value), (key, value[:-1]), (key, b"[]"), (key, b""), (None, value), *times):
         producer.produce(topics.telemetry, wrong[1], wrong[0], partition=0)
     _produce_clean(producer, topics.telemetry, [frame], 3)
     verdict = judge(columns_of_frames([frame]), _read(settings, topics.telemetry), columns_of_frames([]), {})
-    assert (verdict.invented, verdict.missing, verdict.doubled) == (5, 0, 0)
+    assert (verdict.invented, verdict.missing, verdict.doubled) == (9, 0, 0)
 
 
 def test_dead_letters_carry_reason_and_stage(settings, topics, producer):
@@ -101,6 +102,14 @@ def test_dead_letters_carry_reason_and_stage(settings, topics, producer):
     assert dead.hashes.tolist() == columns_of_frames([frame for frame, *_ in rows]).hashes.tolist()
     assert dead.reason.tolist() == [Reason.TOO_SHORT, Reason.NOT_OBJECT]
     assert (dead.lane.tolist(), dead.ts_ms.tolist()) == ([False, True], [12, 12])
+
+
+@pytest.mark.parametrize("ts", [b"x", b"", None, b"-1", b"9" * 30, "²".encode()])
+def test_dead_letters_of_another_program_have_no_time(settings, topics, producer, ts):
+    producer.produce(topics.dead_letter, b"x", partition=1, headers=[("reason", None), ("stage", None), ("ts", ts)])
+    assert producer.flush(30 * PATIENCE) == 0
+    dead = _read(settings, topics.dead_letter)
+    assert (dead.lane.tolist(), dead.ts_ms.tolist(), dead.reason.tolist()) == ([False], [0], [0])
 
 
 def test_a_partition_that_ends_in_a_control_record_is_read_through(settings, topics):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewTopic
 
 from klais.cli.main import main
@@ -21,6 +21,7 @@ from klais.errors import TopicMismatch
 from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
+from tests.support.lanes import remove_topics
 from tests.support.process import PATIENCE
 from tests.support.topics import create_topics
 
@@ -86,6 +87,37 @@ def test_newest_first_and_all(filled: Settings, number: Callable[[dict[str, Any]
     assert len(rows(filled, "telemetry", "-n", "1000")) == 100
     assert rows(filled, "telemetry", "-n", "0") == []
     assert len(klais(filled, "tail", "telemetry").stdout.splitlines()) == 10
+
+
+def test_what_retention_leaves_is_shown(filled: Settings) -> None:
+    """The first records go after the command has asked for the offsets, before it reads."""
+    topic = Topics.of(filled).telemetry
+    reader = TopicReader(filled, topic, 0)
+    try:
+        low, high = reader.bounds()[0]
+        admin = admin_client(filled)
+        for future in admin.delete_records([TopicPartition(topic, 0, 10)]).values():
+            future.result()
+        assert [record.offset for record in reader.read({0: low}, {0: high})] == list(range(10, high))
+    finally:
+        reader.close()
+
+
+def test_a_followed_topic_that_is_created_again_is_told(settings_for: Make) -> None:
+    settings = settings_for(partitions=1)
+    topic = Topics.of(settings).telemetry
+    create(settings, topic, 1)
+    produce(settings, topic, [{"value": b"{}", "partition": 0}])
+    reader = TopicReader(settings, topic)
+    try:
+        records = reader.read({0: 0}, None)
+        assert next(records).offset == 0
+        remove_topics(settings, topic)
+        create(settings, topic, 1)
+        with pytest.raises(TopicMismatch, match="was deleted and created again"):
+            next(records)
+    finally:
+        reader.close()
 
 
 def test_of_one_device_and_one_partition(filled: Settings, number: Callable[[dict[str, Any]], int]) -> None:

@@ -17,6 +17,8 @@ from klais.kafka.admin_client import admin_client
 from klais.kafka.offsets import end_offsets
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.system.clock import now_ms
+from klais.system.moments import iso_of
 from tests.support.lanes import Edge, lanes, until
 
 Make = Callable[..., Settings]
@@ -77,6 +79,14 @@ def test_both_courses_and_what_retention_took(settings_for: Make, topics_of: Any
     assert "retention" in klais(settings, "--from", "1d").stderr
     assert json.loads(klais(settings, "-o", "json", "-q").stdout)["records"] == 16
     assert klais(settings, "--from", "2d", "--to", "1d").exit_code == 1
+    later_ms = now_ms()
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    producer.produce(topics.raw, b"not ours", partition=0)
+    assert producer.flush(30) == 0
+    shorter = klais(settings, "--from", iso_of(later_ms), "--warm", "10m", "-o", "json", "-q")
+    assert shorter.exit_code == 0, shorter.output
+    (notice,) = json.loads(shorter.stdout)["notices"]
+    assert "begins at @15" in notice and "--warm may begin later than 600 s" in notice
 
 
 def test_steps_that_somebody_copied_from_another_klais_are_left_out(settings_for: Make, topics_of: Any) -> None:

@@ -14,7 +14,7 @@ from klais.cli.output import TableWriter
 from klais.cli.printing import say, say_json
 from klais.cli.top.screen import Screen
 from klais.cli.top.tabs import TABS
-from klais.cli.views import URL, WorkerViews
+from klais.cli.views import URL, WorkerViews, lacks
 from klais.errors import WorkerUnavailable
 
 DRAW_S = 0.25
@@ -55,18 +55,22 @@ def _once(views: WorkerViews, form: str) -> None:
     if event is None:
         raise WorkerUnavailable(f"the worker at {views.url} stops: use another one with --url")
     whole: dict[str, Any] = {key: event.get(key) for key in ("at_ms", "status", "sentence", "problems")}
+    pages = []
     for place, tab in enumerate(TABS):
         screen = Screen(tab=place)
         question = screen.question()
-        devices = views.get("/devices/", **question)["items"] if question else []
-        whole[tab.name] = screen.rows(event, devices)
+        page = views.get("/devices/", **question) if question else {"items": []}
+        pages.append(page)
+        whole[tab.name] = screen.rows(event, page["items"])
     if form == "json":
         say_json(whole)
-        return
-    say(str(whole["sentence"]))
-    for tab in TABS:
-        say("", f"-- {tab.name}")
-        TableWriter(tab.columns).write(whole[tab.name])
+    else:
+        say(str(whole["sentence"]))
+        for tab in TABS:
+            say("", f"-- {tab.name}")
+            TableWriter(tab.columns).write(whole[tab.name])
+    if missing := lacks(pages):
+        raise WorkerUnavailable(missing)
 
 
 def _watch(views: WorkerViews, screen: Screen) -> None:

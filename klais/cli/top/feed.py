@@ -4,7 +4,7 @@ import threading
 from typing import Any
 
 from klais.cli.output import Row
-from klais.cli.views import WorkerViews
+from klais.cli.views import WorkerViews, lacks
 from klais.errors import WorkerUnavailable
 
 RETRY_S = 1.0
@@ -84,5 +84,5 @@ class Feed:
                     self._failed("devices", str(error))
                 else:
                     with self._lock:
-                        self._devices, self._problems["devices"] = page["items"], None
+                        self._devices, self._problems["devices"] = page["items"], lacks([page])
             self._asked.wait(DEVICES_S)

@@ -18,6 +18,9 @@ _NAMES = {
 }  # fmt: skip
 _KEY = re.compile(r"\x1b\[[0-9;]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
 
+_BEGUN = re.compile(r"\x1b(\[[0-9;]*[ -/]*|O)?\Z")
+REST_S = 0.05  # the other bytes of a key follow its escape character within this time, else it was the key Esc
+
 
 def keys_of(text: str) -> list[str]:
     """The keys that a terminal sent: characters, and names of special keys; unknown ones are skipped.
@@ -43,6 +46,7 @@ class KeyReader:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._before: list[object] | None = None
+        self._rest = ""  # the beginning of a key whose other bytes are on their way
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def __enter__(self) -> "KeyReader":
@@ -65,4 +69,12 @@ class KeyReader:
             data = os.read(self._fd, 1024)
         except OSError:
             data = b""
-        return keys_of(self._decoder.decode(data)) if data else ["q"]
+        if not data:
+            return ["q"]
+        text = self._rest + self._decoder.decode(data)
+        begun = _BEGUN.search(text)
+        if begun is None or not select.select([self._fd], [], [], REST_S)[0]:
+            self._rest = ""
+            return keys_of(text)
+        self._rest = begun[0]  # the network may split the bytes of one key
+        return keys_of(text[: begun.start()])

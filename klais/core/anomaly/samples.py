@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from klais.errors import KlaisError
 
+MIN_S, MAX_S = -62_135_596_800.0, 253_402_300_799.0  # what datetime can show
+
 
 class SamplesFormatError(KlaisError):
     """The file is not a table of timestamps and values."""
@@ -54,9 +56,12 @@ def read_samples(lines: Iterable[str]) -> Samples:
     Raises
     ------
     SamplesFormatError
-        If a line has no timestamp, or the file has fewer than two columns.
+        If it is not CSV, a line has no timestamp within the years 1 to 9999, or it has fewer than two columns.
     """
-    rows = [row for row in csv.reader(lines) if row]
+    try:
+        rows = [row for row in csv.reader(lines) if row]
+    except csv.Error as error:
+        raise SamplesFormatError(f"the file is not CSV: {error}") from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
     at_t, at_x, at_label = 0, 1, 2
     if "timestamp" in header:
@@ -69,6 +74,12 @@ def read_samples(lines: Iterable[str]) -> Samples:
         x = np.array([_number(row[at_x]) for row in body], np.float64)
     except (ValueError, IndexError) as error:
         raise SamplesFormatError(f"no timestamp and value in a line: {error}") from error
+    outside = np.flatnonzero(~((t >= MIN_S) & (t <= MAX_S)))
+    if len(outside):
+        raise SamplesFormatError(
+            f"timestamp {body[int(outside[0])][at_t]!r:.80} is not within the years 1 to 9999: give seconds since the "
+            "epoch (not milliseconds) or ISO 8601"
+        )
     labelled = bool(body) and len(body[0]) > at_label
     label = np.array([_number(row[at_label]) > 0 for row in body]) if labelled else None
     return Samples(t, x, label)

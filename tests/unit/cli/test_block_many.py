@@ -1,9 +1,12 @@
 """Several devices blocked by one command: from its arguments, or a list on standard input."""
 
 import json
+import os
 
+import pytest
 from click.testing import CliRunner, Result
 
+from klais.cli.control import author
 from klais.cli.main import main
 from tests.unit.cli.test_devices import Run, Written, run, written
 
@@ -38,3 +41,14 @@ def test_devices_to_block_come_from_standard_input(written: Written) -> None:
         refused = block(given)
         assert refused.exit_code == 2 and text in refused.output and written == [], refused.output
     assert block(many, "--yes").exit_code == 0 and len(written) == 101
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 12345"), OSError("No username set")])
+def test_a_user_without_a_name_can_block(written: Written, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def unknown() -> str:
+        raise error
+
+    monkeypatch.setattr("getpass.getuser", unknown)
+    found = CliRunner().invoke(main, ["devices", "block", "a"])
+    assert found.exit_code == 0, found.output
+    assert author().startswith(f"uid-{os.getuid()}@") and len(written) == 1

@@ -222,10 +222,10 @@ def test_simulate_and_send(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_replay(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def audit_lane(_settings: Settings, number: int) -> audit.LaneAudit:
+    async def audit_lane(_settings: Settings, number: int, **_: object) -> audit.LaneAudit:
         found = audit.LaneAudit(number)
         found.problem(HOSTILE)
-        found.verdicts[HOSTILE] = 1
+        found.verdicts[HOSTILE], found.written = 1, 5
         return found
 
     monkeypatch.setattr(audit, "audit_lane", audit_lane)

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +21,15 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from klais.cli.main import main
-from klais.cli.top.keys import keys_of
+from klais.cli.top.command import _once
+from klais.cli.top.feed import Feed
+from klais.cli.top.keys import KeyReader, keys_of
 from klais.cli.top.picture import picture
 from klais.cli.top.screen import Screen, Sorting
 from klais.cli.top.tabs import DEVICES, TABS, drops, pipeline, processes
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
+from klais.errors import WorkerUnavailable
 from klais.http.access import Access
 from klais.http.errors import reply
 from klais.http.guard import Guard
@@ -38,6 +42,7 @@ from klais.ui.routes import Page, install
 from klais.worker.web.queries import DevicesQuery
 from tests.support.http import served
 from tests.support.ports import free_port
+from tests.support.process import PATIENCE, wait_for
 
 HOSTILE = "\x1b]0;pwned\x07\r\n\u202eevil\u2028\x9b"
 PATIENCE_S = 60.0
@@ -202,6 +207,27 @@ def test_keys() -> None:
     assert keys_of("\x1b[200~\x00\x1b") == ["escape"]
 
 
+@pytest.mark.parametrize(
+    "parts", [["a\x1b", "[A"], ["a\x1b[", "A"], ["a\x1b[1;", "5A"], ["a\x1bO", "A"], ["a", "\x1b", "[", "A"]]
+)
+def test_a_key_that_arrives_in_parts_is_one_key(monkeypatch: pytest.MonkeyPatch, parts: list[str]) -> None:
+    left = [part.encode() for part in parts]
+    monkeypatch.setattr("os.read", lambda _fd, _size: left.pop(0))
+    monkeypatch.setattr("select.select", lambda *_: (left, [], []))
+    keys = KeyReader(0)
+    found: list[str] = []
+    while left:
+        found += keys.read(0.25)
+    assert "escape" not in found and found[0] == "a" and found[1:] in (["up"], [])
+
+
+def test_escape_alone_is_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [b"\x1b"]
+    monkeypatch.setattr("os.read", lambda _fd, _size: left.pop(0))
+    monkeypatch.setattr("select.select", lambda *_: (left, [], []))
+    assert KeyReader(0).read(0.25) == ["escape"]
+
+
 @pytest.mark.parametrize("width", [1, 20, 40, 80, 200])
 @pytest.mark.parametrize("height", [1, 4, 12, 50])
 def test_the_picture_fits(event: dict[str, Any], width: int, height: int) -> None:
@@ -332,3 +358,31 @@ def test_a_wrong_address_is_one_line_before_the_screen_changes(terminal: Callabl
     seen = terminal("top", "--url", f"http://127.0.0.1:{free_port()}", NO_COLOR="1", width=200)
     assert seen.end() == 1
     assert seen.text.startswith("klais: no worker answers at") and seen.text.count("\n") == 1
+
+
+class Partial:
+    """A worker that knows of another one, which does not respond."""
+
+    url = "http://w:6066"
+
+    def __init__(self, event: dict[str, Any]) -> None:
+        self.event = event
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        yield self.event
+
+    def get(self, _path: str, **_params: object) -> dict[str, Any]:
+        return {"items": [], "workers_missing": ["http://gone:6066"]}
+
+
+def test_devices_of_a_worker_that_does_not_respond_are_named(event: dict[str, Any]) -> None:
+    views: Any = Partial(event)
+    with pytest.raises(WorkerUnavailable, match=r"lacks the devices .* http://gone:6066"):
+        _once(views, "json")
+    feed = Feed(views)
+    feed.want({"sort": "device_id"})
+    asked = threading.Thread(target=feed._ask, daemon=True)
+    asked.start()
+    wait_for(lambda: feed.newest()[2] is not None, 60 * PATIENCE, "the answer")
+    feed.stop()
+    assert "http://gone:6066" in str(feed.newest()[2])

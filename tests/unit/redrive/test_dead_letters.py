@@ -1,5 +1,8 @@
 """Dead letters as frames: what goes, what stays and why; hostile records give a verdict, never an error."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import orjson
 import pytest
@@ -186,6 +189,33 @@ def test_the_ledger_passes_over_what_is_none_of_its_records() -> None:
     assert intent is not None and (intent.partition, intent.boot, intent.number) == (1, 2, 3)
     ledger.add(b"redrive/a", record(phase="end", frames=2))
     assert not ledger.open and len(ledger.done) == 2
+
+
+def test_the_ledger_of_a_deleted_topic_says_nothing_about_the_new_one() -> None:
+    def record(topic_id: str, offset: int) -> bytes:
+        after = {"phase": "batch", "to": 1, "edge": EDGE_IDS, "boot": 2, "number": 3, "strip_nul": False}
+        return orjson.dumps({"after": after | {"topic_id": topic_id, "dead_letters": [[0, offset, 0, "d"]]}})
+
+    ledger = Ledger(topic_id="new")
+    ledger.add(b"redrive/a", record("old", 1))
+    assert not ledger.done
+    intent = ledger.open["a"]
+    assert intent is not None and not ledger.knows(intent), "its dead letters cannot be read again"
+    ledger.add(b"redrive/b", record("new", 2))
+    assert ledger.done == {(0, 2, 0)}
+
+
+def test_a_summary_of_many_reasons_reads_each_dead_letter_once() -> None:
+    class Counted(list[DeadLetter]):
+        read = 0
+
+        def __iter__(self) -> Iterator[DeadLetter]:
+            for one in super().__iter__():
+                self.read += 1
+                yield one
+
+    some = Counted(replace(dead_letter()[0], reason=f"foreign {n}") for n in range(300))
+    assert len(summed(some)) == 300 and some.read == 300
 
 
 def test_the_summary_counts_every_dead_letter() -> None:

@@ -1,10 +1,17 @@
 """Herds: arrivals after the model, order of each device, and what counts as recovered."""
 
+import json
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from klais.errors import ConfigError
+from klais.config.load import Settings
+from klais.errors import ConfigError, KlaisError
+from klais.sim import herd_run
 from klais.sim.herd import BACK_OFF_MAX_S, Herd, arrivals, in_order, recovery, verdict_lines
+from klais.sim.herd_run import Landed, _verdict, parse
 
 
 @pytest.mark.parametrize(("model", "mean_s", "span_s"), [("beta", 10 * 3 / 7, 10.0), ("uniform", 30.0, 60.0)])
@@ -57,3 +64,37 @@ def test_order_is_judged_per_device() -> None:
     device, sequence = np.array([1, 2, 1, 2]), np.array([5, 9, 6, 8])
     assert not in_order(device, sequence)
     assert in_order(device, np.array([5, 7, 6, 8]))
+
+
+def test_steady_devices_are_bounded_before_memory_is_taken() -> None:
+    with pytest.raises(ConfigError, match=r"steady_per_s is 1e\+06: .* frames in .* s, at most 20,000,000"):
+        arrivals(Herd(10, steady_per_s=1e6, after_s=1e6))
+
+
+def test_records_of_other_devices_are_not_of_the_herd() -> None:
+    own, seven = (
+        b'{"device_id":"h12345-000004","seq":9,"ts":1,"data":{}}',
+        b'{"device_id":"sim-001000004","seq":9,"ts":1}',
+    )
+    odd = [None, b"", b"[1]", b"\xff", b'{"device_id":5}', '{"device_id":"h12345-²","seq":1,"ts":1}'.encode()]
+    landed = Landed([(5, [own, seven, *odd])])  # type: ignore[list-item]
+    device, sequence, at = parse(landed, "h12345-")
+    assert device.tolist() == [4] + [-1] * 7 and sequence.tolist() == [9] + [-1] * 7 and set(at.tolist()) == {5}
+
+
+@pytest.mark.parametrize("frames", [1, 20])
+def test_a_verdict_of_a_run_that_was_stopped_before_the_storm(frames: int) -> None:
+    herd = Herd(10, steady_per_s=10.0)
+    sent_ns = np.arange(frames) * 10**8 + 10**18
+    watch = SimpleNamespace(queue_depth=0, rates=(math.inf, 0.0))
+    verdict = _verdict(herd, arrivals(herd), sent_ns, Landed(), {}, watch, "h12345-")  # type: ignore[arg-type]
+    assert (verdict["offered"], verdict["storm_frames"], verdict["passed"]) == (frames, 0, 0)
+    assert json.loads(json.dumps(verdict, allow_nan=False))["rate_min"] is None
+
+
+def test_a_run_that_is_stopped_before_its_first_frame_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = SimpleNamespace(open=lambda **_: None, start=lambda: None, stop=dict)
+    monkeypatch.setattr(herd_run, "Watch", lambda _: quiet)
+    monkeypatch.setattr(herd_run, "Reader", lambda _: quiet)
+    with pytest.raises(KlaisError, match="stopped before the first frame"):
+        herd_run.run(Settings(), Herd(10), "127.0.0.1", 9, lambda: True)

@@ -81,3 +81,29 @@ def test_hashes_are_fnv1a_of_the_frames():
     chunk = FrameStream(OPTIONS).next_chunk()
     fnv1a64_column(chunk.buf, chunk.starts, chunk.lengths, again := np.zeros(chunk.count, np.uint64))
     assert (again == chunk.hashes).all()
+
+
+def test_the_frames_of_a_slow_sender_keep_their_times(tmp_path):
+    at = 10**18 + np.arange(5) * 3600 * 10**9  # one an hour: 32 bits of us are 71 minutes
+    device, kind = np.zeros(5, np.int32), np.zeros(5, np.uint8)
+    writer = ManifestWriter(tmp_path / "m", {"id_prefix": "d", "devices": 1})
+    writer.append(device, np.arange(5, dtype=np.uint32), np.arange(5, dtype=np.uint64), kind, at)
+    writer.close({})
+    manifest = read_manifest(tmp_path / "m")
+    assert manifest.sent_at_ns.tolist() == at.tolist() and manifest.sequence.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_frame_of_an_unknown_device_is_damage(tmp_path):
+    writer = ManifestWriter(tmp_path / "m", {"id_prefix": "d", "devices": 3})
+    one = np.array([3], np.int32)
+    writer.append(one, one.astype(np.uint32), one.astype(np.uint64), one.astype(np.uint8), one.astype(np.int64))
+    writer.close({})
+    with pytest.raises(ManifestError, match="a frame is of device 3, there are 3 from 0"):
+        read_manifest(tmp_path / "m")
+
+
+@pytest.mark.parametrize("started", ["now", None, -1, 1 << 63, True, 1.5])
+def test_a_start_that_is_no_time_is_damage(tmp_path, started):
+    ManifestWriter(tmp_path / "m", {"id_prefix": "d", "devices": 1, "started_at_ns": started}).close({})
+    with pytest.raises(ManifestError, match="started_at_ns"):
+        assert read_manifest(tmp_path / "m").started_ms

@@ -1,0 +1,47 @@
+"""Files of operators: what is wrong with a CSV file is one line, never a traceback."""
+
+import math
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from klais.cli.main import main
+from klais.errors import ConfigError
+from klais.sim.traffic import load_trace
+from klais.traffic.bases import load
+
+LONG = "timestamp,value\n1," + "9" * 200_000 + "\n"
+
+
+@pytest.mark.parametrize("command", ["score {}/a.csv", "simulate --count 1 --trace {}/a.csv", "simulate --series {}"])
+def test_a_field_without_an_end(command: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(LONG)
+    ran = CliRunner().invoke(main, command.format(tmp_path).split())
+    assert isinstance(ran.exception, SystemExit) and "not CSV: field larger than field limit" in ran.output
+    with pytest.raises(ConfigError, match=r"a.csv is not CSV"):
+        load(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("first", ["nan", "inf", "-inf", "1e300", "1764460800000"])
+def test_a_timestamp_that_no_clock_shows(first: str, tmp_path: Path) -> None:
+    rows = "".join(f"{i * 10.0**10 if math.isfinite(float(first)) else i},{i}\n" for i in range(3))
+    (tmp_path / "a.csv").write_text(f"timestamp,value\n{rows}{first},5\n")
+    ran = CliRunner().invoke(main, ["score", str(tmp_path / "a.csv")])
+    assert ran.exit_code == 1 and f"timestamp '{first}' is not within the years 1 to 9999" in ran.output
+
+
+def test_traces_with_and_without_time_zones(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("".join(f"2026-11-30T09:{minute}:00Z,5\n" for minute in range(10, 40)))
+    trace = load_trace(str(file))
+    assert trace.row_of("09:12") == trace.row_of("2026-11-30T09:12") == trace.row_of("2026-11-30T10:12+01:00") == 2
+    for where in ("²", "25:00"):
+        with pytest.raises(ConfigError, match="trace start"):
+            trace.row_of(where)
+    file.write_text("2026-11-30T09:10,5\n2026-11-30T09:11Z,5\n")
+    with pytest.raises(ConfigError, match="only one of its first timestamps has a time zone"):
+        load_trace(str(file))
+    file.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(ConfigError, match="no counts"):
+        load_trace(str(file))
