@@ -38,13 +38,17 @@ def mark_out_of_order(
         used[g] += 1
         if used[g] > first[g + 1] - first[g]:
             continue
-        k = first[g]
-        while k < first[g + 1] and places[k] <= last[d]:
-            k += 1
-        if k == first[g + 1]:
+        low, high = first[g], first[g + 1]
+        while low < high:  # binary search: a device may send the same frame again and again
+            middle = (low + high) // 2
+            if places[middle] <= last[d]:
+                low = middle + 1
+            else:
+                high = middle
+        if low == first[g + 1]:
             bad[i] = 1
         else:
-            last[d] = places[k]
+            last[d] = places[low]
 
 
 @dataclass(frozen=True, slots=True)
