@@ -35,8 +35,8 @@ RETRY_S = 0.1
 LOG_EVERY_S = 5.0
 METADATA_GRACE_S = 2.0  # a topic just created may not be in the metadata yet
 CORRUPT_GRACE_S = 5.0  # a batch whose CRC is wrong for this long is skipped: repeated requests did not help
-_EARLIEST, _LATEST = -2, -1
-_READ_UNCOMMITTED = 0
+_EARLIEST, LATEST = -2, -1
+READ_UNCOMMITTED = 0
 
 
 class RawRecord(NamedTuple):
@@ -121,8 +121,8 @@ class PartitionReader:
             If there was no answer within ``timeout_s``.
         """
         found = []
-        for when in (_EARLIEST, _LATEST):
-            request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, when)])])
+        for when in (_EARLIEST, LATEST):
+            request = OffsetRequest(-1, READ_UNCOMMITTED, [(topic, [(partition, when)])])
             found.append(int((await self._ask(TopicPartition(topic, partition), request))[3]))
         return found[0], found[1]
 
@@ -245,7 +245,7 @@ class PartitionReader:
 
     async def end(self, topic: str, partition: int) -> int:
         """End offset of a partition; raises like :meth:`offsets`."""
-        request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)])])
+        request = OffsetRequest(-1, READ_UNCOMMITTED, [(topic, [(partition, LATEST)])])
         return int((await self._ask(TopicPartition(topic, partition), request))[3])
 
     async def ends(self, topics: Sequence[str], partition: int) -> list[int]:
@@ -253,7 +253,7 @@ class PartitionReader:
         :meth:`offsets`.
         """
         leaders = {await self._leader(TopicPartition(topic, partition)) for topic in topics}
-        request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)]) for topic in topics])
+        request = OffsetRequest(-1, READ_UNCOMMITTED, [(topic, [(partition, LATEST)]) for topic in topics])
         if len(leaders) == 1 and (leader := leaders.pop()) not in (None, -1):
             with contextlib.suppress(kafka_errors.KafkaError):
                 response = await self._started().send(leader, request)
@@ -268,7 +268,7 @@ class PartitionReader:
 
     async def _fetch_bytes(self, where: TopicPartition, position: int, max_bytes: int) -> bytes:
         part = (where.partition, position, max_bytes)
-        request = FetchRequest(1000, 1, max_bytes, _READ_UNCOMMITTED, [(where.topic, [part])])
+        request = FetchRequest(1000, 1, max_bytes, READ_UNCOMMITTED, [(where.topic, [part])])
         return bytes((await self._ask(where, request))[-1] or b"")
 
     async def _ask(self, where: TopicPartition, request: Any) -> Any:

@@ -10,13 +10,11 @@ from aiokafka.structs import TopicPartition
 
 from klais.config.load import Settings
 from klais.errors import KlaisError
-from klais.kafka.reader import PartitionReader
+from klais.kafka.reader import LATEST, READ_UNCOMMITTED, PartitionReader
 from klais.system.tasks import end_task
 
 GATHER_S = 0.02  # how long a request waits for those of other lanes
 TIMEOUT_S = 2.0  # for a shared request; then each lane asks for itself, with its own time-outs and errors
-
-_LATEST, _READ_UNCOMMITTED = -1, 0
 
 Asked = tuple[list[TopicPartition], "asyncio.Future[list[int] | None]"]
 
@@ -43,8 +41,8 @@ class _Reader(PartitionReader):
                 continue
             by_topic: dict[str, list[tuple[int, int]]] = {}
             for place in mine:
-                by_topic.setdefault(place.topic, []).append((place.partition, _LATEST))
-            response = await self._started().send(leader, OffsetRequest(-1, _READ_UNCOMMITTED, [*by_topic.items()]))
+                by_topic.setdefault(place.topic, []).append((place.partition, LATEST))
+            response = await self._started().send(leader, OffsetRequest(-1, READ_UNCOMMITTED, [*by_topic.items()]))
             for topic, answers in response.topics:
                 ends |= {TopicPartition(topic, answer[0]): int(answer[3]) for answer in answers if answer[1] == 0}
         return ends

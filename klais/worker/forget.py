@@ -31,7 +31,7 @@ class Forgetter:
         self._ahead_s: float | None = None  # wall clock minus monotonic clock
         self._set_s = -STEADY_S  # when the wall clock was set
         self._asked: dict[bytes, int] = {}  # requests handled in this session
-        self._waiting: dict[bytes, tuple[int, float]] = {}  # requests that wait for the next second: since when
+        self._waiting: dict[tuple[bytes, int], float] = {}  # requests that wait for the next second: since when
 
     def step(self, state: LaneState, now_ns: int, now_s: float) -> Step | None:
         """The next FORGET step, None if there is no device to forget (``now_s`` monotonic)."""
@@ -51,22 +51,20 @@ class Forgetter:
         A request is handled after the second in which it was made. If the device comes back, its new row is of a later
         second, so that the next session does not forget it again. A clock that is behind delays this only a little.
         """
-        found = []
+        found, waiting = [], dict[tuple[bytes, int], float]()
         for device_id, asked_s in self._limits.to_forget().items():
             if self._asked.get(device_id) == asked_s:
                 continue
-            waits, since_s = self._waiting.get(device_id, (0, 0.0))
-            if waits != asked_s:
-                self._waiting[device_id] = asked_s, now_s
-                since_s = now_s
+            since_s = self._waiting.get((device_id, asked_s), now_s)
             if wall_s <= asked_s and now_s - since_s < WAIT_S:
+                waiting[device_id, asked_s] = since_s
                 continue
             self._asked[device_id] = asked_s
-            self._waiting.pop(device_id, None)
             row = state.find(device_id)
             if row >= 0 and int(state.rows["created_s"][row]) <= asked_s:
                 found.append(device_id.ljust(16, b"\0"))
                 log.info("device_forgotten", partition=self._partition, device=device_id.decode(errors="replace"))
+        self._waiting = waiting
         return np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)
 
     def _silent(self, state: LaneState, wall_s: int, now_s: float) -> npt.NDArray[np.uint8]:
