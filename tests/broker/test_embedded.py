@@ -80,11 +80,19 @@ def test_data_survive_a_restart_and_a_clean_stop_leaves_nothing(own: Settings) -
         assert producer.flush(10 * PATIENCE) == 0
     assert not _brokers(own) and running_owner(own) is None
     assert any("starting" in text for text in said)
+    assert (BrokerFiles(own).data / ".kafka_cleanshutdown").exists(), "the next start recovers no log"
     with EmbeddedKafka(own) as broker:
         assert ensure_topics(own) == [], "the topics are still there"
         assert _read_one(broker.bootstrap, raw) == b"kept"
-    warned = [line for line in BrokerFiles(own).server_log.read_text().splitlines() if " ERROR " in line]
-    assert warned == [], "a clean stop and start logs no error"
+    assert _errors(own) == [], "a clean stop and start logs no error"
+
+
+def _errors(settings: Settings) -> list[str]:
+    """Errors in Kafka's log, without that of a node which registered before it became the active controller."""
+    lines = BrokerFiles(settings).server_log.read_text().splitlines()
+    after = [*lines[1:], ""]
+    pairs = zip(lines, after, strict=True)
+    return [line for line, cause in pairs if " ERROR " in line and "NotControllerException" not in cause]
 
 
 def test_a_thread_that_started_it_may_end(own: Settings) -> None:

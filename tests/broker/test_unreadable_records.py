@@ -5,7 +5,9 @@ import os
 import pytest
 from confluent_kafka import Producer
 
+from klais.core.lane.checkpoint import decode_marker
 from klais.core.lane.journal import MAGIC, Kind, decode_step
+from klais.kafka.topics import Topics
 from klais.verify.audit import audit_lane
 from klais.worker.changelog import marker_key
 from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, recreate, until
@@ -41,9 +43,11 @@ def write(settings, topic: str, *values: bytes | None, key: bytes | None = None)
 
 def damage(settings, topic: str, kind: Kind, value: bytes | None) -> None:
     """Another value in place of a step in the middle of what no checkpoint covers."""
+    rows = records(settings, Topics.of(settings).devices_changelog)
+    covered = [decode_marker(row.value).step for row in rows if row.key == marker_key(0)][-1]
     values = [record.value for record in records(settings, topic)]
     steps = [(n, decode_step(v)) for n, v in enumerate(values) if v[:4] == MAGIC]
-    late = [n for n, step in steps[len(steps) // 2 + 2 : -3] if step.kind == kind]
+    late = [n for n, step in steps[:-3] if step.kind == kind and step.step > covered + 2]
     values[late[0]] = value
     recreate(settings, topic)
     write(settings, topic, *values)

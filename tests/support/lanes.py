@@ -171,9 +171,8 @@ def records(settings: Settings, topic: str, partition: int = 0) -> list[SimpleNa
             assert message is not None, f"{topic} cannot be read"
             if message.error():
                 break
-            out.append(
-                SimpleNamespace(value=message.value(), headers=dict(message.headers() or ()), offset=message.offset())
-            )
+            facts = {"key": message.key(), "value": message.value(), "offset": message.offset()}
+            out.append(SimpleNamespace(**facts, headers=dict(message.headers() or ())))
     finally:
         consumer.close()
     return out
