@@ -86,11 +86,13 @@ class FairAllowance:
         If either is 0, no letters are sent.
     max_bytes : int
         Maximum number of bytes of a frame in a letter.
+    hash_key : bytes, optional
+        16 bytes; random by default, so that nobody can choose an address in the class of another one.
     """
 
-    def __init__(self, records_per_s: float, bytes_per_s: float, max_bytes: int) -> None:
+    def __init__(self, records_per_s: float, bytes_per_s: float, max_bytes: int, hash_key: bytes | None = None) -> None:
         self._max_bytes = max_bytes
-        self._key = key_words(secrets.token_bytes(16))
+        self._key = key_words(hash_key or secrets.token_bytes(16))
         self._budget = np.zeros(3)
         self._by_reason, self._by_source = np.zeros(REASONS), np.zeros(REASONS * SOURCES)
         self._at_ns = 0

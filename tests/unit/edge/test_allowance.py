@@ -10,6 +10,7 @@ from klais.edge.sinks.allowance import FairAllowance
 
 T0_NS = 10**12
 ROUND_NS = 10_000_000
+KEY = bytes(16)  # a fixed one: with one key of 256 two addresses share a class
 
 
 def sources(*addresses: str) -> np.ndarray:
@@ -26,7 +27,7 @@ class Flood:
     """Rounds of 10 ms; a sender is (reason, address, frames a round, bytes of a frame)."""
 
     def __init__(self, records_per_s: float, bytes_per_s: float = 1e9) -> None:
-        self.allowance, self.now_ns = FairAllowance(records_per_s, bytes_per_s, 2072), T0_NS
+        self.allowance, self.now_ns = FairAllowance(records_per_s, bytes_per_s, 2072, KEY), T0_NS
         self.bytes = 0
 
     def run(self, senders: list[tuple[Reason, str, int, int]], seconds: float) -> list[int]:
