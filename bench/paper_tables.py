@@ -282,6 +282,10 @@ TABLES: dict[str, Table] = {
             Claim("edge and broker over rsyslog and broker, 20,000/s", "peers.gateway_and_broker_of_rsyslog_20k"),
             Claim("edge and broker over rsyslog and broker, 60,000/s", "peers.gateway_and_broker_of_rsyslog_60k"),
             Claim("broker over rsyslog's broker, 60,000/s", "peers.broker_of_rsyslog_60k"),
+            Claim("the same with the defaults of both, 60,000/s", "peers.broker_of_rsyslog_defaults_60k"),
+            Claim(
+                "edge and broker over rsyslog and broker, defaults", "peers.gateway_and_broker_of_rsyslog_defaults_60k"
+            ),
             Claim("worker cheaper than QuixStreams by", "peers.worker_times_cheaper_than_quixstreams"),
             Claim("whole path on two cores, none lost", "path.frames_per_s"),
             Claim("latency at 50,000 frames/s, p50", "latency.p50_ms"),

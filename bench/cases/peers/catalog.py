@@ -1,10 +1,12 @@
 """The peers: what each is, what it does of KLAIS's work, and what it takes to have it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from klais.config.load import load
 from klais.system.paths import cache_root
+
+LINGER_MS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,10 @@ class Does:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One gateway or worker. ``debian`` and ``python`` are packages of its own folder; both empty: it comes with us."""
+    """One gateway or worker. ``debian`` and ``python`` are packages of its own folder; both empty: it comes with us.
+
+    ``variant``: the same program with another linger; ``linger_ms``: None = the program's own default.
+    """
 
     name: str
     title: str
@@ -33,18 +38,32 @@ class Peer:
     python: tuple[str, ...] = ()
     program: str = ""  # a file below its folder that must be there
     text: bool = False  # it gets text of the same length instead of binary frames
+    variant: str = ""
+    linger_ms: float | None = LINGER_MS
+
+    @property
+    def label(self) -> str:
+        """Its name in figures, for example ``syslog_ng`` or ``rsyslog_50ms``."""
+        return "_".join(filter(None, (self.name, self.variant))).replace("-", "_")
 
 
+_KLAIS = Peer(
+    "klais", "KLAIS edge", Does("yes", "no, the worker does", "yes", "from acceptance on", "yes: spool on disk")
+)
+_RSYSLOG = Peer(
+    "rsyslog",
+    "rsyslog: imudp, omkafka",
+    Does("no", "no", "no: escapes control characters", "no", "in memory only"),
+    debian=("rsyslog", "rsyslog-kafka"),
+    program="root/usr/sbin/rsyslogd",
+    text=True,
+)
 GATEWAYS = (
-    Peer("klais", "KLAIS edge", Does("yes", "no, the worker does", "yes", "from acceptance on", "yes: spool on disk")),
-    Peer(
-        "rsyslog",
-        "rsyslog: imudp, omkafka",
-        Does("no", "no", "no: escapes control characters", "no", "in memory only"),
-        debian=("rsyslog", "rsyslog-kafka"),
-        program="root/usr/sbin/rsyslogd",
-        text=True,
-    ),
+    _KLAIS,
+    _RSYSLOG,
+    replace(_KLAIS, title="KLAIS edge, its defaults", variant="defaults", linger_ms=None),
+    replace(_RSYSLOG, title="rsyslog, its default linger", variant="defaults", linger_ms=None),
+    replace(_RSYSLOG, title="rsyslog, linger 50 ms", variant="50ms", linger_ms=50.0),
     Peer(
         "syslog-ng",
         "syslog-ng: network, kafka-c",

@@ -1,4 +1,4 @@
-"""How each gateway is started: one UDP port in, one topic out, acks=all, lz4, a linger of 10 ms, one core."""
+"""How each gateway is started: one UDP port in, one topic out, acks=all, lz4, the linger of the peer, one core."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from bench.cases.baseline import create_topic
-from bench.cases.peers.catalog import Peer, folder
+from bench.cases.peers.catalog import LINGER_MS, Peer, folder
 from bench.harness import Bench, BenchFailed, Child, Ends, wait_for
 from bench.harness.observe import healthy
 from klais.config.load import Settings
@@ -23,7 +23,6 @@ from klais.kafka.offsets import end_offsets
 from klais.kafka.topics import Topics
 from klais.system.address import split_address
 
-LINGER_MS = 10
 COUNT_S = 60.0
 RECEIVE_BUFFER_BYTES = 64 << 20
 _RSYSLOG = """
@@ -34,7 +33,7 @@ template(name="message" type="string" string="%rawmsg-after-pri%")
 input(type="imudp" address="{host}" port="{port}" rcvbufSize="{buffer}" ruleset="all")
 ruleset(name="all" queue.type="FixedArray" queue.size="200000" queue.dequeueBatchSize="1024" queue.workerThreads="1") {{
   action(type="omkafka" broker=["{bootstrap}"] topic="{topic}" template="message" partitions.auto="on"
-         confParam=["request.required.acks=-1", "compression.codec=lz4", "queue.buffering.max.ms={linger}"])
+         confParam=["request.required.acks=-1", "compression.codec=lz4"{linger}])
 }}
 """
 _SYSLOG_NG = """
@@ -114,10 +113,10 @@ def on_core(core: int) -> Iterator[None]:
 @contextmanager
 def gateway(bench: Bench, peer: Peer, core: int) -> Iterator[Gateway]:
     """A gateway on one core, with a topic of its own that is gone afterwards."""
-    with bench.topics() if peer.name == "klais" else _plain(bench) as settings:
+    with _topics(bench, peer) as settings:
         topic = f"{settings.topic_prefix}frames"
         with on_core(core):
-            child = bench.child(f"peer-{peer.name}", command(bench, peer, settings, topic), settings, **_env(peer))
+            child = bench.child(f"peer-{peer.label}", command(bench, peer, settings, topic), settings, **_env(peer))
         try:
             receives = (lambda: healthy(child, settings)) if peer.name == "klais" else (lambda: _bound(child, settings))
             wait_for(receives, 60, f"{peer.title} receives; its log ends:\n{child.tail()}", 0.1)
@@ -129,7 +128,12 @@ def gateway(bench: Bench, peer: Peer, core: int) -> Iterator[Gateway]:
 
 
 @contextmanager
-def _plain(bench: Bench) -> Iterator[Settings]:
+def _topics(bench: Bench, peer: Peer) -> Iterator[Settings]:
+    if peer.name == "klais":
+        defaults = {"latency_ms": Settings.model_fields["latency_ms"].default} if peer.linger_ms is None else {}
+        with bench.topics(**defaults) as settings:
+            yield settings
+        return
     settings = bench.settings()
     topic = create_topic(settings, "frames")
     try:
@@ -152,7 +156,7 @@ def command(bench: Bench, peer: Peer, settings: Settings, topic: str) -> Sequenc
     made = Path(tempfile.mkdtemp(prefix=f"{peer.name}-", dir=bench.folder))
     text = {"rsyslog": _RSYSLOG, "syslog-ng": _SYSLOG_NG, "tenzir": _TENZIR}[peer.name].format(
         folder=made, host=host, port=port, bootstrap=bootstrap, topic=topic, buffer=RECEIVE_BUFFER_BYTES,
-        linger=LINGER_MS,
+        linger=_linger(peer),
     )  # fmt: skip
     config = made / "peer.conf"
     config.write_text(text.lstrip())
@@ -165,6 +169,13 @@ def command(bench: Bench, peer: Peer, settings: Settings, topic: str) -> Sequenc
     modules = [str(path) for path in (where / "root").glob("usr/lib/syslog-ng/[0-9]*")]
     state = [f"--persist-file={made}/persist", f"--control={made}/control", f"--pidfile={made}/pid", "--no-caps"]
     return [binary, "-F", "-f", str(config), f"--module-path={':'.join(modules)}", *state]
+
+
+def _linger(peer: Peer) -> str:
+    """The linger in the peer's own configuration language; rsyslog's is optional."""
+    if peer.name != "rsyslog":
+        return f"{peer.linger_ms or LINGER_MS:g}"
+    return "" if peer.linger_ms is None else f', "queue.buffering.max.ms={peer.linger_ms:g}"'
 
 
 def _env(peer: Peer) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """``python -m bench peers``: other gateways and stream processors beside KLAIS, in turns within one run.
 
 Gateways get the same frames from the same sender (plain ``sendmmsg``, no GSO) over UDP and write to the same Kafka,
-acks=all, lz4, a linger of 10 ms (asyncio: 5), on one core. Those that corrupt binary get text of the same length.
+acks=all, lz4, a linger of 10 ms (asyncio: 5), on one core; KLAIS and rsyslog also with their defaults, and rsyslog with
+the 50 ms that KLAIS waits by default. Those that corrupt binary get text of the same length.
 Lost = sent - what is in the topic. Workers get the same backlog. A peer that is not there is named with the reason.
 What each does not do stands beside its figures: most do much less than KLAIS.
 """
@@ -27,6 +28,11 @@ from klais.cli.version import versions
 
 RATES = (20_000, 60_000)
 SECONDS, REPEATS = 5.0, 3
+PAIRS = {  # equal linger of 10 ms; each with its own defaults; equal linger of 50 ms, the default of KLAIS
+    "rsyslog": ("klais", "rsyslog"),
+    "rsyslog_defaults": ("klais_defaults", "rsyslog_defaults"),
+    "rsyslog_50ms": ("klais_defaults", "rsyslog_50ms"),
+}
 AGAIN = 1.2  # growth of the rate where an earlier repeat found one
 Found = dict[str, Any]
 _STEADY = ("gateway_us", "broker_us", "both_us", "lost")
@@ -51,10 +57,10 @@ class Comparison:
 
     def in_turns(self, part: str, peers: Sequence[Peer], measure: Callable[[Peer, Found | None], Found]) -> None:
         """Each peer once in each repeat, then its rows and figures; one that fails is not tried again."""
-        found: dict[str, list[Found]] = {peer.name: [] for peer in peers}
+        found: dict[str, list[Found]] = {peer.label: [] for peer in peers}
         for number in range(self.repeats):
             for peer in peers if number % 2 == 0 else peers[::-1]:  # whatever drifts, drifts for all
-                runs = found[peer.name]
+                runs = found[peer.label]
                 self.bench.say(f"peers: {peer.title}, repeat {number + 1} of {self.repeats}")
                 why = self.without.get(peer.title) or missing(peer)
                 if why is None:
@@ -69,7 +75,7 @@ class Comparison:
                     self.bench.say(f"peers: {peer.title} cannot be measured: {why}")
         for peer in peers:
             row: Found = {"part": part, "peer": peer.title}
-            if runs := found[peer.name]:
+            if runs := found[peer.label]:
                 row |= self._figures(peer, runs)
             if peer.title in self.without:
                 row["not_measured"] = self.without[peer.title].strip().splitlines()[-1]
@@ -82,7 +88,7 @@ class Comparison:
             if isinstance(value, bool | str) or name == "probes":
                 out[name] = value
                 continue
-            figure = f"{name}_{peer.name.replace('-', '_')}"
+            figure = f"{name}_{peer.label}"
             self.result.repeat(figure, [run[name] for run in runs])
             out[name] = self.result.figures[figure]
         return out
@@ -109,9 +115,10 @@ class Comparison:
         for rate in self.rates:
             at = f"{rate // 1000}k"
             for figure, part in (("gateway_and_broker", "both"), ("broker", "broker")):
-                ours, theirs = (figures.get(f"{part}_us_{at}_{name}") for name in ("klais", "rsyslog"))
-                if ours and theirs:
-                    figures[f"{figure}_of_rsyslog_{at}"] = rounded(ours / theirs)
+                for name, pair in PAIRS.items():
+                    ours, theirs = (figures.get(f"{part}_us_{at}_{label}") for label in pair)
+                    if ours and theirs:
+                        figures[f"{figure}_of_{name}_{at}"] = rounded(ours / theirs)
         ours, theirs = (figures.get(f"worker_us_{name}") for name in ("klais", "quixstreams"))
         if ours and theirs:
             figures["worker_times_cheaper_than_quixstreams"] = rounded(theirs / ours)

@@ -9,7 +9,7 @@ from bench.cases.ablation import ALL as ABLATIONS
 from bench.cases.peers import catalog, install
 from bench.cases.peers.catalog import GATEWAYS, WORKERS, Does, Peer, missing
 from bench.cases.peers.programs.text_sender import TextStream
-from bench.cases.peers.run import Comparison
+from bench.cases.peers.run import PAIRS, Comparison
 from bench.harness import Bench
 from bench.harness.report import TARGETS
 from bench.kept import KeptSamples
@@ -80,7 +80,7 @@ def test_verdicts_are_about_figures_that_a_run_gives() -> None:
     bench = Bench(broker=False)
     comparison = Comparison(bench)
     names = [f"{part}_us_{at}" for part in ("both", "broker") for at in ("20k", "60k")]
-    figures = {f"{name}_{peer}": 1.0 for name in names for peer in ("klais", "rsyslog")}
+    figures = {f"{name}_{peer}": 1.0 for name in names for peer in {name for pair in PAIRS.values() for name in pair}}
     comparison.result.figures = figures | {"worker_us_klais": 2.0, "worker_us_quixstreams": 100.0}
     comparison.ratios()
     assert {target.figure for target in TARGETS["peers"]} <= set(comparison.result.figures)
