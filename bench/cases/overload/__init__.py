@@ -9,7 +9,7 @@ the probes differ by more than 15 %, or the sender's CPU time a frame changes by
 has changed its speed, and the step is repeated, at most three times. All attempts are in the rows. The figures are
 those of the first attempt with a steady machine, else of the steadiest, with a note. The share is 0.2 of a CPU, or half
 of that if the machine cannot offer twice the capacity. ``KLAIS_TEST_OVERLOAD_S=10`` makes the steps shorter,
-``KLAIS_TEST_OVERLOAD_CPU`` sets the share.
+``KLAIS_TEST_OVERLOAD_CPU`` sets the share, ``KLAIS_TEST_OVERLOAD_FORECAST=trend`` (or ``none``) the forecast.
 
 KLAIS_DAM_QUEUE_LIMIT is the capacity of 1.5 s, the choice of an operator who wants the backlog gone within seconds: a
 queue takes its size / spare capacity to drain. KLAIS_ANOMALY_RATE is scaled with the share, because shedding makes
@@ -213,12 +213,13 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """Parameters: the control group, its share of a CPU, seconds of each step."""
+    """Parameters: the control group, its share of a CPU, seconds of each step, the forecast (KLAIS_FORECAST)."""
 
     bench: Bench
     group: Path
     share: float
     seconds: float
+    forecast: str = "learned"
 
     def capacity(self, known: float | None = None) -> float:
         """Measure the worker's present capacity (frames/s); takes about a minute if a recent one is ``known``."""
@@ -231,6 +232,7 @@ class Experiment:
         """Run one step on a new system, whose backlog is bounded by the previously probed capacity."""
         given: dict[str, Any] = {"dam_max_rate": 10_000, "dam_burst_size": 50_000, "control_auto": True}
         given |= {"dam_queue_limit": round(BACKLOG_S * capacity), "anomaly_rate": ANOMALY_RATE * self.share}
+        given |= {"forecast": self.forecast}
         bench = self.bench
         with bench.topics(**given) as settings, bench.edge(settings) as edge, bench.worker(settings) as worker:
             enter(self.group, worker.pid)
@@ -310,10 +312,11 @@ def run(bench: Bench) -> Result:
     result = Result("overload")
     seconds = float(os.environ.get("KLAIS_TEST_OVERLOAD_S", "60"))
     given = os.environ.get("KLAIS_TEST_OVERLOAD_CPU")
+    forecast = os.environ.get("KLAIS_TEST_OVERLOAD_FORECAST", "learned")
     shares = CPU_SHARES if given is None else (float(given),)
     for share in shares:
         with cpu_limited(share) as group:
-            experiment = Experiment(bench, group, share, seconds)
+            experiment = Experiment(bench, group, share, seconds, forecast)
             capacity = offerable(experiment, last=share == shares[-1])
             if capacity is None:
                 continue
@@ -323,6 +326,6 @@ def run(bench: Bench) -> Result:
                 capacity = tries[-1][0].after  # probed just now
             break
     result.notes.append(
-        f"the worker has {share:g} of a CPU; `others_cpus` is what programs that are not ours took meanwhile"
+        f"the worker has {share:g} of a CPU, forecast: {forecast}; `others_cpus` is what programs that are not ours took meanwhile"
     )
     return result
