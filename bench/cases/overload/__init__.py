@@ -326,6 +326,6 @@ def run(bench: Bench) -> Result:
                 capacity = tries[-1][0].after  # probed just now
             break
     result.notes.append(
-        f"the worker has {share:g} of a CPU, forecast: {forecast}; `others_cpus` is what programs that are not ours took meanwhile"
+        f"the worker has {share:g} of a CPU, forecast {forecast}; `others_cpus` is what other programs took meanwhile"
     )
     return result
