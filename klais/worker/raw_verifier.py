@@ -9,7 +9,8 @@ from collections import deque
 
 from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed, OffsetGone
-from klais.kafka.reader import CorruptRecords, PartitionReader
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import PartitionReader
 
 Place = tuple[int, int]  # raw offset and fingerprint of a record
 LEADER_CHANGE_S = 5.0  # a new partition leader may report a lower end offset for a moment

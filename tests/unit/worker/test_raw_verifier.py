@@ -7,7 +7,8 @@ from aiokafka.structs import TopicPartition
 
 from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed, OffsetGone
-from klais.kafka.reader import CorruptRecords, RawRecord
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import RawRecord
 from klais.worker import raw_verifier as module
 from klais.worker.raw_verifier import RawVerifier
 
