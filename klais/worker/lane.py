@@ -22,7 +22,7 @@ from klais.core.lane.state import TALLIES
 from klais.errors import EpochRenewal, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.system.memory import trim_heap
-from klais.system.tasks import TaskGroup, end_task
+from klais.system.tasks import TaskGroup, end_task, fail_if_stray
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
 from klais.worker.checkpoint import Checkpointer
@@ -252,7 +252,7 @@ class Lane:
         while not self.closed:
             began = time.monotonic()
             try:
-                await self.run()
+                await fail_if_stray(self.run())
             except Exception as error:
                 cause = first_cause(error)
                 failures = failures + 1 if time.monotonic() - began < RESTART_MAX_S else 1

@@ -212,7 +212,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_offset_committed(settings_for, topi
         assert "drained=true" in worker.tail()
     finally:
         worker.kill()
-    reports = [json.loads(one.value) for one in records(settings, topics.stats) if not one.key.startswith(b"controller-")]
+    reports = [
+        json.loads(one.value) for one in records(settings, topics.stats) if not one.key.startswith(b"controller-")
+    ]
     assert reports[-1]["counters"]["received"] == 201 and reports[-1]["gauges"]["lanes_live"] == 1
     admin = admin_client(settings)  # held: its answers never come once it is gone
     asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(topics.app_id)])
