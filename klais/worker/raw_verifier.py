@@ -74,6 +74,7 @@ class RawVerifier:
             for _ in range(count):
                 self._unverified.popleft()
             self._known, self._leader = some[-1], leader
+            self._unreadable = {offset for offset in self._unreadable if offset >= some[-1][0]}
             return True
 
     async def verified(self) -> None:

@@ -193,3 +193,12 @@ async def test_records_that_compaction_removed_cannot_be_compared_and_the_others
     lane.log.append(b"other")
     with pytest.raises(LaneFailed, match="another record at offset 7"):
         await lane.taken.verify()
+
+
+async def test_offsets_that_cannot_be_compared_are_forgotten_when_later_records_were(lane):
+    for _ in range(100):
+        lane.log.append(b"d")
+        lane.log.vanished.add(len(lane.log.records) - 1)
+        lane.take()
+        assert await lane.taken.verify()
+    assert len(lane.taken._unreadable) <= 2
