@@ -10,7 +10,7 @@ from klais.core.lane.journal import MAGIC, Kind, decode_step
 from klais.kafka.topics import Topics
 from klais.verify.audit import audit_lane
 from klais.worker.changelog import marker_key
-from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, recreate, until
+from tests.support.lanes import Edge, caught_up, checkpoint, figures, landed, lanes, live, records, recreate, until
 
 RARE = {"partitions": 1, "checkpoint_interval_s": 3600}
 OFTEN = {"checkpoint_interval_s": 0.3}
@@ -30,7 +30,7 @@ async def crashed_lane(settings, edge) -> None:
 
             await until(done, "batches taken and let out")
             if rounds == 10:
-                await lane.drain(30)
+                await checkpoint(lane)
         await until(lambda: lane.session.acked_step == lane.session.state.step, "all put out")
 
 
