@@ -14,12 +14,13 @@
     Term -> klais_control         followed by every lane, every edge and the Applier of every host with an XDP filter
              Applier              klais/control/xdp_applier.py    set-points and blocks -> XDP maps
 
-The agent uses an in-memory channel: control must continue during a rebalance, while Faust stops the topics of its
-agents.
+The agent has a channel in memory instead of a topic: a candidacy or a term goes on during a rebalance, while Faust
+fetches no records for agents.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
@@ -29,6 +30,7 @@ from klais.kafka.stats import ControlProducer
 from klais.worker.controller import Controller
 
 CANDIDACY_INTERVAL_S = 0.2  # delay until a worker that lost a term, or was never a candidate, becomes one again
+CAST_S = 5.0  # for handing a candidacy to the agent
 
 
 def declare(app: faust.App, controller: Controller, producer: Callable[[], ControlProducer]) -> AgentT[Any]:
@@ -45,13 +47,21 @@ def declare(app: faust.App, controller: Controller, producer: Callable[[], Contr
 
     @app.task
     async def candidate() -> None:
-        """Keep one candidacy at a time. None may wait in the channel: Faust empties channels at the end of a rebalance.
-
-        Faust does not wake senders that wait for room then, so nothing here may wait for a full channel.
-        """
-        while not app.should_stop:
-            if not controller.running:
-                await controller_agent.cast()
-            await asyncio.sleep(CANDIDACY_INTERVAL_S)
+        """Hand a candidacy to the agent whenever none is in progress."""
+        await stay_candidate(app, controller, controller_agent.cast)
 
     return controller_agent
+
+
+async def stay_candidate(app: faust.App, controller: Controller, cast: Callable[[], Awaitable[Any]]) -> None:
+    """Call ``cast`` whenever no candidacy is in progress, until the app stops.
+
+    During a rebalance channels accept nothing, and at its begin and end Faust empties them. It does not wake a sender
+    that waits for room in a full one, so each call has a time limit.
+    """
+    while not app.should_stop:
+        if not controller.running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CAST_S):
+                    await cast()
+        await asyncio.sleep(CANDIDACY_INTERVAL_S)

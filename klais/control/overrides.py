@@ -18,7 +18,7 @@ from klais.config.load import Settings
 from klais.control.setpoints import DEVICE, OVERRIDE, ControlFollower
 from klais.errors import ChangedMeanwhile, KafkaUnavailable
 from klais.kafka.probe import need_kafka
-from klais.kafka.stats import ControlProducer
+from klais.kafka.stats import CLOCK_TOLERANCE_S, ControlProducer
 from klais.system.clock import now_ms
 from klais.telemetry.log import get
 
@@ -28,6 +28,7 @@ READ_S = 10.0
 REFUSED_S = 1.5  # Kafka refuses a new topic for a moment
 BLOCK_FIELDS = ("block", "unblock", "until_ms")
 LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
+END_FIELDS = ("until_ms", "limits_until_ms")
 READ_BACK_S = 3.0
 MAX_TRIES = 8  # a try fails only if yet another writer was faster
 ABOUT = frozenset({"scope", "author", "reason", "at", "by", "term"})
@@ -95,7 +96,8 @@ def apply(
     """Change the record of a scope and return it before and after: ``changes`` replace fields, None removes one.
 
     Blocks until Kafka has acknowledged the record and ``control`` has read it back. A record that another process wrote
-    in between keeps its other fields.
+    in between keeps its other fields. If the clock of this host is wrong, ends are written again by Kafka's clock:
+    otherwise a block of some minutes might never be in force.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def apply(
         If other processes change the scope all the time.
     """
     with control.watch(scope) as watch:
-        expected = watch.first or {}
+        expected, changed = watch.first or {}, changes
         before = (control.override() if scope == OVERRIDE else watch.first) or {}
         replaced, record = before, merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
         for attempt in range(MAX_TRIES):
@@ -121,14 +123,28 @@ def apply(
             lost = overwritten(expected, other, record, changes)
             newest = control.record(scope) or {}
             changes = {name: value for name, value in lost.items() if newest.get(name) == record.get(name)}
+            if not changes and not attempt:
+                changes = _ends_by_kafkas_clock(record, changed, watch.ahead_ms(offset, record["at"]))
             if not changes:
                 return before, record
-            log.info("change_merged", scope=scope, by=author, other=other.get("author"), fields=sorted(changes))
+            if lost:
+                log.info("change_merged", scope=scope, by=author, other=other.get("author"), fields=sorted(changes))
             before = before if attempt else other
             expected = replaced = newest
             record = merged(newest, changes) | {"at": now_ms()}
         who = other.get("author", "another process")
         raise ChangedMeanwhile(f"{who} changes {scope} at the same time: check the values in force and try again", who)
+
+
+def _ends_by_kafkas_clock(record: dict[str, Any], changed: dict[str, Any], ahead_ms: int) -> dict[str, Any]:
+    """The ends that ``changed`` has set, by Kafka's clock; empty if the clock of this host is right."""
+    ends = {name: record[name] - ahead_ms for name in END_FIELDS if changed.get(name) is not None and name in record}
+    if not ends or abs(ahead_ms) <= CLOCK_TOLERANCE_S * 1000:
+        return {}
+    way = "ahead of" if ahead_ms > 0 else "behind"
+    why = f"the clock of this host is {abs(ahead_ms) / 1000:.0f} s {way} Kafka's: check its time service"
+    log.warning("ends_corrected", fields=sorted(ends), why=why)
+    return ends
 
 
 class Unread:

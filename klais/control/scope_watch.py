@@ -15,10 +15,16 @@ class Watch:
     def __init__(self, first: dict[str, Any] | None) -> None:
         self.first = first
         self._read: list[tuple[int, dict[str, Any] | None]] = []
+        self._appended_ms: dict[int, int | None] = {}
 
-    def note(self, offset: int, record: dict[str, Any] | None) -> None:
-        """A record was read."""
+    def note(self, offset: int, record: dict[str, Any] | None, appended_ms: int | None = None) -> None:
+        """A record was read; ``appended_ms``: the broker's time, None = unknown."""
         self._read.append((offset, record))
+        self._appended_ms[offset] = appended_ms
+
+    def ahead_ms(self, offset: int, written_ms: int) -> int:
+        """How far the clock of the writer is ahead of the broker's, from the record at ``offset``; 0 = unknown."""
+        return written_ms - (self._appended_ms.get(offset) or written_ms)
 
     def before(self, offset: int) -> dict[str, Any] | None:
         """The record of the scope that ``offset`` replaced, once the follower has read so far."""

@@ -155,7 +155,7 @@ class ControlFollower(TopicFollower):
         with self._change:
             for scope, watch in self._watches:
                 if scope == key:
-                    watch.note(self._reading, record)
+                    watch.note(self._reading, record, appended_ms)
             self._put(key, record, appended_ms)
 
     def wrote(self, scope: str, value: bytes, offset: int | None) -> None:
@@ -371,9 +371,9 @@ def _until_ns(until_ms: int | None) -> int | None:
     return None if until_ms is None else until_ms * 1_000_000
 
 
-def in_force_ms(until_ms: int | None) -> bool:
+def in_force_ms(until_ms: int | None, at_ms: int | None = None) -> bool:
     """Whether an end (epoch ms) is in the future, or None."""
-    return until_ms is None or until_ms > now_ms()
+    return until_ms is None or until_ms > (now_ms() if at_ms is None else at_ms)
 
 
 def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:

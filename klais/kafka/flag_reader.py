@@ -1,6 +1,7 @@
 """Reads the flags of all partitions of ``klais_anomalies`` in a thread, from given offsets on.
 
-If the topic is deleted and created again, it reads the new one from its start.
+If the topic is deleted and created again, it reads the new one from its start. If the topic lost its tail, it continues
+at the new end: librdkafka would start at the beginning, and every flag would count twice.
 """
 
 import threading
@@ -12,8 +13,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from klais.config.load import Settings
 from klais.core.incidents.summary import FlagSeen, read_flag
 from klais.kafka.clients import confluent_config
-from klais.kafka.follower import FETCH_WAIT_MS
-from klais.kafka.topic_identity import TopicIdentity
+from klais.kafka.follower import END_S, FETCH_WAIT_MS
+from klais.kafka.topic_identity import CHECK_S, TopicIdentity
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 
@@ -45,7 +46,8 @@ class FlagReader:
     settings : Settings
         Settings with the addresses of the cluster.
     offsets : mapping of int to int
-        The first offset to read, for each partition. If retention removed it, the oldest existing one.
+        The first offset to read, for each partition. If retention removed it, the oldest existing one; if the topic
+        ends before it, the end.
     """
 
     def __init__(self, settings: Settings, offsets: Mapping[int, int]) -> None:
@@ -55,7 +57,7 @@ class FlagReader:
             "group.id": f"{settings.topic_prefix}klais-incidents",  # librdkafka requires one
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
+            "auto.offset.reset": "error",  # see _correct
             "isolation.level": "read_uncommitted",  # another program's open transaction must not hold up the flags
             "allow.auto.create.topics": False,
             "fetch.wait.max.ms": FETCH_WAIT_MS,
@@ -66,6 +68,7 @@ class FlagReader:
         }
         self._lock = threading.Lock()
         self._batch = Batch()
+        self._outside: set[int] = set()  # partitions that do not have the next offset
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -91,8 +94,9 @@ class FlagReader:
             consumer = None
             try:
                 consumer = Consumer(self._config)  # fails without threads or descriptors
+                self._correct(consumer)
                 consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self._offsets.items()])
-                while not self._stop.is_set() and not self._replaced():
+                while not self._stop.is_set() and not self._replaced() and not self._outside:
                     for message in consumer.consume(POLLED, POLL_S):
                         self._handle(message)
             except KafkaException as error:
@@ -101,6 +105,23 @@ class FlagReader:
             finally:
                 if consumer is not None:
                     consumer.close()
+
+    def _correct(self, consumer: Consumer) -> None:
+        """Continue at the nearest existing offset where the next one was removed, or is behind the end."""
+        if not self._outside:
+            return
+        self._stop.wait(CHECK_S)  # until a topic that was created again would be noticed
+        if self._replaced():
+            self._outside.clear()
+        for partition in sorted(self._outside):
+            first, end = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=END_S)
+            wanted = self._offsets[partition]
+            now = self._offsets[partition] = min(max(wanted, first), end)
+            say = log.error if wanted > end else log.warning
+            say("flags_gone", topic=self._topic, partition=partition, wanted=wanted, first=first, end=end)
+            with self._lock:
+                self._batch.next_offsets[partition] = now
+        self._outside.clear()
 
     def _replaced(self) -> bool:
         """Whether the topic was created again: then all offsets are those of its start."""
@@ -117,6 +138,9 @@ class FlagReader:
     def _handle(self, message: Message) -> None:
         error = message.error()
         partition, offset = message.partition(), message.offset()
+        if error is not None and error.code() == KafkaError._AUTO_OFFSET_RESET and partition is not None:
+            self._outside.add(partition)
+            return
         if error is not None or partition is None or offset is None:
             self._on_error(error)
             return

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable
 from klais.kafka.clients import aiokafka_config
-from klais.kafka.closing import close_client
+from klais.kafka.closing import close_client, start_client
 from klais.kafka.offsets import Offsets
 
 _CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -48,8 +48,8 @@ def list_groups(settings: Settings, max_groups: int, timeout_s: float) -> list[G
 async def _list_groups(settings: Settings, max_groups: int, timeout_s: float) -> list[GroupState]:
     timeout_ms = int(1000 * timeout_s)
     admin = AIOKafkaAdminClient(client_id="klais-groups", request_timeout_ms=timeout_ms, **aiokafka_config(settings))
+    await start_client(admin._client, timeout_s)  # as its `start` does; if it fails, it is closed
     try:
-        await admin.start()
         names = sorted(name for name, *_ in await admin.list_consumer_groups())[:max_groups]
         return list(await asyncio.gather(*(_group(admin, name) for name in names)))
     finally:

@@ -15,14 +15,14 @@ from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
-from klais.kafka.buffered_records import damaged_span, report_damaged
+from klais.kafka.buffered_records import report_damaged
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.closing import close_client, start_client
+from klais.kafka.fetched_batches import CorruptRecords, batches_beyond, leader_epoch
 from klais.kafka.log_filter import filter_aiokafka
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import Throttle, get
@@ -205,7 +205,7 @@ class PartitionReader:
         except kafka_errors.OffsetOutOfRangeError:
             return None, -1
         leader = int.from_bytes(content[12:16], "big", signed=True)  # of the first batch, which reaches the offset
-        for batch in _batches(where, content, offset):
+        for batch in batches_beyond(where, content, offset):
             if batch.is_control_batch:
                 if batch.base_offset <= offset < batch.next_offset:
                     return RawRecord(offset, None, None, (), control=True), leader
@@ -225,7 +225,7 @@ class PartitionReader:
         where, found, leader = TopicPartition(topic, partition), dict[int, RawRecord](), -1
         try:
             content = await self._fetch_bytes(where, first, NEAR_BYTES)
-            batches = _batches(where, content, first)
+            batches = batches_beyond(where, content, first)
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.CorruptRecordException):
             return None
         for batch in batches:
@@ -249,22 +249,42 @@ class PartitionReader:
         return int((await self._ask(TopicPartition(topic, partition), request))[3])
 
     async def ends(self, topics: Sequence[str], partition: int) -> list[int]:
-        """End offsets of the same partition of several topics, in one request if they have the same leader; raises like
-        :meth:`offsets`.
-        """
-        leaders = {await self._leader(TopicPartition(topic, partition)) for topic in topics}
-        request = OffsetRequest(-1, READ_UNCOMMITTED, [(topic, [(partition, LATEST)]) for topic in topics])
-        if len(leaders) == 1 and (leader := leaders.pop()) not in (None, -1):
-            with contextlib.suppress(kafka_errors.KafkaError):
-                response = await self._started().send(leader, request)
-                found = {topic: answers[0] for topic, answers in response.topics}
-                if all(topic in found and found[topic][1] == 0 for topic in topics):
-                    return [int(found[topic][3]) for topic in topics]
+        """End offsets of the same partition of several topics; raises like :meth:`offsets`."""
+        places = [TopicPartition(topic, partition) for topic in topics]
+        with contextlib.suppress(kafka_errors.KafkaError):
+            found = await self.ends_now(places)
+            if all(place in found for place in places):
+                return [found[place] for place in places]
         return [await self.end(topic, partition) for topic in topics]  # retries, and names the topic that has no end
+
+    async def ends_now(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """End offsets of several partitions, in one request for each leader; those without an answer are missing.
+
+        Raises
+        ------
+        TopicMismatch
+            If there is no such partition.
+        aiokafka.errors.KafkaError
+            If a leader does not answer.
+        """
+        by_leader: dict[int | None, list[TopicPartition]] = {}
+        for place in places:
+            by_leader.setdefault(await self._leader(place), []).append(place)
+        ends: dict[TopicPartition, int] = {}
+        for leader, mine in by_leader.items():
+            if leader in (None, -1):
+                continue
+            by_topic: dict[str, list[tuple[int, int]]] = {}
+            for place in mine:
+                by_topic.setdefault(place.topic, []).append((place.partition, LATEST))
+            response = await self._started().send(leader, OffsetRequest(-1, READ_UNCOMMITTED, [*by_topic.items()]))
+            for topic, answers in response.topics:
+                ends |= {TopicPartition(topic, answer[0]): int(answer[3]) for answer in answers if answer[1] == 0}
+        return ends
 
     async def _fetch(self, where: TopicPartition, position: int, max_bytes: int = FETCH_BYTES) -> list[Any]:
         """The whole batches of one answer that extend beyond ``position``, in order, with their CRC checked."""
-        return _batches(where, await self._fetch_bytes(where, position, max_bytes), position)
+        return batches_beyond(where, await self._fetch_bytes(where, position, max_bytes), position)
 
     async def _fetch_bytes(self, where: TopicPartition, position: int, max_bytes: int) -> bytes:
         part = (where.partition, position, max_bytes)
@@ -313,57 +333,6 @@ class PartitionReader:
         if self._client is None:
             raise RuntimeError("the reader is not started")
         return self._client
-
-
-class CorruptRecords(kafka_errors.CorruptRecordException):  # type: ignore[misc]
-    """The next batch has a wrong CRC: ``start`` and ``next_offset`` are its :func:`damaged_span`."""
-
-    def __init__(self, where: TopicPartition, start: int, next_offset: int) -> None:
-        super().__init__(f"wrong CRC in {where.topic}/{where.partition} at offset {start}")
-        self.start, self.next_offset = start, next_offset
-
-
-def _batches(where: TopicPartition, content: bytes, position: int) -> list[Any]:
-    """The batches that extend beyond ``position``, up to the first with a wrong CRC.
-
-    Raises
-    ------
-    CorruptRecords
-        If that is the very first one.
-    """
-    found = _framed(content)
-    wanted: list[Any] = []
-    for at, batch in enumerate(found):
-        if batch.validate_crc():
-            if batch.next_offset > position:
-                wanted.append(batch)
-        elif span := damaged_span(found, at, position):
-            if wanted:
-                break
-            raise CorruptRecords(where, *span)
-    return wanted
-
-
-def leader_epoch(content: bytes, base_offset: int) -> int:
-    """Epoch of the leader that appended the batch with this base offset, in the bytes of an answer; -1 = not there."""
-    at = 0
-    while at + 16 <= len(content):
-        if int.from_bytes(content[at : at + 8], "big") == base_offset:
-            return int.from_bytes(content[at + 12 : at + 16], "big", signed=True)
-        at += 12 + int.from_bytes(content[at + 8 : at + 12], "big")
-    return -1
-
-
-def _framed(content: bytes) -> list[Any]:
-    """The batches of an answer, split by their length fields, up to bytes that are not a batch."""
-    records, out = MemoryRecords(content), []
-    try:
-        while (batch := records.next_batch()) is not None:
-            out.append(batch)
-    except kafka_errors.CorruptRecordException:
-        if not out:
-            raise
-    return out
 
 
 class _Deadline:

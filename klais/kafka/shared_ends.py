@@ -5,47 +5,17 @@ import contextlib
 from collections.abc import Sequence
 
 from aiokafka import errors as kafka_errors
-from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
 from klais.config.load import Settings
 from klais.errors import KlaisError
-from klais.kafka.reader import LATEST, READ_UNCOMMITTED, PartitionReader
+from klais.kafka.reader import PartitionReader
 from klais.system.tasks import end_task
 
 GATHER_S = 0.02  # how long a request waits for those of other lanes
 TIMEOUT_S = 2.0  # for a shared request; then each lane asks for itself, with its own time-outs and errors
 
 Asked = tuple[list[TopicPartition], "asyncio.Future[list[int] | None]"]
-
-
-class _Reader(PartitionReader):
-    """Asks for ends only."""
-
-    async def ends_now(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """End offsets of several partitions, in one request for each leader; those without an answer are missing.
-
-        Raises
-        ------
-        TopicMismatch
-            If there is no such partition.
-        aiokafka.errors.KafkaError
-            If a leader does not answer.
-        """
-        by_leader: dict[int | None, list[TopicPartition]] = {}
-        for place in places:
-            by_leader.setdefault(await self._leader(place), []).append(place)
-        ends: dict[TopicPartition, int] = {}
-        for leader, mine in by_leader.items():
-            if leader in (None, -1):
-                continue
-            by_topic: dict[str, list[tuple[int, int]]] = {}
-            for place in mine:
-                by_topic.setdefault(place.topic, []).append((place.partition, LATEST))
-            response = await self._started().send(leader, OffsetRequest(-1, READ_UNCOMMITTED, [*by_topic.items()]))
-            for topic, answers in response.topics:
-                ends |= {TopicPartition(topic, answer[0]): int(answer[3]) for answer in answers if answer[1] == 0}
-        return ends
 
 
 class SharedEnds:
@@ -58,7 +28,7 @@ class SharedEnds:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._reader = _Reader(settings, TIMEOUT_S)
+        self._reader = PartitionReader(settings, TIMEOUT_S)
         self._connected = False
         self._waiting: list[Asked] = []
         self._task: asyncio.Task[None] | None = None

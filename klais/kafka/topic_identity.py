@@ -6,6 +6,7 @@ to read nor reports an error. All topics of a process are asked for in one reque
 
 import threading
 import time
+from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -50,10 +51,7 @@ class _TopicIds:
             topics = sorted({topic} | {reader.topic for reader in self._readers})
             asked = self._admin.describe_topics(TopicCollection(topics), request_timeout=CHECK_S)
             for name, future in asked.items():
-                try:
-                    found: str | KafkaException = str(future.result().topic_id)
-                except KafkaException as error:
-                    found = error
+                found = _id_or_error(future)  # waits
                 self._answers[name] = time.monotonic(), found
             return self._answers[topic]
 
@@ -67,11 +65,18 @@ def topic_id_of(settings: Settings, topic: str, timeout_s: float = 30.0) -> str:
         If no broker answers within ``timeout_s``, or the topic does not exist.
     """
     client = admin_client(settings)  # an answer is lost with its client
+    found = _id_or_error(client.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic])
+    if isinstance(found, KafkaException):
+        raise KafkaUnavailable(f"the id of {topic} is unknown: {found.args[0].str()}")
+    return found
+
+
+def _id_or_error(asked: Any) -> str | KafkaException:
+    """The id in the answer of ``describe_topics`` for one topic, or its error."""
     try:
-        asked = client.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
-        return str(asked[topic].result().topic_id)
+        return str(asked.result().topic_id)
     except KafkaException as error:
-        raise KafkaUnavailable(f"the id of {topic} is unknown: {error.args[0].str()}") from None
+        return error
 
 
 _clusters: "WeakValueDictionary[tuple[str, ...], _TopicIds]" = WeakValueDictionary()

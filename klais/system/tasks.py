@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 CANCEL_AGAIN_S = 0.5
+Result = TypeVar("Result")
 
 
 async def finish(cleanup: Coroutine[Any, Any, None]) -> None:
@@ -33,13 +34,43 @@ async def end_task(task: "asyncio.Task[Any] | None") -> None:
         task.exception()  # otherwise asyncio logs that nobody asked for it
 
 
-class TaskGroup(asyncio.TaskGroup):
-    """A group that cancels its tasks until all have ended.
+class StrayCancellation(Exception):
+    """What a task waited for was cancelled, and nobody has cancelled the task."""
 
-    ``asyncio.TaskGroup`` cancels each task once, and then waits for it, whatever happens to the task that waits.
+
+async def fail_if_stray(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run ``work``; a cancellation that is not of the present task becomes an error.
+
+    Otherwise the task would end as if it had been cancelled: silently.
+
+    Raises
+    ------
+    StrayCancellation
+        In place of such a cancellation.
+    """
+    try:
+        return await work
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise StrayCancellation(f"{task.get_name()} waited for something that was cancelled") from error
+
+
+class TaskGroup(asyncio.TaskGroup):
+    """A group that cancels its tasks until all have ended, and fails if one ends by a stray cancellation.
+
+    ``asyncio.TaskGroup`` cancels each task once, and then waits for it, whatever happens to the task that waits. It
+    goes on without a task that ends cancelled, whoever cancelled what.
     """
 
     _timer: asyncio.TimerHandle | None = None
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:  # type: ignore[override]
+        """See ``asyncio.TaskGroup``."""
+        task = super().create_task(fail_if_stray(coro), **options)
+        task.add_done_callback(lambda _: coro.close())  # it has not begun if the task was cancelled before it ran
+        return task
 
     async def __aexit__(self, *error: Any) -> Any:
         try:

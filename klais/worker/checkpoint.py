@@ -23,6 +23,9 @@ log = get("klais.worker.checkpoint")
 COPY_ROWS = 4000  # rows copied at a time: 1 ms, more at the first touch of the memory
 SLICE_ROWS = 1000  # rows written at a time, so as not to block the event loop
 POLL_S = 0.005
+# A checkpoint without a new step if edges have written so many dead letters since the last one: a recovery would search
+# them for a mark of the lane.
+DEAD_LETTERS = 50_000
 
 
 class Checkpointer:
@@ -61,7 +64,7 @@ class Checkpointer:
         """Write one checkpoint at the lane's current step, if anything has happened since the last one."""
         session, state = self._session, self._session.state
         async with self._busy:
-            while state.step > self.step or self._watch.checkpoint_lost:
+            while state.step > self.step or self._watch.checkpoint_lost or self._dead_letters > DEAD_LETTERS:
                 if self._watch.checkpoint_lost:
                     state.mark_all_dirty()
                 began = time.monotonic()
@@ -88,6 +91,11 @@ class Checkpointer:
             await session.context.consumer.repair_commit(session.partition, self._acknowledged, self._next_raw)
             self._acknowledged = self._next_raw
             await self._intake.acknowledge(self._next_raw)
+
+    @property
+    def _dead_letters(self) -> int:
+        """Records that edges have written to the dead letter topic since the last checkpoint, approximately."""
+        return self._watch.dead_letters_end - self._outputs.get("dead_letter", 0)
 
     async def _write(self, shot: Snapshot) -> bool:
         """Write rows and marker; False if the changelog no longer holds the rows of earlier checkpoints."""

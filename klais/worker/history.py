@@ -7,7 +7,8 @@ nothing shows that frames waited. The worker that had the lane still knows their
 from dataclasses import dataclass
 
 from klais.core.lane.journal import fingerprint
-from klais.kafka.reader import CorruptRecords, PartitionReader
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
 
 log = get("klais.worker.history")

@@ -114,7 +114,7 @@ class Incidents:
             ends, topic_id = await asyncio.to_thread(self._look)
             if self._topic_id not in (None, topic_id):  # created again: the offsets are those of another topic
                 self._offsets = dict.fromkeys(ends, 0)
-            self._offsets = {p: self._offsets.get(p, end) for p, end in ends.items()}
+            self._offsets = {p: self._offsets.get(p, end) for p, end in ends.items()}  # FlagReader corrects them
             self._topic_id = topic_id
             self._reader = FlagReader(self._settings, self._offsets)
             self._reader.start()

@@ -22,6 +22,9 @@ log = get("klais.worker.intake")
 
 ROOM_BYTES = 8 << 20  # of values waiting for the lane
 ROOM_RECORDS = 64
+# Events that wait for a checkpoint. Kafka may refuse the changelog for hours while frames go on. Then the first events
+# are not acknowledged: the group's offset follows when a checkpoint repairs its commit.
+MAX_UNACKED = 50_000
 LANE_WAIT_S = 0.2  # how long the agent waits for a live lane before it pauses the partition
 
 
@@ -51,6 +54,8 @@ class Intake:
         offset, value = event.message.offset, event.value or b""  # a null value is a corrupt record like any other
         event.value = event.message.value = None  # the event is kept until its checkpoint, without its bytes
         self._unacked.append((stream, event, offset))
+        if len(self._unacked) > MAX_UNACKED:
+            self._unacked.popleft()
         if self._full and self._open and not self._paused:
             self._room.clear()
             try:

@@ -22,7 +22,7 @@ from klais.core.lane.state import TALLIES
 from klais.errors import EpochRenewal, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.system.memory import trim_heap
-from klais.system.tasks import TaskGroup, end_task
+from klais.system.tasks import TaskGroup, end_task, fail_if_stray
 from klais.telemetry.log import get
 from klais.telemetry.schema import Restoring
 from klais.worker.checkpoint import Checkpointer
@@ -94,7 +94,7 @@ class Lane:
         progress = self._progress
         progress.begin("takeover")
         await reader.start()
-        found = await recover(context, partition, reader, progress)
+        found = await recover(context, partition, reader, progress, self._quarantine.unusable_step)
         history_lost = ""
         if found.marker is None:
             last_step = found.journal[-1].step if found.journal else found.state.step
@@ -112,18 +112,13 @@ class Lane:
                 # The journal hands each acknowledged step to `session.send_outputs`, which feeds the outputs.
                 for part in (session.journal, *session.outputs.values()):
                     tasks.create_task(part.run())
-                async for step in session.replay.steps(reader, context.topics.raw, partition):
-                    session.pending.add(step)
-                    session.send_outputs(step)  # an output skips what the previous owner has sent
-                    progress.at += 1
-                    await session.pending.wait_below_limit()
-                session.replay_done()
-                await session.pending.wait_empty()  # losses are counted from what Kafka acknowledged
-                fault.at("lane_replayed")
+                await self._replay(session, reader)
                 raw_start, _ = await watch.begin()
                 if resumed := session.resume(raw_start):
                     for resumption in resumed:  # no await in between: they are sent in one batch, all or none
                         session.journal.put(resumption)
+                    await session.pending.wait_empty()
+                    session.send_late()
                     await checkpointer.run_once()  # another recovery must not count the same losses again
                 await self._go_live(session)
                 tasks.create_task(checkpointer.run())
@@ -146,6 +141,16 @@ class Lane:
                 self.intake.close()
                 self.session = self.checkpointer = self.watch = None  # free the memory for the next session
                 session.close()
+
+    async def _replay(self, session: LaneSession, reader: PartitionReader) -> None:
+        """Bring the state up to the journal, and finish the outputs of its steps."""
+        async for step in session.replay.steps(reader, self._context.topics.raw, self.partition):
+            session.replayed(step)
+            self._progress.at += 1
+            await session.pending.wait_below_limit()
+        session.replay_done()
+        await session.pending.wait_empty()  # losses are counted from what Kafka acknowledged
+        fault.at("lane_replayed")
 
     async def _go_live(self, session: LaneSession) -> None:
         session.begin_live()
@@ -217,7 +222,7 @@ class Lane:
             async with asyncio.timeout(timeout_s):
                 await self.checkpointer.run_once()
         except Exception as error:  # of any kind: those of other lanes must not end early for it
-            log.debug("not_drained", partition=self.partition, why=repr(error))
+            log.info("lane_not_drained", partition=self.partition, why=repr(error))
             return False
         return True
 
@@ -252,7 +257,7 @@ class Lane:
         while not self.closed:
             began = time.monotonic()
             try:
-                await self.run()
+                await fail_if_stray(self.run())
             except Exception as error:
                 cause = first_cause(error)
                 failures = failures + 1 if time.monotonic() - began < RESTART_MAX_S else 1

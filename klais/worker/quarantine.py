@@ -1,7 +1,7 @@
 """Poison: a record on which a lane fails repeatedly is set aside, so that the lane can continue.
 
-It is either a raw record that cannot be decided (or whose journal record Kafka refuses), or a single output record that
-Kafka refuses for its content.
+It is a raw record that cannot be decided (or whose journal record Kafka refuses), a single output record that Kafka
+refuses for its content, or a journalled step that cannot be replayed.
 """
 
 from klais.telemetry.log import get
@@ -21,6 +21,7 @@ class Quarantine:
         self._partition = partition
         self._offset, self._failures, self._why = -1, 0, ""
         self._refused: dict[Place, int] = {}
+        self._step, self._step_failures = -1, 0
 
     def failed(self, offset: int, error: Exception) -> None:
         """Record that deciding this record raised ``error``."""
@@ -35,6 +36,19 @@ class Quarantine:
             "record_quarantined", partition=self._partition, offset=offset, failures=self._failures, why=self._why
         )
         return self._why
+
+    def step_failed(self, step: int, error: Exception) -> None:
+        """Record that the replay of this step raised ``error``."""
+        self._step_failures = self._step_failures + 1 if step == self._step else 1
+        self._step = step
+        if self._step_failures == FAILURES:
+            why = f"{type(error).__name__}: {error}"
+            log.error("step_set_aside", partition=self._partition, step=step, failures=FAILURES, why=why)
+
+    @property
+    def unusable_step(self) -> int | None:
+        """The step that must be treated like one that cannot be read; None if there is none."""
+        return self._step if self._step_failures >= FAILURES else None
 
     def refused(self, place: Place, error: Exception) -> bool:
         """Record that Kafka refused this single record; whether it has failed often enough to set it aside."""

@@ -7,7 +7,8 @@ from klais.core.lane.state import LaneState
 from klais.core.wire.batch import decode_batch
 from klais.errors import BatchFormatError
 from klais.kafka.buffered_records import report_damaged
-from klais.kafka.reader import CorruptRecords, PartitionReader
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
 
 log = get("klais.worker.raw_landmarks")

@@ -9,7 +9,8 @@ from collections import deque
 
 from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed, OffsetGone
-from klais.kafka.reader import CorruptRecords, PartitionReader
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import PartitionReader
 
 Place = tuple[int, int]  # raw offset and fingerprint of a record
 LEADER_CHANGE_S = 5.0  # a new partition leader may report a lower end offset for a moment
@@ -73,6 +74,7 @@ class RawVerifier:
             for _ in range(count):
                 self._unverified.popleft()
             self._known, self._leader = some[-1], leader
+            self._unreadable = {offset for offset in self._unreadable if offset >= some[-1][0]}
             return True
 
     async def verified(self) -> None:

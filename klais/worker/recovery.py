@@ -57,8 +57,10 @@ class JournalSeen:
     last_after_hole: int
 
 
-async def recover(context: LaneContext, partition: int, reader: PartitionReader, progress: Progress) -> RecoveredState:
-    """Take the lane over and read the state that it needs to continue.
+async def recover(
+    context: LaneContext, partition: int, reader: PartitionReader, progress: Progress, unusable: int | None = None
+) -> RecoveredState:
+    """Take the lane over and read the state that it needs to continue. ``unusable``: a step that cannot be replayed.
 
     Raises
     ------
@@ -85,7 +87,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader,
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
             f"{topics.partitions}: devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
-    journal = await read_journal(reader, topics.journal, partition, marker, OwnRecords(producer_id), progress)
+    journal = await read_journal(reader, topics.journal, partition, marker, OwnRecords(producer_id), progress, unusable)
     lineage = await _lineage(senders, context.worker_id, marker, journal, (reader, topics.telemetry, partition))
     floor, epoch = _floor(marker, journal.steps)
     where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
@@ -285,12 +287,13 @@ async def read_journal(
     marker: Marker | None,
     own: OwnRecords,
     progress: Progress | None = None,
+    unusable: int | None = None,
 ) -> JournalSeen:
     """Read the journalled steps after the marker, up to the first gap, without those of another system."""
     after, start = (marker.step, marker.journal_offset) if marker else (0, 0)
     log_start, log_end = await reader.offsets(topic, partition)
     begin = max(start, log_start) if start <= log_end else log_start  # cut or recreated: read all that it holds
-    found, steps = JournalSteps(after, cut=begin != start), list[StepRecord]()
+    found, steps = JournalSteps(after, begin != start, unusable), list[StepRecord]()
     progress = progress or Progress()
     progress.begin("journal", begin, log_end)
     async for raw in reader.read(topic, partition, max(begin - 1, log_start)):  # the one before shows who wrote there

@@ -102,6 +102,7 @@ class Report:
         self._rates: dict[str, float] = {}
         self._figures, self._cpu = LaneFigures(), CpuShare()
         self._top_offenders, self._offenders = self._top(), dict[str, float]()
+        self._publish: Callable[[str], None] | None = None  # of `run`; None before it, and after the last record
         self._processing, self._kafka, self._landed = Quantiles(), Quantiles(), Quantiles()
         self._late = LateShare(settings.latency_ms / 1e3)
         self.metrics = WorkerMetrics(self.snapshot, worker_id)
@@ -306,6 +307,15 @@ class Report:
             publisher = StatsPublisher(
                 producer, "worker", self._worker_id, now, host=host_of(self._settings), instance=self._instance
             )
+
+            def publish(what: str) -> None:
+                now_s = time.monotonic()
+                self.sample(now_s)
+                if what == "regular":
+                    self._rates = self.rates(now_s)
+                producer.stats(self._worker_id, publisher.record(now_s, what == "extra") | {"rates": self._rates})
+
+            self._publish = publish
             due = Due(self._limits.version)
             while True:
                 await asyncio.sleep(EXTRA_S)
@@ -321,16 +331,27 @@ class Report:
                     if what == "regular":
                         await self.refresh_sums(now_s)
                         await self._refresh_offenders(now_s)
-                    self.sample(now_s)
-                    if what == "regular":
-                        self._rates = self.rates(now_s)
-                    record = publisher.record(now_s, what == "extra") | {"rates": self._rates}
-                    producer.stats(self._worker_id, record)
+                    if self._publish is None:  # the last record is sent
+                        return
+                    publish(what)
                     if what == "regular":
                         on_regular()
                 except Exception:
                     if logs.every(60, "klais.worker.report"):
                         log.exception("statistics_failed")
+
+    async def publish_last(self) -> None:
+        """Publish what the lanes have done up to now; :meth:`run` publishes nothing afterwards.
+
+        Call it just before the lanes stop: a later record would lack their counters.
+        """
+        self._sums_next_s = 0.0
+        try:
+            await self.refresh_sums(time.monotonic())
+        finally:
+            publish, self._publish = self._publish, None
+            if publish is not None:
+                publish("regular")
 
 
 def _work_of(lane: LaneStatistics) -> Counts:

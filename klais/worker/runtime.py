@@ -180,6 +180,7 @@ class WorkerRuntime:
         except Exception as error:  # the journal holds the steps after the checkpoint
             log.warning("lanes_not_drained", error=repr(error))
         await _within("controller", self.controller.resign())
+        await _within("report", self.report.publish_last())
         await _within("lanes", self.lanes.stop())
         closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop), asyncio.to_thread(self.types.stop)]
         if self._producer is not None:

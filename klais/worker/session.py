@@ -161,6 +161,7 @@ class LaneSession:
             found.positions.get("telemetry"),
             (found.doubled, found.published),
             (found.floors["telemetry"], found.telemetry_epoch),
+            quarantine,
         )
         self.pending = Pending(context.settings.lane_max_pending_bytes)
         self.telemetry_epoch = found.telemetry_epoch
@@ -170,6 +171,7 @@ class LaneSession:
         self._refused = out = RefusedRecords(found.journal, quarantine, self._skip_refused)
         self._unjournalled: list[RefusedRecord] = []  # set aside during a replay, and journalled after it
         self._replayed, self.set_aside = False, 0
+        self._late: list[Step] = []  # steps of a replay whose outputs wait
         self.telemetry = Telemetry(
             found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out,
             on_landed=context.on_landed, min_offset=found.floors["telemetry"],
@@ -268,7 +270,8 @@ class LaneSession:
     @property
     def alarms(self) -> tuple[str, ...]:
         """Violated invariants found by recovery, and the lost or doubled records."""
-        texts = [finding.text for finding in self.plan.findings] + ([self.history_lost] if self.history_lost else [])
+        texts = [finding.text for finding in self.plan.findings]
+        texts += [text for text in (self.history_lost, self.replay.gap) if text]
         if self.resumed is not None and (self.resumed.lost or self.resumed.doubled):
             at = self.resumed
             texts.append(
@@ -343,9 +346,29 @@ class LaneSession:
         self.pending.add(step)
         return step
 
+    def replayed(self, step: Step) -> None:
+        """Send the outputs of a step of the journal. An output skips what the previous owner has sent.
+
+        After a step whose frames are lost, they must wait (:meth:`send_late`) until the loss is journalled: marks of
+        later steps say that all earlier ones are sent.
+        """
+        if self.replay.unread:
+            self.journalled = step.record.step
+            self._late.append(step)
+        else:
+            self.pending.add(step)
+            self.send_outputs(step)
+
+    def send_late(self) -> None:
+        """Send the outputs that had to wait. All losses of the replay are journalled."""
+        late, self._late = self._late, []
+        for step in late:
+            self.pending.add(step)
+            self.send_outputs(step)
+
     def send_outputs(self, step: Step) -> None:
         """Send the outputs of a step whose journal record is acknowledged."""
-        self.journalled = step.record.step
+        self.journalled = max(self.journalled, step.record.step)
         if step.passed:
             self.telemetry.put(step)
         if step.flags is not None and len(step.flags.found):

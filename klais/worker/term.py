@@ -34,7 +34,7 @@ from klais.errors import KafkaUnavailable
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.producer import BatchProducer
 from klais.kafka.record_batch import RecordBatchWriter
-from klais.kafka.stats import FORGET_S, ControlProducer, StatsFollower
+from klais.kafka.stats import CLOCK_TOLERANCE_S, FORGET_S, ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
 from klais.system.tasks import end_task, finish
@@ -293,13 +293,18 @@ class Term:
         if how == "off" and not attack:
             return
         blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
-        in_force, over = own_blocks(self._follower.records(), now_ms())
+        # By Kafka's clock if that of this host is wrong: a block might have ended before it is read.
+        ahead_s = self._stats.clock_offset_s(self._name) or 0.0
+        kafka_ms = now_ms() - (round(1000 * ahead_s) if abs(ahead_s) > CLOCK_TOLERANCE_S else 0)
+        in_force, over = own_blocks(self._follower.records(), kafka_ms)
         for scope in over:
             await self._remove(sender, scope)  # otherwise every id that ever flooded would stay on the topic
         for device_id, for_s in blocks.items():
             scope = device_scope(device_id)
             before = self._follower.record(scope) or {}
-            if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
+            if before.get("unblock") is True or (
+                before.get("block") is True and in_force_ms(before.get("until_ms"), kafka_ms)
+            ):
                 continue
             blocked = how == "on" and in_force < MAX_BLOCKS
             log.warning("offender_found", device=device_id, blocked=blocked, for_s=for_s, mode=how, in_force=in_force)
@@ -307,7 +312,7 @@ class Term:
                 log.warning("block_suggested", device=device_id, do=f"klais control block {device_id} --for 1h")
             if blocked:
                 in_force += 1
-                changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
+                changes = {"block": True, "until_ms": kafka_ms + int(for_s * 1000)}
                 why = f"far above its own rate for {OFTEN} of {WINDOW} seconds"
                 unread = Unread(self._follower, scope, changes)
                 record = merged(unread.before, changes) | {"author": "controller", "reason": why}

@@ -11,9 +11,9 @@ from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.kafka.admin import ensure_topics
 from klais.kafka.topics import Topics
-from tests.broker.test_refused import alter
-from tests.support.lanes import FAST, Edge, ends, figures, landed, lanes, live, records, recreate, until
+from tests.support.lanes import FAST, Edge, checkpoint, ends, figures, landed, lanes, live, records, recreate, until
 from tests.support.process import wait_for
+from tests.support.topics import alter
 
 CLEAN_S = 60  # Kafka looks for segments to compact every 15 s
 
@@ -43,7 +43,7 @@ def compact(settings) -> set[int]:
     before = offsets(settings)
     more = {"segment_ms": 100, "min_cleanable_dirty_ratio": 0.0, "max_compaction_lag_ms": 100}
     alter(settings, topic, cleanup_policy="compact", **more)
-    time.sleep(0.3)
+    time.sleep(0.3)  # the segment must be older than that
     producer = Producer({"bootstrap.servers": settings.bootstrap})
     producer.produce(topic, b"closes the segment", b"z", partition=0)
     assert producer.flush(30) == 0
@@ -69,7 +69,8 @@ async def after(settings, edge, rounds: int = 3):
         await live(lane)
         await asyncio.to_thread(edge.send, rounds, "new")
         await took(lane, ends(settings, Topics.of(settings).raw)[0][1])
-        assert await lane.drain(60) and lane.restarts == 0
+        await checkpoint(lane)
+        assert lane.restarts == 0
         return figures(lane)
 
 
@@ -114,7 +115,7 @@ async def test_records_that_vanish_after_they_were_taken_are_no_loss(system, che
         await live(found[0])
         await asyncio.to_thread(edge.send, checkpointed)
         await took(found[0], checkpointed)
-        assert await found[0].drain(60)
+        await checkpoint(found[0])
         await asyncio.to_thread(edge.send, 10 - checkpointed)
         await took(found[0], 10)
     await asyncio.to_thread(edge.send, 10)
@@ -136,13 +137,14 @@ async def test_a_live_lane_goes_on_when_what_it_took_vanishes(system):
         await asyncio.to_thread(compact, settings)
         await asyncio.to_thread(edge.send, 20, "new")
         await took(lane, 41)
-        assert await lane.drain(60)
+        await checkpoint(lane)
         gone = await asyncio.to_thread(compact, settings)
         assert len(gone & set(range(21, 41))) > 10, "what was taken since"
         await asyncio.to_thread(edge.send, 3, "new")
         await took(lane, 45)
         await lane.watch.raw_verifier.verify()
-        assert await lane.drain(60) and lane.restarts == 0, lane.failure
+        await checkpoint(lane)
+        assert lane.restarts == 0, lane.failure
         exactly(settings, edge, figures(lane), 0, strange=2)
     exactly(settings, edge, await after(settings, edge), 0, strange=2)
 
@@ -155,7 +157,7 @@ async def test_a_topic_made_anew_and_compacted_is_read_from_its_start(system):
         await live(found[0])
         await asyncio.to_thread(edge.send, 10)
         await took(found[0], 10)
-        assert await found[0].drain(60)
+        await checkpoint(found[0])
     await asyncio.to_thread(recreate, settings, topics.raw)
     edge.connect()
     await asyncio.to_thread(edge.send, 10)

@@ -16,8 +16,8 @@ from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import StatsPublisher
 from klais.worker.controller import Controller
-from tests.broker.test_topics_changed import alter
 from tests.support.lanes import recreate, remove, until
+from tests.support.topics import alter
 
 Make = Callable[..., Settings]
 BLOCK = {"block": True}
@@ -98,7 +98,7 @@ async def test_blocks_and_rates_are_in_force_all_the_time_and_on_the_new_topic_a
         watching = asyncio.create_task(watch())
         await asyncio.to_thread(recreate, settings, Topics.of(settings).control)
         await until(lambda: edge.replacements and worker.replacements, "noticed")
-        await until(lambda: not edge.missing() and not worker.missing(), "written again", 120)
+        await until(lambda: not edge.missing() and not worker.missing(), "written again", 20)
         await until(lambda: controller.statistics().terms > terms and controller.statistics().is_leader, "a new fence")
         watching.cancel()
         assert held, "never without the block or the rates"
@@ -138,7 +138,7 @@ async def test_records_that_somebody_removed_from_the_topic_come_back(settings_f
         asked = {device_scope("one"), device_scope("two"), OVERRIDE, MUTE}
         await until(lambda: asked <= worker.records().keys() and worker._low == 0, "all followed")
         topic = Topics.of(settings).control
-        await asyncio.to_thread(alter, settings, topic, "cleanup.policy", "delete")
+        await asyncio.to_thread(alter, settings, topic, cleanup_policy="delete")
         await asyncio.to_thread(remove, settings, topic)
         await asyncio.to_thread(ensure_topics, settings, fix=True)
         await until(lambda: worker.replacements and not worker.missing(), "written again")

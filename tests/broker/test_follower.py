@@ -2,21 +2,25 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import orjson
+import pytest
 from confluent_kafka import KafkaException, Producer
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.kafka.admin import ensure_topics
 from klais.kafka.admin_client import admin_client
-from klais.kafka.flag_reader import FlagReader
+from klais.kafka.flag_reader import Batch, FlagReader
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import StatsPublisher
+from tests.support.lanes import remove
 from tests.support.process import wait_for
 
 Make = Callable[..., Settings]
+FLAG = {"kind": "flag", "feature": "t", "cause": "spike", "score": 9.0}
 
 
 def recreate(settings: Settings, topic: str) -> None:
@@ -117,5 +121,37 @@ def test_flags_of_a_topic_that_was_created_again_are_read_from_its_start(setting
         wait_for(lambda: seen(0), 60, "the new topic noticed")
         flag("new")
         wait_for(lambda: seen(1), 60, "its first record read")
+    finally:
+        reader.stop()
+
+
+@pytest.mark.parametrize(("next_offset", "first"), [(100, 3), (0, 2)], ids=["lost its tail", "retention"])
+def test_flags_are_read_once_where_the_topic_lost_some(settings_for: Make, topics_of: Any, next_offset, first) -> None:
+    """librdkafka would read a topic that is shorter than what was read from its start again."""
+    settings = settings_for(partitions=1)
+    topic = topics_of(settings).anomalies
+    producer, found = Producer({"bootstrap.servers": settings.bootstrap}), Batch()
+
+    def flag(device: str) -> None:
+        producer.produce(topic, orjson.dumps(FLAG | {"device_id": device}), device.encode(), partition=0)
+        assert producer.flush(30) == 0
+
+    def seen(count: int) -> bool:
+        batch = reader.take()
+        found.flags.extend(batch.flags)
+        found.next_offsets |= batch.next_offsets
+        return found.next_offsets.get(0) == count
+
+    for n in range(3):
+        flag(f"old-{n}")
+    remove(settings, topic, 2)
+    reader = FlagReader(settings, {0: next_offset})
+    reader.start()
+    try:
+        if next_offset > 3:
+            wait_for(lambda: seen(3), 30, "the end noticed")
+        flag("new")
+        wait_for(lambda: seen(4), 30, "the new one read")
+        assert len(found.flags) == 4 - first
     finally:
         reader.stop()

@@ -3,19 +3,23 @@
 Each test breaks one relation between marker, journal, klais_raw and outputs, then compares topics and report.
 """
 
+import asyncio
 import time
 
 import numpy as np
+import pytest
 from confluent_kafka import Producer
 
 from klais.core.lane.step import forget
+from klais.kafka import reader
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.verify.audit import audit_lane
 from klais.verify.lane_log import read_table
-from klais.worker import watch
+from klais.worker import checkpoint, watch
 from klais.worker.progress import Progress, Stage
+from klais.worker.session import LaneSession
 from tests.support.lanes import (
     FAST,
     Edge,
@@ -33,6 +37,7 @@ from tests.support.lanes import (
     remove,
     until,
 )
+from tests.support.lanes import checkpoint as write_checkpoint
 
 RARE = {"partitions": 1, "checkpoint_interval_s": 3600}  # no checkpoint but the one that a test asks for
 
@@ -44,7 +49,7 @@ async def began(settings, edge, rounds: int = 10) -> None:
         edge.send(rounds, "old")
         lane = found[0]
         await until(lambda: lane.session.state.next_raw >= rounds, "first batches taken")
-        await lane.drain(30)
+        await write_checkpoint(lane)
         edge.send(rounds, "old")
         await until(lambda: lane.session.acked_step >= 2 * rounds, "all put out")
 
@@ -135,13 +140,14 @@ async def test_the_clean_topic_lost_what_a_checkpoint_covers(system):
 async def test_the_clean_topic_recreated_between_two_batches_of_a_live_lane(system, monkeypatch):
     """Only the offset of the next batch shows it: no send fails, and no check of the watch falls between them."""
     monkeypatch.setattr(watch, "cut_while_live", lambda *_: None)
+    monkeypatch.setattr(reader, "METADATA_GRACE_S", 3600)  # nor one while there is no topic
     settings, topics, edge = system(**RARE)
     async with lanes(settings) as found:
         lane = found[0]
         await live(lane)
         edge.send(10, "old")
         await until(lambda: lane.session.acked_step >= 10, "all put out")
-        assert await lane.drain(30)
+        await write_checkpoint(lane)
         edge.send(4, "old")
         await until(lambda: lane.session.acked_step >= 14, "all put out, no checkpoint since")
         recreate(settings, topics.telemetry)
@@ -197,6 +203,67 @@ async def test_raw_records_removed_before_they_were_taken(system):
     there = landed(settings)
     assert set(there.values()) == {1} and len(there) == edge.sent - 5 * report.lost_records
     assert report.lost_records == 5
+
+
+def dies_once(monkeypatch, after: bool, lose) -> None:
+    """The first session that has journalled the losses of its replay fails, before or after it sends the rest.
+
+    Then ``lose`` is called.
+    """
+    send_late, run_once, calls = LaneSession.send_late, checkpoint.Checkpointer.run_once, []
+
+    def late(session):
+        calls.append(session)
+        if len(calls) == 1 and not after:
+            lose()
+            raise RuntimeError("killed")
+        send_late(session)
+
+    async def once(self):
+        if len(calls) == 1 and calls[0] is self._session:
+            await self._session.pending.wait_empty()
+            raise RuntimeError("killed")
+        await run_once(self)
+
+    monkeypatch.setattr(LaneSession, "send_late", late)
+    monkeypatch.setattr(checkpoint.Checkpointer, "run_once", once)
+
+
+async def half_sent(settings, edge) -> None:
+    """A lane with a checkpoint over ten batches; five more are journalled when it is dropped, and not put out."""
+    async with lanes(settings) as found:
+        lane = found[0]
+        await live(lane)
+        edge.send(10, "old")
+        await until(lambda: lane.session.acked_step >= 10, "first batches put out")
+        await write_checkpoint(lane)
+        lane.session.telemetry._send_some = asyncio.Event().wait
+        edge.send(5, "unsent")
+        await until(lambda: lane.session.journalled >= 15, "the others are journalled")
+
+
+@pytest.mark.parametrize(("gone", "dies"), [(0, None), (2, None), (2, "before"), (2, "after"), (3, "before")])
+async def test_frames_whose_own_raw_records_are_there_are_sent_whatever_else_is_gone(system, monkeypatch, gone, dies):
+    """Checkpoint and first steps (the journal begins in the middle), or the raw records of the first unsent steps.
+
+    And a session that dies when it has journalled the loss.
+    """
+    settings, topics, edge = system(**RARE)
+    await half_sent(settings, edge)
+    if dies:
+        dies_once(monkeypatch, dies == "after", lambda: remove(settings, topics.raw, 10 + gone))
+    if gone:
+        remove(settings, topics.raw, 12)
+    else:
+        recreate(settings, topics.devices_changelog)
+        remove(settings, topics.journal, 6)
+    report = await after(settings, edge)
+    there = landed(settings)
+    assert set(there.values()) == {1} and len(there) == edge.sent - 5 * gone
+    assert (report.output_lost, report.doubled, report.lost_records) == (5 * gone, 0, 0)
+    if not gone:
+        assert any("the counters lack their frames" in text for text in report.alarms)
+    assert (await after(settings, edge)).alarms == ()
 
 
 async def test_an_output_that_another_system_wrote_before(system):
@@ -311,14 +378,30 @@ async def test_a_checkpoint_moves_the_floor_of_the_dead_letters_beyond_those_of_
         await until(lambda: found[0].watch.dead_letters_end > 1000, "the letters are seen")
         edge.send(5)
         await caught_up(settings, found[0])
-    async with PartitionReader(settings) as reader:
-        _, marker = await read_table(reader, topics.devices_changelog, 0, None)
+    async with PartitionReader(settings) as reading:
+        _, marker = await read_table(reading, topics.devices_changelog, 0, None)
     assert marker.outputs["dead_letter"] > 1000
     edge.put(b"no batch: another one")
     report = await after(settings, edge)
     once(settings, edge)
     reasons = [r.headers.get("reason") for r in records(settings, topics.dead_letter)]
     assert reasons.count(b"corrupt_batch") == 2 and report.doubled == 0
+
+
+async def test_many_dead_letters_of_edges_are_a_reason_for_a_checkpoint_of_a_lane_without_frames(system, monkeypatch):
+    """A flood of malformed frames alone: each recovery would look through all of its letters."""
+    monkeypatch.setattr(checkpoint, "DEAD_LETTERS", 500)
+    settings, topics, edge = system(**FAST)
+    async with lanes(settings) as found:
+        await live(found[0])
+        letters(settings, 1000)
+        await until(lambda: found[0].checkpointer and found[0].checkpointer.count == 1, "a checkpoint")
+    async with PartitionReader(settings) as reading:
+        _, marker = await read_table(reading, topics.devices_changelog, 0, None)
+    assert marker.step == 0 and marker.outputs["dead_letter"] > 500
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert report.alarms == ()
 
 
 def letters(settings, count: int) -> None:

@@ -5,8 +5,8 @@ from confluent_kafka import Producer
 from klais.kafka.reader import PartitionReader
 from klais.verify.audit import audit_lane
 from klais.worker.changelog import marker_key
-from tests.broker.test_topics_changed import alter
 from tests.support.lanes import FAST, Edge, after, caught_up, figures, landed, lanes, live, once, recreate, remove
+from tests.support.topics import alter
 
 
 async def test_an_audit_leaves_out_what_somebody_copied_from_another_klais(system):
@@ -39,7 +39,7 @@ async def test_rows_of_devices_that_the_changelog_lost_are_named(system):
         await caught_up(settings, found[0])
     async with PartitionReader(settings) as reader:
         keys = {record.offset: record.key async for record in reader.read(topics.devices_changelog, 0, 0)}
-    alter(settings, topics.devices_changelog, "cleanup.policy", "compact,delete")  # else nobody can remove records
+    alter(settings, topics.devices_changelog, cleanup_policy="compact,delete")  # else nobody can remove records
     remove(settings, topics.devices_changelog, max(offset for offset, key in keys.items() if key == marker_key(0)))
     report = await after(settings, edge)
     once(settings, edge)

@@ -83,6 +83,6 @@ async def test_lanes_that_start_again_leave_nothing_behind(settings_for, topics_
             assert mine == dict.fromkeys(SESSION, len(TWO)), f"one for each lane, but: {holders(kept)}"
             ended.clear()
             # A request may be under way in one of them, and a client that has just closed still have its socket.
-            await until(lambda: not held() - first, lambda: f"more than before: {held() - first}", 30)
+            await until(lambda: not held() - first, lambda: f"more than before: {held() - first}", 6)
         finally:
             await lanes.stop()

@@ -13,7 +13,8 @@ async def test_records_that_the_consumer_does_not_deliver_are_fetched(system, mo
         await live(lane)
         edge.send(5)
         await until(lambda: lane.session.state.next_raw == 5, "taken, though nobody delivers")
-        assert lane._context.consumer.sought == [(0, 0), (0, 5)]
+        sought = lane._context.consumer.sought
+        assert sought[0] == (0, 0) and sought[-1] == (0, 5)
         await caught_up(settings, lane)
         assert figures(lane).passed == edge.sent and lane.restarts == 0
 

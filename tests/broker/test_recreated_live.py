@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from confluent_kafka.admin import NewTopic
 
+from klais.kafka import reader
 from klais.kafka.admin import check_topics
 from klais.kafka.admin_client import admin_client
 from klais.kafka.topics import Topics
@@ -97,8 +98,9 @@ async def test_journal_and_changelog_and_then_a_crash(system, sent):
     assert again.doubled == doubled and again.alarms == ()
 
 
-async def test_journal_and_changelog_and_a_crash_some_seconds_later(system):
+async def test_journal_and_changelog_and_a_crash_some_seconds_later(system, monkeypatch):
     """A lane that sees it writes a checkpoint at once, though it has nothing new: nothing is sent twice."""
+    monkeypatch.setattr(reader, "METADATA_GRACE_S", 3600)  # it does not look while there is no topic
     settings, topics, edge = system(**FAST)
     async with lanes(settings) as found:
         lane = found[0]
@@ -135,7 +137,7 @@ async def test_flags_with_fewer_partitions_are_named_before_one_is_lost(two):
     """The lane without a partition goes on until it has a flag; a new owner refuses to start without one."""
     settings, topics, edges, found = two
     await shrink(settings, topics.anomalies)
-    (wrong,) = await asyncio.to_thread(check_topics, settings)
+    (wrong,) = await asyncio.to_thread(wait_for, lambda: check_topics(settings), 30, "the broker to know it")
     assert (wrong.topic, wrong.setting, wrong.found) == (topics.anomalies, "partitions", "1")
     for p, edge in enumerate(edges):
         edge.send(3)

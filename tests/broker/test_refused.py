@@ -9,30 +9,17 @@ import random
 import time
 
 import pytest
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.kafka.admin import ensure_topics
-from klais.kafka.admin_client import admin_client
 from klais.verify.audit import audit_lane
 from klais.worker.quarantine import FAILURES
-from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, until
+from tests.support.lanes import Edge, caught_up, checkpoint, figures, landed, lanes, live, records, until
+from tests.support.topics import alter
 
 HOUR_NS = 3600 * 10**9
 MAX_TRIES = FAILURES if "KLAIS_TEST_SEARCH" in os.environ else 1  # the pauses between them double
-
-
-def alter(settings, topic: str, **config: object) -> None:
-    """Change a topic's settings, as ``kafka-configs --alter`` does."""
-    entries = [
-        ConfigEntry(name.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)
-        for name, value in config.items()
-    ]
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
-    admin = admin_client(settings)
-    for done in admin.incremental_alter_configs([resource]).values():
-        done.result(30)
 
 
 def noise(size: int) -> str:
@@ -110,7 +97,7 @@ async def test_a_lane_killed_while_it_sets_a_record_aside_counts_it_once(setting
 
 async def caught_up_with_drain(lane) -> None:
     await until(lambda: lane.session and not lane.session.pending.frames, "put out")
-    assert await lane.drain(30)
+    await checkpoint(lane)
 
 
 async def test_a_record_whose_time_the_topic_refuses_becomes_a_dead_letter(settings_for, topics_of):

@@ -30,8 +30,8 @@ from klais.kafka.admin import check_topics, ensure_topics
 from klais.kafka.admin_client import admin_client
 from klais.kafka.topics import Topics
 from klais.worker.changelog import marker_key
-from tests.broker.test_refused import alter
 from tests.support.lanes import Edge, caught_up, landed, lanes, live, records, until
+from tests.support.topics import alter
 
 COMMAND = re.compile(r"`(klais [^`]+)`")
 

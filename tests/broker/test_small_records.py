@@ -10,8 +10,9 @@ import pytest
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.kafka.admin import ensure_topics
-from tests.broker.test_refused import alter, audited, letters, noise
+from tests.broker.test_refused import audited, letters, noise
 from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, until
+from tests.support.topics import alter
 
 SMALL = 300
 ROUNDS, MINUTE_NS = 200, 60 * 10**9

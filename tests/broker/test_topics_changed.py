@@ -2,21 +2,14 @@
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, ResourceType
+from confluent_kafka.admin import NewPartitions
 
 from klais.errors import TopicMismatch
 from klais.kafka.admin import check_topics, ensure_topics
 from klais.kafka.admin_client import admin_client
 from klais.kafka.topics_watch import TopicsWatch
 from tests.support.process import wait_for
-
-
-def alter(settings, topic: str, name: str, value: str) -> None:
-    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = admin_client(settings)
-    for done in admin.incremental_alter_configs([resource]).values():
-        done.result(30)
+from tests.support.topics import alter
 
 
 def test_every_change_is_named_while_it_lasts_and_one_command_fixes_all(settings_for, topics_of):
@@ -42,7 +35,7 @@ def test_every_change_is_named_while_it_lasts_and_one_command_fixes_all(settings
     watch.start()
     try:
         for (topic, name), value in changes.items():
-            alter(settings, topic, name, value)
+            alter(settings, topic, **{name: value})
         assert {(m.topic, m.setting) for m in check_topics(settings)} == set(changes)
         wait_for(lambda: len(watch.problems) == len(changes), 60, "all to be named", 0.1)
         for topic, name in changes:
@@ -60,7 +53,7 @@ def test_a_watch_that_is_asked_looks_at_once(settings_for, topics_of):
     watch = TopicsWatch(settings, period_s=86_400)
     watch.start()
     try:
-        alter(settings, topics.raw, "retention.ms", "60000")
+        alter(settings, topics.raw, retention_ms=60000)
         watch.ask()  # as lanes do that fail
         wait_for(lambda: len(watch.problems) == 1, 60, "the change to be named", 0.1)
     finally:
@@ -73,7 +66,7 @@ def test_partitions_that_somebody_added_are_named_with_what_to_do(settings_for, 
     topic, admin = getattr(topics_of(settings), name), admin_client(settings)
     for done in admin.create_partitions([NewPartitions(topic, 3)]).values():
         done.result(30)
-    (found,) = check_topics(settings)
+    (found,) = wait_for(lambda: check_topics(settings), 30, "the broker to know the partitions")
     assert (found.topic, found.setting, found.found) == (topic, "partitions", "3")
     assert "delete" in found.fix and "klais topics create" in found.fix
     with pytest.raises(TopicMismatch, match="partitions is 3"):

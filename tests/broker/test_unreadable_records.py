@@ -6,11 +6,11 @@ import pytest
 from confluent_kafka import Producer
 
 from klais.core.lane.checkpoint import decode_marker
-from klais.core.lane.journal import MAGIC, Kind, decode_step
+from klais.core.lane.journal import MAGIC, Kind, decode_step, encode_step
 from klais.kafka.topics import Topics
 from klais.verify.audit import audit_lane
 from klais.worker.changelog import marker_key
-from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, recreate, until
+from tests.support.lanes import Edge, caught_up, checkpoint, figures, landed, lanes, live, records, recreate, until
 
 RARE = {"partitions": 1, "checkpoint_interval_s": 3600}
 OFTEN = {"checkpoint_interval_s": 0.3}
@@ -30,7 +30,7 @@ async def crashed_lane(settings, edge) -> None:
 
             await until(done, "batches taken and let out")
             if rounds == 10:
-                await lane.drain(30)
+                await checkpoint(lane)
         await until(lambda: lane.session.acked_step == lane.session.state.step, "all put out")
 
 
@@ -41,19 +41,26 @@ def write(settings, topic: str, *values: bytes | None, key: bytes | None = None)
     assert producer.flush(30) == 0
 
 
-def damage(settings, topic: str, kind: Kind, value: bytes | None) -> None:
-    """Another value in place of a step in the middle of what no checkpoint covers."""
+def one_frame_less(value: bytes) -> bytes:
+    """A well-formed step that does not fit its raw record."""
+    step = decode_step(value)
+    step.count, step.verdict = step.count - 1, step.verdict[:-1]
+    return encode_step(step)
+
+
+def damage(settings, topic: str, kind: Kind, value) -> None:
+    """Another value, or what a function makes of it, in place of a step among those that no checkpoint covers."""
     rows = records(settings, Topics.of(settings).devices_changelog)
     covered = [decode_marker(row.value).step for row in rows if row.key == marker_key(0)][-1]
     values = [record.value for record in records(settings, topic)]
     steps = [(n, decode_step(v)) for n, v in enumerate(values) if v[:4] == MAGIC]
     late = [n for n, step in steps[:-3] if step.kind == kind and step.step > covered + 2]
-    values[late[0]] = value
+    values[late[0]] = value(values[late[0]]) if callable(value) else value
     recreate(settings, topic)
     write(settings, topic, *values)
 
 
-CASES = {"damaged release": (SLOW, Kind.RELEASE, b"KLJ1")}
+CASES = {"damaged release": (SLOW, Kind.RELEASE, b"KLJ1"), "unfit": (RARE, Kind.RAW, one_frame_less)}
 MARKERS = {"zeros": b"KLM1" + bytes(200)}
 if "KLAIS_TEST_SEARCH" in os.environ:
     CASES |= {"damaged": (RARE, Kind.RAW, b"KLJ1 damaged"), "null": (RARE, Kind.RAW, None)}

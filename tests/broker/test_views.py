@@ -19,6 +19,7 @@ from klais.kafka.stats import StatsFollower
 from klais.ui.recording import Recording, record
 from tests.support.fault_harness import Worker
 from tests.support.lane import batch
+from tests.support.lanes import records
 from tests.support.process import HTTP_S, exit_code, wait_for
 
 DEVICES = 40
@@ -211,6 +212,10 @@ def test_sigterm_leaves_a_checkpoint_and_the_offset_committed(settings_for, topi
         assert "drained=true" in worker.tail()
     finally:
         worker.kill()
+    reports = [
+        json.loads(one.value) for one in records(settings, topics.stats) if not one.key.startswith(b"controller-")
+    ]
+    assert reports[-1]["counters"]["received"] == 201 and reports[-1]["gauges"]["lanes_live"] == 1
     admin = admin_client(settings)  # held: its answers never come once it is gone
     asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(topics.app_id)])
     assert [where.offset for where in asked[topics.app_id].result(HTTP_S).topic_partitions] == [1]

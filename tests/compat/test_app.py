@@ -18,6 +18,7 @@ from agents.faust_ext import CONSUMER_SCHEME, register
 from agents.faust_ext.store import Store
 from agents.faust_ext.transport import Consumer, Transport
 from klais.config.load import Settings
+from tests.support.lanes import until
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("STATS", "GRAPH", "ROUTER", "TABLES", "METRICS")
@@ -122,13 +123,17 @@ async def test_the_controller_agent_stands_once_for_each_candidacy() -> None:
     assert stood == ["the producer"] * 2
 
 
-async def test_a_channel_that_a_rebalance_emptied_leaves_a_waiting_sender_waiting() -> None:
-    """Why no candidacy waits for room in the channel; should this change upstream, a simpler task would do."""
+async def test_a_channel_that_a_rebalance_emptied_leaves_a_waiting_sender_waiting(monkeypatch: Any) -> None:
+    """So a candidacy waits for room for a limited time, and the next one takes its place."""
+    monkeypatch.setattr(controller, "CAST_S", 0.05)
+    monkeypatch.setattr(controller, "CANDIDACY_INTERVAL_S", 0.0)
     control = FlowControlEvent()
     queue: Any = FlowControlQueue(1, flow_control=control, clear_on_resume=True)
     control.resume()
-    await queue.put(1)
-    waits = asyncio.create_task(queue.put(2))
+    await queue.put("first")
+    waits = asyncio.create_task(queue.put("second"))
+    fake: Any = SimpleNamespace(should_stop=False, running=False)
+    candidate = asyncio.create_task(controller.stay_candidate(fake, fake, lambda: queue.put("candidacy")))
     await asyncio.sleep(0)
     control.suspend()
     control.resume()
@@ -136,6 +141,8 @@ async def test_a_channel_that_a_rebalance_emptied_leaves_a_waiting_sender_waitin
     await asyncio.sleep(0)
     assert not waits.done()
     waits.cancel()
+    await until(lambda: not queue.empty(), "a candidacy in the channel")
+    candidate.cancel()
 
 
 @pytest.mark.parametrize("module", [ingest, controller])

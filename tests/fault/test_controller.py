@@ -80,16 +80,17 @@ def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path:
             leader, other = by_leader(workers)
             assert not page(other.port, "/control/")["here"]["is_leader"]
             newest = control.record("global")
-            name, before = newest["by"], (newest["term"], newest["terms"]["output"])
+            name, before = newest["by"], newest
             terms = page(other.port, "/control/")["here"]["terms"]
             leader.kill()
             taken = wait_for(
-                lambda: (control.record("global") or {}).get("term", 0) > before[0] and control.record("global"),
+                lambda: next((d for d in list(control.decisions) if d.get("term", 0) > before["term"]), None),
                 20,
                 lambda: f"another controller; its log ends:\n{other.tail()}",
             )
             assert taken["by"] != name
-            assert taken["terms"]["output"] == pytest.approx(before[1], abs=0.1)  # it goes on where the other was
+            # It goes on where the other was. The proportional term depends on how busy the machine is.
+            assert taken["terms"]["i"] == pytest.approx(before["terms"]["i"], abs=0.25)
             assert page(other.port, "/control/")["here"]["terms"] == terms + 1
             wait_for(
                 lambda: page(other.port, "/control/")["decisions"][0]["term"] == taken["term"], 2, "decisions shown"

@@ -22,7 +22,7 @@ from klais.kafka.topics import Topics
 from klais.verify.audit import LaneAudit, audit_lane
 from klais.worker.lane import Lane
 from tests.support.fault_harness import worker
-from tests.support.lanes import Edge, ends, figures, landed, lanes, live, until
+from tests.support.lanes import Edge, checkpoint, ends, figures, landed, lanes, live, until
 from tests.support.process import exit_code, wait_for
 from tests.support.segments import batches, cut, folder_of, newest_segment
 from tests.support.stage import Stage, stage
@@ -127,12 +127,12 @@ class Run:
                 await live(lane)
                 if owner == 0:
                     await self._feed(lane, ROUNDS)
-                    await lane.drain(60)
+                    await checkpoint(lane)
                     await self._feed(lane, ROUNDS)
                 else:
                     await self._feed(lane, 2)
                 if self.case.late or self.case.owners > 1:
-                    await lane.drain(60)
+                    await checkpoint(lane)
                 if self.case.live:
                     await self._loss()
                     await self._noticed(lane)
@@ -201,7 +201,7 @@ class Run:
         self.edge.send(ROUNDS)
         ((_, end),) = await asyncio.to_thread(ends, self.settings, Topics.of(self.settings).raw)
         await self._taken(lane, end)
-        assert await lane.drain(60)
+        await checkpoint(lane)
         report = figures(lane)
         self.reported = report.output_lost + report.queue_lost + FRAMES * report.lost_records
         self.said_doubled, self.holds = report.doubled, report.conservation.holds

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
@@ -29,9 +29,9 @@ from klais.worker.context import LaneContext
 from klais.worker.detector import detector_maker, profile_allowance
 from klais.worker.lane import Lane
 from klais.worker.limits import LaneLimits
-from tests.support.process import wait_for
+from tests.support.process import PATIENCE, wait_for
 
-WAIT_S = 90.0
+WAIT_S = 9.0
 FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}  # settings of a lane that is often at a checkpoint
 
 
@@ -92,10 +92,11 @@ class Edge:
 
 
 async def until(condition, what: str | Callable[[], str], timeout_s: float = WAIT_S):
-    """Wait for the first truthy value of ``condition()``; a ``what`` that shows state is called at the end."""
-    deadline = time.monotonic() + timeout_s
+    """As :func:`tests.support.process.wait_for`, without holding up the event loop."""
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what() if callable(what) else what}"
+        text = what() if callable(what) else what
+        assert time.monotonic() < deadline, f"not within {timeout_s * PATIENCE:g} s: {text}"
         await asyncio.sleep(0.02)
     return value
 
@@ -148,6 +149,11 @@ async def caught_up(settings: Settings, lane: Lane) -> None:
     await until(done, f"lane {lane.partition} caught up: {lane.failure}")
 
 
+async def checkpoint(lane: Lane) -> None:
+    """Have a lane write a checkpoint of what it has decided."""
+    assert await lane.drain(6 * PATIENCE), lane.failure
+
+
 def ends(settings: Settings, topic: str) -> list[tuple[int, int]]:
     """(first, end) offset of each partition."""
     consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": "test-ends"})
@@ -189,8 +195,17 @@ def remove(settings: Settings, topic: str, before: int | None = None, partition:
     """Remove all records before an offset, like retention; None = all."""
     target = TopicPartition(topic, partition, ends(settings, topic)[partition][1] if before is None else before)
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
-    for done in admin.delete_records([target]).values():
-        done.result(60)
+
+    def removed() -> bool:
+        try:
+            admin.delete_records([target])[target].result(60)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.POLICY_VIOLATION:  # the log has its new cleanup.policy a moment later
+                raise
+            return False
+        return True
+
+    wait_for(removed, 30, f"records of {topic} to be removed", 0.1)
 
 
 def remove_topics(settings: Settings, *names: str) -> None:

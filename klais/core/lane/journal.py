@@ -98,7 +98,8 @@ class Resumed:
     letter of this step.
 
     A later recovery from the same checkpoint needs the following, so that it counts nothing a second time.
-    ``unread``: the part of ``output_lost`` in steps applied without their frames. ``floor``: the end of the records
+    ``unread``: the part of ``output_lost`` in steps applied without their frames, and ``counted``: the first and last
+    number of each run of these steps. ``floor``: the end of the records
     still on the clean topic that the checkpoint covers, ``floor_epoch``: the producer epoch before it, both -1 = not
     checked.
     """
@@ -111,6 +112,7 @@ class Resumed:
     unread: int = 0
     floor: int = -1
     floor_epoch: int = -1
+    counted: tuple[tuple[int, int], ...] = ()
 
     @property
     def lost(self) -> int:
@@ -203,7 +205,10 @@ def encode_step(record: StepRecord) -> bytes:
         *record.batch,
     )
     if record.resumed is not None:
-        return head + orjson.dumps(asdict(record.resumed))
+        fields = asdict(record.resumed)
+        if not record.resumed.counted:
+            del fields["counted"]  # earlier versions do not know it
+        return head + orjson.dumps(fields)
     if record.kind == Kind.FORGET:
         return head + record.forgotten.tobytes()
     if record.kind != Kind.RAW:
@@ -276,7 +281,8 @@ def _read_resumed(step: int, text: bytes) -> Resumed:
     try:
         fields = shallow_json.loads(text)
         aside = tuple(RefusedRecord(**one) for one in fields.get("aside", ()))
-        found = Resumed(**(fields | {"aside": aside}))
+        counted = tuple((int(first), int(last)) for first, last in fields.get("counted", ()))
+        found = Resumed(**(fields | {"aside": aside, "counted": counted}))
         frames = (found.output_lost, found.queue_lost, found.doubled, found.unread)
         places = (found.floor, found.floor_epoch)
         texts = [found.why, *(part for one in aside for part in (one.output, one.key, one.value, one.why))]

@@ -4,7 +4,7 @@ A journal record may be unreadable: damaged, cut, empty, or written by another p
 step numbers around it show whether it was a step: if they are consecutive, nothing is missing. Otherwise there is a
 *hole*. No step after a hole can be replayed, because rows, queue and offsets depend on the missing one, so those count
 as missing too: recovery decides the records of ``klais_raw`` again, and counts duplicates. The RESUMED step that
-records this ends the hole for the next reader.
+records this ends the hole for the next reader. A step whose replay failed repeatedly is a hole, too.
 """
 
 from klais.core.lane.journal import Kind, StepRecord, decode_step, is_owner, owner_lineage
@@ -23,6 +23,8 @@ class JournalSteps:
         The last step that a checkpoint covers; 0 = none.
     cut : bool
         Whether the journal does not reach back to that step (retention, or a new topic): its first step may jump.
+    unusable : int, optional
+        A step that cannot be replayed.
 
     Attributes
     ----------
@@ -36,8 +38,8 @@ class JournalSteps:
         The highest step after a hole, 0 = there is no hole.
     """
 
-    def __init__(self, after: int, cut: bool = False) -> None:
-        self.last, self._may_jump = after, cut
+    def __init__(self, after: int, cut: bool = False, unusable: int | None = None) -> None:
+        self.last, self._may_jump, self._unusable = after, cut, unusable
         self.lineage = self.unreadable = self.last_after_hole = 0
         self.why = ""
         self._other: OtherVersion | None = None
@@ -60,6 +62,11 @@ class JournalSteps:
 
     def _follows(self, record: StepRecord) -> bool:
         if record.step <= self.last:
+            return False
+        if record.step == self._unusable:
+            self.unreadable += 1
+            self.why = f"step {record.step} cannot be replayed"
+            self.last_after_hole = max(self.last_after_hole, record.step)
             return False
         if _ends_hole(record):
             self.last_after_hole = 0

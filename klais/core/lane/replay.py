@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from klais.core.lane.columns import read_headers, read_payloads
+from klais.core.lane.columns import Columns, read_headers, read_payloads
 from klais.core.lane.journal import Kind, StepRecord, fingerprint
 from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import (
@@ -20,6 +20,8 @@ from klais.core.lane.step import (
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
 from klais.errors import BatchFormatError, JournalFormatError
+
+ELSEWHERE = "see the log of the worker that decided it"
 
 
 def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
@@ -50,7 +52,7 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
             f"step {record.step} needs raw record {record.raw_offset}, which is missing or has other content"
         )
     elif record.kind in (Kind.CORRUPT, Kind.POISON):
-        step = corrupt_step(state, record, value, "see the log of the worker that decided it")
+        step = corrupt_step(state, record, value, ELSEWHERE)
     else:
         step = _replay_frames(state, record, value)
     record.tokens = state.tokens = tokens
@@ -102,16 +104,40 @@ def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
     return int(counts[Reason.PASSED]), int(counts[Reason.QUEUED])
 
 
-def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
+def outputs_of_unread(step: Step, value: bytes) -> None:
+    """Fill in clean records and dead letters of a step that :func:`replay_unread` has applied, because its own raw
+    record is there: they depend on nothing else. Flags are left out, and so are frames that the step queued.
+    """
+    record = step.record
+    step.bytes = len(value)
+    if record.kind in (Kind.CORRUPT, Kind.POISON):
+        if record.limits.dead_letters:
+            step.corrupt, step.corrupt_why = value, ELSEWHERE
+    elif record.kind == Kind.RAW:
+        step.columns = columns = _decided_columns(record, value)
+        passed = np.flatnonzero(record.verdict == Reason.PASSED).astype(np.int32)
+        if len(passed):
+            step.passed.append((columns, passed))
+        malformed = np.flatnonzero(record.verdict >= FIRST_MALFORMED).astype(np.int32)
+        step.dead = malformed[: record.limits.dead_letters] if len(malformed) else None
+
+
+def _decided_columns(record: StepRecord, value: bytes) -> Columns:
     try:
         batch = decode_batch(value)
     except BatchFormatError as error:
         raise JournalFormatError(f"step {record.step} decided frames, raw is not a frame batch: {error}") from error
     if batch.count != record.count:
         raise JournalFormatError(f"step {record.step} decided {record.count} frames, raw has {batch.count}")
-    state.seen_batch(batch.edge, batch.boot, batch.number, record.now_ns)
     columns = read_headers(batch)
     columns.verdict[:] = record.verdict
+    return columns
+
+
+def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
+    columns = _decided_columns(record, value)
+    batch = columns.batch
+    state.seen_batch(batch.edge, batch.boot, batch.number, record.now_ns)
     malformed = np.where(record.verdict >= FIRST_MALFORMED, record.verdict, 0).astype(np.uint8)
     fields = read_payloads(columns, malformed) if len(record.flags) else None
     return run_frames(state, record, columns, fields, None, len(value))

@@ -8,11 +8,13 @@ import orjson
 import pytest
 
 from klais.config.load import Settings
-from klais.control.overrides import MAX_TRIES, Unread, apply, overwritten
+from klais.control import overrides
+from klais.control.overrides import MAX_TRIES, Unread, apply, overwritten, until
 from klais.control.setpoints import OVERRIDE, ControlFollower
 from klais.errors import ChangedMeanwhile
 
 SCOPE = "device/dev-1"
+APPENDED_MS = 1_700_000_000_000
 
 
 class Topic:
@@ -46,7 +48,7 @@ class Message:
         return self._value
 
     def timestamp(self) -> tuple[int, int]:
-        return 2, 1_700_000_000_000
+        return 2, APPENDED_MS
 
     def offset(self) -> int:
         return self._offset
@@ -245,3 +247,18 @@ def test_only_what_the_other_changed_counts_as_lost(
     lost: dict[str, Any],
 ) -> None:
     assert overwritten(expected, other, record, changes) == lost
+
+
+@pytest.mark.parametrize(("ahead_s", "writes"), [(-3600, 2), (3600, 2), (5, 1)])
+def test_a_block_ends_by_kafkas_clock_where_the_operators_clock_is_wrong(
+    pair: tuple[Topic, Process, Process], monkeypatch: pytest.MonkeyPatch, ahead_s: int, writes: int
+) -> None:
+    """An hour behind, a block for ten minutes would have ended before it began, and its confirmation said nothing."""
+    topic, ann, _ = pair
+    monkeypatch.setattr(overrides, "now_ms", lambda: APPENDED_MS + 1000 * ahead_s)
+    before, record = ann.sets(block=True, until_ms=until(600), rate=5.0)
+    wrong_s = ahead_s if writes == 1 else 0
+    assert before == {} and record["until_ms"] == APPENDED_MS + 1000 * (600 + wrong_s) == in_force(topic)["until_ms"]
+    assert len(topic.records) == writes and in_force(topic)["rate"] == 5.0
+    ann.sets(block=None, unblock=True, until_ms=None)  # nothing ends
+    assert len(topic.records) == writes + 1

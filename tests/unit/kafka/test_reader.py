@@ -3,7 +3,7 @@
 import pytest
 from aiokafka.structs import TopicPartition
 
-from klais.kafka.reader import CorruptRecords, _batches
+from klais.kafka.fetched_batches import CorruptRecords, batches_beyond
 from klais.kafka.record_batch import RecordBatchWriter
 
 WHERE = TopicPartition("klais_raw", 0)
@@ -19,10 +19,10 @@ def batch(offset: int, damaged: bool = False) -> bytes:
 
 def test_batches_up_to_a_damaged_one_are_read() -> None:
     content = batch(0) + batch(1) + batch(2, damaged=True) + batch(3)
-    assert [one.base_offset for one in _batches(WHERE, content, 0)] == [0, 1]
-    assert [one.base_offset for one in _batches(WHERE, content, 1)] == [1]
-    assert [one.base_offset for one in _batches(WHERE, batch(0, damaged=True) + batch(1), 1)] == [1]
-    assert [one.base_offset for one in _batches(WHERE, batch(1) + bytes(8) + b"\0\0\0\2xx", 1)] == [1]
+    assert [one.base_offset for one in batches_beyond(WHERE, content, 0)] == [0, 1]
+    assert [one.base_offset for one in batches_beyond(WHERE, content, 1)] == [1]
+    assert [one.base_offset for one in batches_beyond(WHERE, batch(0, damaged=True) + batch(1), 1)] == [1]
+    assert [one.base_offset for one in batches_beyond(WHERE, batch(1) + bytes(8) + b"\0\0\0\2xx", 1)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -37,5 +37,5 @@ def test_batches_up_to_a_damaged_one_are_read() -> None:
 )
 def test_a_damaged_batch_says_where_to_go_on(content: bytes, position: int, following: int) -> None:
     with pytest.raises(CorruptRecords, match="wrong CRC in klais_raw/0") as raised:
-        _batches(WHERE, content, position)
+        batches_beyond(WHERE, content, position)
     assert (raised.value.start, raised.value.next_offset) == (position, following)

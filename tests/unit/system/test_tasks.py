@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from klais.system import tasks
-from klais.system.tasks import TaskGroup, end_task, finish
+from klais.system.tasks import StrayCancellation, TaskGroup, end_task, finish
 
 MISSED = 3
 
@@ -103,3 +103,27 @@ async def test_a_group_that_is_cancelled_ends_its_tasks() -> None:
     task.cancel()
     await asyncio.wait([task], timeout=60)
     assert task.cancelled() and missed == [MISSED + 1]
+
+
+async def test_a_group_fails_if_something_that_a_task_waits_for_is_cancelled() -> None:
+    """Otherwise a lane would go on without its journal, for example."""
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def waits() -> None:
+        await answer
+
+    with pytest.raises(ExceptionGroup) as found:
+        async with asyncio.timeout(60), TaskGroup() as group:
+            group.create_task(waits(), name="journal")
+            await asyncio.sleep(0)
+            answer.cancel()
+            await asyncio.sleep(3600)
+    (error,) = found.value.exceptions
+    assert isinstance(error, StrayCancellation) and str(error) == "journal waited for something that was cancelled"
+
+
+async def test_a_group_that_fails_at_once_leaves_no_task_that_has_not_begun() -> None:
+    with pytest.raises(ExceptionGroup):
+        async with TaskGroup() as group:
+            group.create_task(asyncio.sleep(3600))
+            raise ValueError("before it began")

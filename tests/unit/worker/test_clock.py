@@ -1,16 +1,21 @@
 """The worker's wall clock is set forward and back: ends of blocks and limits stay where they are, devices known."""
 
 import time
+from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from klais.config.load import Settings
+from klais.control.forecast import NoPredictor
 from klais.control.setpoints import ControlFollower
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
+from klais.kafka.stats import StatsFollower
 from klais.worker.forget import STEADY_S, SWEEP_S, Forgetter
 from klais.worker.limits import LaneLimits
+from klais.worker.term import Term
 from tests.support.lane import batch, bounds, frames, limits
 
 S = 1_000_000_000
@@ -54,3 +59,24 @@ def test_a_clock_that_is_set_forward_makes_no_device_silent():
     state.rows["last_seen_s"][: state.used - 1] = NOW_S + YEAR_S  # these sent since
     step = forgetter.step(state, int(NOW_S + YEAR_S + STEADY_S + SWEEP_S + 2) * S, STEADY_S + SWEEP_S + 2)
     assert step is not None and np.array_equal(step.record.forgotten[:, :2], [[ord("d"), ord("4")]])
+
+
+@pytest.mark.parametrize(("ahead_s", "corrected_s"), [(-3600, 3600), (3600, -3600), (-3, 0)])
+async def test_a_block_of_a_leader_whose_clock_is_wrong_ends_by_kafkas_clock(ahead_s: int, corrected_s: int) -> None:
+    settings, written = Settings(control_auto_block="on"), list[dict[str, Any]]()
+    term = Term(settings, "controller-w1", NoPredictor(), None, StatsFollower(settings), dict)
+
+    async def send(epoch: int, sender: Any, scope: str, record: dict[str, Any]) -> int:
+        written.append(record)
+        return len(written) - 1
+
+    term._send = send
+    term._offenders.update = lambda *_: {"flood": 60.0}
+    term._stats.clock_offset_s = lambda name: float(ahead_s)
+    begin_ms = (time.time() + corrected_s) * 1000
+    await term._block_offenders(1, None, 0.0)
+    (record,) = written
+    assert begin_ms + 60_000 <= record["until_ms"] + 1 <= begin_ms + 600_000
+    term._follower.consume("device/flood", orjson.dumps(record))
+    await term._block_offenders(1, None, 1.0)
+    assert len(written) == 1, "it is in force"

@@ -58,7 +58,7 @@ async def test_a_controller_whose_term_closes_slowly_stops_its_other_parts_all_t
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await controller.resign()
-        await until(lambda: watching.done() and len(stopped) == 2, "the end of the other parts", 20)
+        await until(lambda: watching.done() and len(stopped) == 2, "the end of the other parts", 6)
         assert watching.cancelled() and sorted(stopped) == ["predictor", "stats"]
     finally:
         may_end.set()

@@ -4,7 +4,8 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from klais.core.lane.journal import fingerprint
-from klais.kafka.reader import CorruptRecords, RawRecord
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import RawRecord
 from klais.worker.history import Histories, SessionEnd
 
 

@@ -177,3 +177,14 @@ async def test_a_null_value_is_an_empty_one_and_expired_records_are_said_to_be_l
     assert taken[0] == Raw(4, None)
     assert [raw.offset for raw in taken] == [4, 5, 6, 7, 8] and taken[-1].value == b""
     task.cancel()
+
+
+async def test_events_that_no_checkpoint_acknowledges_are_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MAX_UNACKED", 10)
+    stream, intake = Stream(), Intake("raw", 3, Consumer())
+    for offset in range(100):
+        await intake.put(stream, event(offset))
+    await intake.acknowledge(99)
+    assert stream.acked == [*range(90, 99)]
+    await intake.acknowledge(100)
+    assert stream.acked == [*range(90, 100)]

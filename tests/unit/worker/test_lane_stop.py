@@ -17,6 +17,7 @@ from klais.system import tasks
 from klais.worker import lane as lanes
 from klais.worker.lane import Lane
 from klais.worker.lanes import Lanes
+from tests.support.lanes import until
 
 
 def some_lane() -> Lane:
@@ -107,3 +108,26 @@ async def test_a_session_that_fails_before_it_begins_is_closed(monkeypatch) -> N
     with pytest.raises(KafkaUnavailable):
         await lane.run()
     assert made == closed
+
+
+async def test_a_session_that_ends_by_a_stray_cancellation_has_failed_and_the_next_one_begins(monkeypatch) -> None:
+    """A future that a Kafka client cancels must not end the lane silently."""
+    monkeypatch.setattr(lanes, "RESTART_S", 0.01)
+    lane, sessions = some_lane(), list[int]()
+    lane._context.on_failure = lambda: None
+
+    async def run() -> None:
+        sessions.append(1)
+        if len(sessions) == 1:
+            answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            answer.cancel()
+            await answer
+        await asyncio.sleep(3600)
+
+    lane.run = run
+    lane.start()
+    try:
+        await until(lambda: len(sessions) > 1, "the next session")
+        assert lane.restarts == 1 and "StrayCancellation" in lane.failure
+    finally:
+        await lane.stop()

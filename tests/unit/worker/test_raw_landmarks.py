@@ -7,7 +7,8 @@ from aiokafka.structs import TopicPartition
 
 from klais.core.lane.journal import fingerprint
 from klais.core.lane.state import LaneState
-from klais.kafka.reader import CorruptRecords, RawRecord
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import RawRecord
 from klais.worker.raw_landmarks import compare_landmarks
 from tests.support.lane import T0_NS, batch, frames
 

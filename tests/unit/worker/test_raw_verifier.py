@@ -7,7 +7,8 @@ from aiokafka.structs import TopicPartition
 
 from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed, OffsetGone
-from klais.kafka.reader import CorruptRecords, RawRecord
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.reader import RawRecord
 from klais.worker import raw_verifier as module
 from klais.worker.raw_verifier import RawVerifier
 
@@ -192,3 +193,12 @@ async def test_records_that_compaction_removed_cannot_be_compared_and_the_others
     lane.log.append(b"other")
     with pytest.raises(LaneFailed, match="another record at offset 7"):
         await lane.taken.verify()
+
+
+async def test_offsets_that_cannot_be_compared_are_forgotten_when_later_records_were(lane):
+    for _ in range(100):
+        lane.log.append(b"d")
+        lane.log.vanished.add(len(lane.log.records) - 1)
+        lane.take()
+        assert await lane.taken.verify()
+    assert len(lane.taken._unreadable) <= 2

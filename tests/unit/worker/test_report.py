@@ -226,3 +226,23 @@ async def test_what_joins_the_regular_records_comes_after_each_of_them_and_its_e
         with suppress(asyncio.CancelledError):
             await running
     assert told[:4] == ["record", "joins"] * 2
+
+
+async def test_the_last_record_has_all_that_the_lanes_did_and_none_follows():
+    told = []
+    lanes, report = worker()
+    running = asyncio.create_task(report.run(SimpleNamespace(stats=lambda key, record: told.append(record))))
+    try:
+        await until(lambda: told, "a regular record")
+        feed(lanes, some(1), NOW, 0)
+        await report.publish_last()
+        assert told[-1]["counters"]["passed"] == 30 and told[-1]["gauges"]["lanes_live"] == 2
+        count = len(told)
+        await asyncio.wait_for(running, 20)  # the next regular record is due, and not sent
+        assert len(told) == count
+    finally:
+        running.cancel()
+
+
+async def test_a_worker_that_never_reported_has_no_last_record():
+    await worker()[1].publish_last()

@@ -73,7 +73,7 @@ def test_a_resumed_step_keeps_what_is_lost() -> None:
         RefusedRecord("telemetry", 7, 0, "YQ==", "e30=", 2, "why"),
         RefusedRecord("anomalies", 7, 1, "", "", 0, ""),
     )
-    for resumed in (Resumed(1, 2, 3, "why"), Resumed(aside=asides)):
+    for resumed in (Resumed(1, 2, 3, "why"), Resumed(aside=asides), Resumed(unread=5, counted=((3, 5), (9, 9)))):
         whole = record(Kind.RESUMED, resumed=resumed)
         assert_same(decode_step(encode_step(whole)), whole)
 

@@ -44,8 +44,10 @@ UNREADABLE = {
 }
 
 
-def read(*values: bytes | None, after: int = 0, cut: bool = False) -> tuple[JournalSteps, list[int]]:
-    journal = JournalSteps(after, cut)
+def read(
+    *values: bytes | None, after: int = 0, cut: bool = False, unusable: int | None = None
+) -> tuple[JournalSteps, list[int]]:
+    journal = JournalSteps(after, cut, unusable)
     found = [record.step for record in map(journal.take, values) if record is not None]
     journal.end()
     return journal, found
@@ -62,6 +64,16 @@ def test_a_record_in_the_place_of_a_step_leaves_a_hole(name):
     """Steps 4 and 5 were decided on rows and a queue that step 3 left: they cannot be applied without it."""
     journal, found = read(step(1), step(2), UNREADABLE[name], step(4), step(5))
     assert (found, journal.last_after_hole, journal.last) == ([1, 2], 5, 2)
+
+
+@pytest.mark.parametrize("unusable", [2, 3])
+def test_a_step_that_cannot_be_replayed_is_a_hole_also_if_it_is_the_last(unusable):
+    """The next step needs another number: the journal keeps the record of this one."""
+    journal, found = read(step(1), step(2), step(3), unusable=unusable)
+    assert (found, journal.last_after_hole, journal.unreadable) == ([*range(1, unusable)], 3, 1)
+    assert "cannot be replayed" in journal.why
+    goes_on = step(4, Kind.RESUMED, "journal_hole")
+    assert read(step(1), step(2), step(3), goes_on, unusable=unusable)[1] == [*range(1, unusable), 4]
 
 
 def test_the_hole_ends_where_a_recovery_that_knew_of_it_went_on():

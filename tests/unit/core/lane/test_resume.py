@@ -7,9 +7,9 @@ from klais.core.lane.checkpoint import decode_marker, encode_marker, restore, sn
 from klais.core.lane.counters import conservation, passed, received
 from klais.core.lane.journal import Kind, Resumed, decode_step, encode_step, fingerprint
 from klais.core.lane.render import CLIP_BYTES, dead_letter_records
-from klais.core.lane.replay import replay, replay_unread
+from klais.core.lane.replay import outputs_of_unread, replay, replay_unread
 from klais.core.lane.state import MAX_LANDMARKS, LaneState, Tally
-from klais.core.lane.step import forget, note_lost, release, resume, take_poison, take_raw
+from klais.core.lane.step import Step, forget, note_lost, release, resume, take_poison, take_raw
 from klais.core.wire.batch import decode_batch, encode_batch
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.record_batch import RecordBatchWriter
@@ -102,17 +102,24 @@ def test_a_replay_refuses_another_record_at_the_same_offset():
 
 
 def test_steps_without_their_frames_count_as_those_with_them():
-    """Received, passed and dropped are right; what waited is counted by the caller."""
-    state, journal = LaneState(), []
+    """Received, passed and dropped are right; what waited is counted by the caller. What goes out at once goes out."""
+    state, steps = LaneState(), []
     lim = limits(rate=2.0, burst=2.0)
     for number in range(4):
         value = batch([*frames(("a", number), ("b", number)), b"rubbish"], number)
-        journal.append(take_raw(state, number, value, lim, bounds(3), T0_NS).record)
-    journal.append(release(state, lim, T0_NS + 10**9, 10).record)
+        steps.append(take_raw(state, number, value, lim, bounds(3), T0_NS))
+    steps.append(release(state, lim, T0_NS + 10**9, 10))
+    journal = [step.record for step in steps]
     again, waiting, went = LaneState(), 0, 0
-    for record in journal:
+    for record, step in zip(journal, steps, strict=True):
         out, queued = replay_unread(again, decode_step(encode_step(record)))
         waiting, went = waiting + queued, went + out
+        if record.kind == Kind.RAW:
+            alone = Step(decode_step(encode_step(record)))
+            outputs_of_unread(alone, step.columns.batch.buf.tobytes())
+            assert (alone.passed_count, alone.bytes) == (out, step.bytes)
+            assert [index.tolist() for _, index in alone.passed] == [index.tolist() for _, index in step.passed]
+            assert [*dead_letter_records(alone)] == [*dead_letter_records(step)] != []
     assert again.tally[: Tally.REPEATED_BATCHES].tolist() == state.tally[: Tally.REPEATED_BATCHES].tolist()
     assert (waiting, went) == (state.queue.depth, passed(state.tally))
     assert (again.step, again.next_raw, again.tokens) == (state.step, state.next_raw, state.tokens)
