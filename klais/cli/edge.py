@@ -73,13 +73,8 @@ def edge(
       klais edge --workers 4 --cpus auto --iface eth0
       curl -X POST http://127.0.0.1:8080/config --json '{"new_rate": 20000}'
     """
-    given: dict[str, Any] = {
-        "udp_bind": udp_bind,
-        "api_bind": api_bind,
-        "edge_id": edge_id,
-        "edge_id_from": None if edge_id is None else "number",
-        "udp_share_port": share_port,
-    }
+    given: dict[str, Any] = {"udp_bind": udp_bind, "api_bind": api_bind, "udp_share_port": share_port}
+    given |= {"edge_id": edge_id, "edge_id_from": None if edge_id is None else "number"}
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
     check_port(*split_address(settings.api_bind), "tcp", "KLAIS_API_BIND")  # before it waits for Kafka

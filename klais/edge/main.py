@@ -92,6 +92,8 @@ class Edge:
         Where it leaves its last figures for a supervisor, in a file with the process id as name.
     """
 
+    report_folder: Path | None = None
+
     def __init__(
         self,
         settings: Settings,
@@ -100,7 +102,6 @@ class Edge:
         successor: bool = False,
         early: EarlyFrames | None = None,
     ) -> None:
-        self.report_folder: Path | None = None
         self.settings = self._read = settings  # _read: without the options of the command line
         self.signals = Signals(self.stop, self.abort, now)
         self._notifier = Notifier()
