@@ -67,7 +67,7 @@ def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[I
     if pid != str(os.getpid()) or (number := _number(count)) is None:
         return []
     all_names, all_drops = names.split(":") if names else [], drops.split(":") if drops else []
-    out = []
+    out: list[InheritedSocket] = []
     for at in range(number):
         try:
             sock = socket.socket(fileno=FIRST_FD + at)

@@ -56,6 +56,9 @@ class MemorySource:
     def kernel_drops(self) -> int:
         return 0
 
+    def details(self) -> dict[str, Any]:
+        return {}
+
     def begin_drain(self) -> None:
         pass
 
