@@ -33,6 +33,7 @@ from klais.edge.batcher import Batcher, ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.linger import LingerController
 from klais.edge.shedding import LoadShedder
+from klais.edge.sinks.base import Pause
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.sources.udp.source import UdpSource
@@ -75,7 +76,7 @@ class Taken:
     def poll(self) -> None:
         """Nothing is in flight."""
 
-    def drain(self, budget_s: float) -> int:
+    def drain(self, budget_s: float, pause: Pause = time.sleep) -> int:
         return 0
 
 

@@ -1,5 +1,6 @@
 """``klais edge``: receive frames, publish frame batches, serve the REST API."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 )
 @click.option("--cpus", help="CPUs to run on: auto, or a list like 0-3,8 (KLAIS_CPUS; unset = not pinned).")
 @click.option("--successor", is_flag=True, hidden=True, help="Used by the supervisor to replace a running process.")
+@click.option(
+    "--report-folder", type=Path, hidden=True, help="Used by the supervisor: where to leave the last figures."
+)
 @click.option("--now", is_flag=True, help="On SIGTERM spool unacknowledged batches without waiting for Kafka.")
 def edge(
     udp_bind: str | None,
@@ -46,6 +50,7 @@ def edge(
     workers: int | None,
     cpus: str | None,
     successor: bool,
+    report_folder: Path | None,
     now: bool,
 ) -> None:
     """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
@@ -68,13 +73,8 @@ def edge(
       klais edge --workers 4 --cpus auto --iface eth0
       curl -X POST http://127.0.0.1:8080/config --json '{"new_rate": 20000}'
     """
-    given: dict[str, Any] = {
-        "udp_bind": udp_bind,
-        "api_bind": api_bind,
-        "edge_id": edge_id,
-        "edge_id_from": None if edge_id is None else "number",
-        "udp_share_port": share_port,
-    }
+    given: dict[str, Any] = {"udp_bind": udp_bind, "api_bind": api_bind, "udp_share_port": share_port}
+    given |= {"edge_id": edge_id, "edge_id_from": None if edge_id is None else "number"}
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
     check_port(*split_address(settings.api_bind), "tcp", "KLAIS_API_BIND")  # before it waits for Kafka
@@ -88,14 +88,14 @@ def edge(
     if successor:  # the replaced process still reads, and this one may still fail
         from klais.edge.main import main
 
-        raise SystemExit(main(settings, udp, now, successor))
+        raise SystemExit(main(settings, udp, now, successor, None, report_folder))
     from klais.edge.early import receive_early
 
     with receive_early(udp) as early:
         with large_imports():
             from klais.edge.main import main
 
-        raise SystemExit(main(settings, udp, now, successor, early))
+        raise SystemExit(main(settings, udp, now, successor, early, report_folder))
 
 
 def _numbered(settings: "Settings") -> "Settings":

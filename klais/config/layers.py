@@ -125,7 +125,11 @@ def gather(environ: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> L
         for name in DISPLACED:
             out.given.pop(name, None)
         out.add_layer(partial(read_profile, str(profile.value)))
-    out.put({name: Given(value, "flag") for name, value in overrides.items() if value is not None})
+    flags = {name: Given(value, "flag") for name, value in overrides.items() if value is not None}
+    for name, one in list(flags.items()):
+        if problem := toml_file.impossible(str(one.value)):
+            out.problems.append(f"{flags.pop(name).label(name)}: {problem}")
+    out.put(flags)
     if out.path is not None:
         out.given["config"] = Given(str(out.path.absolute()), named.source if named else "default")
     return out

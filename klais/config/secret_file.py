@@ -42,6 +42,8 @@ def read_secret(path: Path, setting: str, max_bytes: int = MAX_BYTES) -> str:
             raise ConfigError(f"{named}: {problem}: chmod 600 it, owned by the user that runs klais or by root")
         with open(fd, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ConfigError(f"{named}: cannot be read: {error.strerror}") from None
     finally:
         os.close(fd)
     try:

@@ -172,6 +172,10 @@ def impossible(text: str) -> str:
     """Why a text cannot be the value of any setting; empty if it can."""
     if len(text) > MAX_TEXT_CHARS:
         return f"is longer than {MAX_TEXT_CHARS} characters"
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # reports and records are JSON, which cannot show it
+        return "is not UTF-8 text"
     return "has a NUL character" if "\0" in text else ""
 
 

@@ -9,23 +9,19 @@ order of arrival, and the spine takes them before anything else. Beyond that lim
 This module imports no kernels.
 """
 
-import os
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import numpy as np
 import numpy.typing as npt
 
+from klais.edge.signals import Signals
 from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.sources.udp.source import SLOTS, UdpSource
 from klais.telemetry import log as logs
-
-EXIT_KILLED = 130
 
 log = logs.get("klais.edge.early")
 
@@ -77,7 +73,7 @@ def _packed(
 class EarlyFrames:
     """Reads frames from ``udp`` in a thread from :meth:`start` to :meth:`stop`; then iterate over the blocks, once.
 
-    ``bytes``: memory used by all of them. ``stops``: stop signals that arrived before the edge handled them.
+    ``bytes``: memory used by all of them. ``signals``: those that arrived before the edge handles them.
     """
 
     def __init__(self, udp: UdpSocket, max_bytes: int = MAX_BYTES) -> None:
@@ -85,21 +81,16 @@ class EarlyFrames:
         self._blocks: deque[Block] = deque()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="early", daemon=True)
-        self.bytes = self.stops = 0
+        self.bytes = 0
+        self.signals = Signals()
 
     def start(self) -> None:
-        """Start. Frames in memory must survive an early SIGTERM: the signal is recorded, the third one exits.
+        """Start. Frames in memory must survive an early signal: it is noted in ``signals`` until the edge takes over.
 
         Call it in the main thread.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
+        self.signals.install()
         self._thread.start()
-
-    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self.stops += 1
-        if self.stops > 2:
-            os._exit(EXIT_KILLED)
 
     def stop(self) -> None:
         """Stop; the next reader of the socket gets newer frames. A second call has no effect."""

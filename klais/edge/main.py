@@ -6,12 +6,16 @@ into memory (:mod:`klais.edge.early`). While Kafka does not answer, or its topic
 to the spool.
 """
 
+import os
 import secrets
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
+
+import orjson
 
 from klais import fault
 from klais.config.host import host_of
@@ -48,6 +52,7 @@ from klais.kafka.topics_watch import TopicsWatch
 from klais.system.address import Bind
 from klais.system.memory import release_startup_memory
 from klais.system.numa import pin, plan, read_topology
+from klais.system.private_files import write_own
 from klais.system.sd_notify import Notifier
 from klais.telemetry import log as logs
 from klais.telemetry.metrics import EdgeMetrics
@@ -80,7 +85,14 @@ class Edge:
         The process that this one replaces still runs: do not wait for its spool.
     early : EarlyFrames, optional
         Frames that arrived since the socket was bound; still receiving.
+
+    Attributes
+    ----------
+    report_folder : Path or None
+        Where it leaves its last figures for a supervisor, in a file with the process id as name.
     """
+
+    report_folder: Path | None = None
 
     def __init__(
         self,
@@ -239,6 +251,7 @@ class Edge:
             raise
         finally:
             with ExitStack() as closing:  # in reverse order, each whatever the others raise
+                closing.callback(self._leave_report)
                 closing.callback(self.producer.close)
                 for part in followers:
                     closing.callback(part.stop)
@@ -287,6 +300,17 @@ class Edge:
         if lost:
             log.error("frames_lost", frames=lost, why="neither Kafka nor the spool accepted them in time")
 
+    def _leave_report(self) -> None:
+        """Write the last figures for the supervisor, whose sums contain them."""
+        if self.report_folder is None:
+            return
+        try:
+            now = self.view.statistics()
+            report = {"counters": now.counters, "gauges": now.gauges(), "metrics": self.view.metrics()[0].decode()}
+            write_own(self.report_folder / str(os.getpid()), orjson.dumps(report, option=orjson.OPT_SERIALIZE_NUMPY))
+        except Exception as error:  # it ends in any case
+            log.warning("report_not_left", folder=str(self.report_folder), why=repr(error))
+
     def _take_early(self) -> None:
         """Take the frames that arrived during the start: they are older than all frames from the source."""
         early, self._early = self._early, None
@@ -334,6 +358,7 @@ def main(
     now: bool = False,
     successor: bool = False,
     early: EarlyFrames | None = None,
+    report_folder: Path | None = None,
 ) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. See :class:`Edge`."""
     fault.arm(settings.fault_point)
@@ -341,7 +366,8 @@ def main(
         placement = plan(settings.cpus, 1, read_topology(settings.iface))
         log.info("edge_placed", did=pin(placement.cpus[0]), why=placement.why)
     edge = Edge(settings, udp, now, successor, early)
+    edge.report_folder = report_folder
     edge.signals.install()
-    if early is not None and early.stops:
-        edge.signals.on_stop()
+    if early is not None:
+        edge.signals.take_over(early.signals)
     return edge.run()

@@ -23,6 +23,10 @@ RELOADABLE = frozenset(
 )
 
 
+def _note_only() -> None:
+    """Does nothing: the signal is counted until :meth:`Signals.take_over`."""
+
+
 class Signals:
     """Handles the signals. Handlers may interrupt each other and any code: they set flags and take no lock twice.
 
@@ -39,8 +43,8 @@ class Signals:
 
     def __init__(
         self,
-        stop: Callable[[], None],
-        abort: Callable[[], None],
+        stop: Callable[[], None] = _note_only,
+        abort: Callable[[], None] = _note_only,
         now: bool = False,
         clock: Callable[[], float] = time.monotonic,
         leave: Callable[[int], Any] = os._exit,
@@ -55,6 +59,15 @@ class Signals:
             signal.signal(number, self.on_stop)
         signal.signal(signal.SIGHUP, self.on_reload)
         signal.signal(signal.SIGUSR2, self.on_upgrade)
+
+    def take_over(self, before: "Signals") -> None:
+        """Act on the signals that earlier handlers noted; these are installed already."""
+        self._reload, self._upgrade = self._reload or before._reload, self._upgrade or before._upgrade
+        if before._stops and not self._stops:
+            self._stops, self._last_s = before._stops, before._last_s
+            if before._stops > 1 or self._now:
+                self._abort()
+            self._stop()
 
     def on_stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         """Stop; then abort; then exit immediately."""

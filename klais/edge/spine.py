@@ -32,6 +32,9 @@ from klais.edge.sinks.base import Sink
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.base import Frames, Source
 from klais.edge.tap import EdgeTaps
+from klais.telemetry import log as logs
+
+log = logs.get("klais.edge.spine")
 
 IDLE_NS = 500_000_000  # without frames the loop turns this often; a frame and a signal end the wait immediately
 ACK_POLL_NS = 2_000_000  # acknowledgements are processed this often if nothing else happens
@@ -219,7 +222,17 @@ class Spine:
             self.counts.kernel_drops = drops
 
     def drain(self, receive_s: float, deliver_s: float) -> int:
-        """Read the kernel's buffer, stop receiving, deliver or store; returns the frames that were neither."""
+        """Read the kernel's buffer, stop receiving, deliver or store; returns the frames that were neither.
+
+        A source that fails meanwhile is logged: what it gave before is delivered or stored all the same.
+        """
+        try:
+            self._read_rest(receive_s)
+        except Exception as error:
+            log.error("source_failed", error=repr(error), now="the edge stores what it has received, and ends")
+        return self.store(deliver_s)
+
+    def _read_rest(self, receive_s: float) -> None:
         until_s = time.monotonic() + receive_s
         self.source.begin_drain()
         received = self.source.fill(0)
@@ -229,12 +242,21 @@ class Spine:
             received = self.source.fill(0)
         self.round(received, 0)
         self.sample_kernel_drops()
-        with self.lock:
-            self.source.close()
-            return self.sink.drain(deliver_s)
 
     def store(self, deliver_s: float) -> int:
-        """Like :meth:`drain` without reading the source, which has failed."""
+        """Like :meth:`drain` without reading the source."""
         with self.lock:
             self._publish_due(time.monotonic_ns(), 0)
-            return self.sink.drain(deliver_s)
+            try:
+                self.source.close()
+            except Exception as error:
+                log.error("source_not_closed", error=repr(error))
+            return self.sink.drain(deliver_s, self._pause)
+
+    def _pause(self, wait_s: float) -> None:
+        """Wait without the lock: readers of the counters, such as ``/health``, must not wait for Kafka."""
+        self.lock.release()
+        try:
+            time.sleep(wait_s)
+        finally:
+            self.lock.acquire()

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from klais.jit.machine import levels, target
 from klais.jit.options import JIT_OPTIONS
 from klais.jit.sources import kernel_modules, package_folder
 from klais.jit.types import Signatures
+from klais.system.child import OwnedChild
 from klais.system.file_lock import Report, lock_file
 from klais.system.paths import cache_root
 from klais.system.private_files import named_folder, own_folder, write_own
@@ -110,12 +112,15 @@ def _compile(parts: Path, level: str, modules: list[str], jobs: int) -> None:
     env = os.environ | {"KLAIS_JIT": "build", "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
     env = {name: value for name, value in env.items() if name not in JIT_OPTIONS}
     children = []
-    for part, share in enumerate(_shares(modules, jobs)):
-        code = "import sys; from klais.jit.build import compile_part; compile_part(*sys.argv[1:])"
-        words = [sys.executable, "-P", "-c", code, str(parts / str(part)), level, *share]
-        children.append(subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL))
-    codes = [child.wait() for child in children]
-    if any(codes):
+    with ExitStack() as ending:  # a child that lives on would write into the folder of the next build
+        for part, share in enumerate(_shares(modules, jobs)):
+            code = "import sys; from klais.jit.build import compile_part; compile_part(*sys.argv[1:])"
+            words = [sys.executable, "-P", "-c", code, str(parts / str(part)), level, *share]
+            children.append(OwnedChild(words, None, env))
+            ending.callback(children[-1].stop, 0.0)
+        for child in children:
+            child.wait()
+    if any(child.returncode for child in children):
         raise SetupMissing("the kernels could not be compiled into a library: see above")
 
 

@@ -10,6 +10,7 @@ socket when its last reader ended, so that the next reader counts the drops sinc
 Imports nothing heavy: a process takes over its sockets before it loads anything else.
 """
 
+import errno
 import os
 import socket
 import sys
@@ -17,10 +18,12 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from klais.errors import ConfigError
 from klais.system.address import ask_receive_buffer
 from klais.system.child import OwnedChild
 
 FIRST_FD = 3
+MAX_DIGITS = 10  # of a number in the variables: 32 bits
 UDP_NAME = "klais-udp"
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_DROPS")
 
@@ -51,22 +54,42 @@ class InheritedSocket:
 def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[InheritedSocket]:
     """The sockets that this process inherited, in order; none if the variables are for another process.
 
-    Removes the variables, so that a second call returns nothing and children do not see them.
+    Removes the variables, so that a second call returns nothing and children do not see them. Descriptors that are not
+    sockets (``OpenFile=`` of a unit) are skipped.
+
+    Raises
+    ------
+    ConfigError
+        If the variables name descriptors that this process does not have.
     """
     env = os.environ if environ is None else environ
     pid, count, names, drops = (env.pop(name, "") for name in VARIABLES)
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()) or (number := _number(count)) is None:
         return []
     all_names, all_drops = names.split(":") if names else [], drops.split(":") if drops else []
-    out = []
-    for at in range(int(count)):
-        sock = socket.socket(fileno=FIRST_FD + at)
+    out: list[InheritedSocket] = []
+    for at in range(number):
+        try:
+            sock = socket.socket(fileno=FIRST_FD + at)
+        except OSError as error:
+            if error.errno == errno.ENOTSOCK:
+                continue
+            for one in out:
+                one.socket.close()
+            raise ConfigError(
+                f"LISTEN_FDS={count}: descriptor {FIRST_FD + at} cannot be used: {error.strerror}: the service manager "
+                "must pass as many sockets as it names"
+            ) from None
         sock.setblocking(False)
         sock.set_inheritable(False)
         known = all_drops[at] if at < len(all_drops) else ""
         name = all_names[at] if at < len(all_names) else "unknown"
-        out.append(InheritedSocket(sock, name, int(known) if known.isdigit() else None))
+        out.append(InheritedSocket(sock, name, _number(known)))
     return out
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
 
 
 def drop_count(sock: socket.socket) -> int:

@@ -8,6 +8,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+MAX_DIGITS = 20  # of a number in the variables: 64 bits
+
 
 class Notifier:
     """Sends datagrams to the service manager; errors are ignored.
@@ -29,7 +31,8 @@ class Notifier:
         self._address = "\0" + name[1:] if name.startswith("@") else name
         mine = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         usec = env.get("WATCHDOG_USEC", "")
-        self.watchdog_s = int(usec) / 1e6 if usec.isdigit() and mine and name else 0.0
+        is_number = usec.isascii() and usec.isdigit() and len(usec) <= MAX_DIGITS
+        self.watchdog_s = int(usec) / 1e6 if is_number and mine and name else 0.0
         self._beat_s = float("-inf")
         self._status = ""
 

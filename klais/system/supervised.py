@@ -92,6 +92,12 @@ class Service:
         return self._child.pid if self._child is not None and self._child.returncode is None else None
 
     @property
+    def pids(self) -> list[int]:
+        """Process ids of all that run: the child, and those that it has let go."""
+        leaving = [child.pid for child, _ in self._leaving if child.returncode is None]
+        return leaving if self.pid is None else [self.pid, *leaving]
+
+    @property
     def running(self) -> bool:
         """Whether it runs, or a child that it has let go."""
         return self.pid is not None or any(child.returncode is None for child, _ in self._leaving)

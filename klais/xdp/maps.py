@@ -118,7 +118,9 @@ class XdpMaps:
         self.close()
 
     def close(self) -> None:
-        """Close descriptors and memory; the filter continues to run."""
+        """Close descriptors and memory; the filter continues to run. A second call has no effect."""
+        if not self._fds:
+            return
         del self._config, self._ports, self._marks, self._rules, self.sources, self.source_blocks
         for memory in (self._config_memory, self._ports_memory, self._marks_memory):
             memory.close()

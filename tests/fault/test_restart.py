@@ -18,7 +18,7 @@ from klais.edge.sinks.spool.backlog import spool_folder
 from klais.kafka.topics import Topics
 from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket
-from tests.support.edge import EdgeProcess, edge_command, read_all
+from tests.support.edge import EdgeProcess, balanced, edge_command, read_all
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE, has_ended, wait_for
 from tests.support.udp import granted_bytes, waiting_bytes
@@ -127,6 +127,19 @@ def ends(pid: int) -> float:
     return time.monotonic()
 
 
+def all_counted(edge: EdgeProcess, frames: int) -> None:
+    """The sums of the fleet are those of all its processes, also of those that ended, to the last frame."""
+
+    def counted() -> bool:
+        stats, text = edge.get("/stats")[1]["edge"], edge.get("/metrics")[1]
+        counters, depth = stats["counters"], stats["gauges"]["queue_depth"]
+        there = f'klais_packets_received_total{{stage="edge"}} {frames}.0' in text
+        exact = there and counters["received"] == counters["passed"] == frames
+        return exact and balanced(counters, depth + counters["left_at_end"])
+
+    wait_for(counted, 30, f"{frames} frames in the sums")
+
+
 def test_members_of_a_fleet_that_are_restarted_one_by_one_lose_nothing(settings_for, topics_of, tmp_path) -> None:
     settings = settings_for(partitions=2)
     topics_of(settings)
@@ -140,7 +153,7 @@ def test_members_of_a_fleet_that_are_restarted_one_by_one_lose_nothing(settings_
                 ends(pid)
                 wait_back(edge, pid)
             sender.wait_sent(500)
-        wait_for(lambda: edge.get("/stats")[1]["edge"]["gauges"]["queue_depth"] == 0, 30, "nothing in hand")
+        all_counted(edge, len(sender.sent_s))
         code = edge.stop()[0]
     assert code == 0, edge.tail()
     assert sorted(published(settings)) == list(range(len(sender.sent_s)))
@@ -161,7 +174,7 @@ def test_a_rolling_upgrade_leaves_no_time_in_which_nobody_reads(settings_for, to
             sender.wait_sent(200)
         edge.wait_status(200)
         assert not set(before) & set(member_pids(edge))
-        wait_for(lambda: edge.get("/stats")[1]["edge"]["gauges"]["queue_depth"] == 0, 30, "nothing in hand")
+        all_counted(edge, len(sender.sent_s))
         code = edge.stop()[0]
     assert code == 0, edge.tail()
     events = [row["event"] for row in edge.rows() if row["event"] in ("edge_started", "edge_stopped", "edge_replaced")]

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka.admin import NewPartitions
 
@@ -83,8 +84,13 @@ def test_an_outage_under_load_loses_nothing(tmp_path: Path) -> None:
                 problems = edge.wait_status(503, 20)["problems"]
                 assert "the breaker is" in str(problems)
                 time.sleep(OUTAGE_S / 2)
-                away = edge.counters()
-                assert away["spooled"] > 0 and balanced(away, away["queue_depth"])
+
+                def spooled() -> dict[str, Any] | None:
+                    now = edge.counters()
+                    assert balanced(now, now["queue_depth"]), now
+                    return now if now["spooled"] > 0 else None
+
+                wait_for(spooled, 30, "frames in the spool")
                 on.thaw() if outage == "freeze" else on.start()
                 wait_for(lambda: edge.counters()["breaker"] == "closed", 30, "the breaker to close")
             time.sleep(1)

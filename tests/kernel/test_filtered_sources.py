@@ -132,6 +132,20 @@ def test_a_filter_loaded_anew_is_found_again(behind: Behind, monkeypatch: pytest
 
 
 @BOTH
+def test_an_edge_whose_filter_was_unloaded_ends_without_an_error(behind: Behind) -> None:
+    with behind.rig.opened() as source:
+        behind.rig.send(source, [b"one" * 20])
+        assert receive(source, 1)[0][0] == b"one" * 20
+        behind.unload()
+        source.begin_drain()
+        behind.rig.send(source, [b"two" * 20])
+        assert receive(source, 1)[0][0] == b"two" * 20
+        source.close()
+        source.close()
+        assert source.socket.fileno() == -1
+
+
+@BOTH
 def test_an_accept_mode_that_was_put_back_is_set_again(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filtered, "KEEP_EVERY_NS", 20_000_000)
     with behind.rig.opened() as source:

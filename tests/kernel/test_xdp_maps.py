@@ -34,6 +34,15 @@ def test_without_the_right_to_the_maps_say_so() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def test_maps_may_be_closed_twice() -> None:
+    with rig() as found:
+        maps = XdpMaps.open(found.pin_dir)
+        maps.close()
+        before = len(os.listdir("/proc/self/fd"))
+        maps.close()  # the numbers of its descriptors may be those of other files now
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_two_processes_may_change_the_same_rule_at_once() -> None:
     code = (
         "import sys; from pathlib import Path; from klais.xdp.maps import XdpMaps\n"

@@ -15,10 +15,11 @@ import pytest
 from bench.harness.packets.netns import inside, run
 from klais.core.wire.constants import encode_frame
 from klais.errors import XdpForeign, XdpUnavailable
+from klais.system.waiting import poll_until
 from klais.xdp import bpf, bpffs, netlink
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from tests.support.process import wait_for
+from tests.support.process import PATIENCE, wait_for
 from tests.support.xdp import BAD, WIDE, Counter, Flow, Rig, rig
 
 # mov r0, 2; exit: an XDP program that passes everything, as somebody else's might
@@ -30,12 +31,20 @@ def flowing(found: Rig) -> Iterator[Flow]:
     """Traffic meanwhile; afterwards every good frame must have arrived and no bad one, and each was counted once."""
     with found.receiver() as source:
         before, counter, flow = found.counts(), Counter(source), Flow(found)
-        wait_for(lambda: flow.sent > 50, 10, "traffic")
         try:
+            wait_for(lambda: flow.sent > 50, 10, "traffic")
             yield flow
-        finally:
             sent = flow.finish()
-            time.sleep(0.05)
+
+            def judged() -> bool:
+                now = found.counts()
+                done = min(now[name] - before[name] for name in ("pass", "bad_magic"))
+                return done >= sent and len(counter.numbers) + counter.others >= sent
+
+            # What is missing after that is missing for good; the kernel may handle the last packets late.
+            poll_until(judged, 10 * PATIENCE, 0.02)
+        finally:
+            flow.finish()
             counter.finish()
     assert counter.numbers == list(range(sent)), f"{sent} sent, {len(counter.numbers)} arrived"
     assert counter.others == 0, "a frame passed unjudged"

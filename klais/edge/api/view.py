@@ -31,6 +31,7 @@ from klais.telemetry.snapshots import KINDS, EdgeSnapshot
 from klais.telemetry.view import ProcessView, SystemView
 
 RECENT_S = 5.0
+LOCK_WAIT_S = 1.0  # a round takes some milliseconds
 REFUSED = (Reason.BACKPRESSURE, Reason.SPOOL_FULL, Reason.SPOOL_FAILED)
 
 Problems = Callable[[], list[str]]
@@ -113,14 +114,19 @@ class EdgeView:
         self._problems, self._stopping, self._skipped = problems, stopping, skipped
         self._cpu, self._forecast = CpuShare(), FillForecast()
         self._started_s = time.monotonic()
+        self._details: dict[str, Any] = {}  # of the source
+        self._known: EdgeStatistics | None = None
+        self._stuck_round_s: float | None = None  # when the round began that does not end
         self._refused = (0, float("-inf"))  # frames refused so far, and when that number last grew
 
     def statistics(self) -> EdgeStatistics:
-        """Counters and gauges, read between two rounds of the spine."""
+        """Counters and gauges, read between two rounds of the spine; the last ones if it does not end its round."""
+        if not self._lock() and self._known is not None:
+            return self._known
         spine, forwarder = self._spine, self._forwarder
-        with spine.lock:
+        try:
             counts = spine.counts
-            return EdgeStatistics(
+            self._known = EdgeStatistics(
                 dropped=counts.dropped(),
                 counters=counts.totals() | {"cpu_s": round(time.process_time(), 3)},
                 queue_depth=counts.depth(),
@@ -136,6 +142,23 @@ class EdgeView:
                 unaccounted=counts.unaccounted(),
                 blocked=spine.blocked_sources.gauges(),
             )
+            return self._known
+        finally:
+            spine.lock.release()
+
+    def _lock(self) -> bool:
+        """Take the lock of the spine; False if a round does not end, for example because a disk does not answer.
+
+        Only one reader waits for such a round: ``/livez`` is answered in the same thread. Without figures of before,
+        all wait.
+        """
+        lock, round_s = self._spine.lock, self._spine.round_began_s
+        wait_s = 0.0 if self._stuck_round_s == round_s else LOCK_WAIT_S
+        if lock.acquire(timeout=wait_s) or (self._known is None and lock.acquire()):
+            self._stuck_round_s = None
+            return True
+        self._stuck_round_s = round_s
+        return False
 
     def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Counters and gauges for ``klais_stats``, with CPU and latency since the previous record; called once a
@@ -143,8 +166,12 @@ class EdgeView:
         """
         now, now_s = self.statistics(), time.monotonic()
         latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
-        with self._spine.lock:
-            second = self._spine.activity.second(now_s)
+        second = None
+        if self._lock():
+            try:
+                second = self._spine.activity.second(now_s)
+            finally:
+                self._spine.lock.release()
         traffic = {} if second is None else {"traffic": second}
         at, batch = now.forwarder, self._settings.batch_max_bytes
         self._forecast.sample(now_s, at.spool_bytes, at.spool_max_bytes, batch)
@@ -153,9 +180,15 @@ class EdgeView:
 
     def problems(self) -> list[str]:
         """Problems that may stop frames, as texts; empty if there are none."""
+        refuses = self._refuses()
         out = self._problems() + self._forwarder.problems()
         out += [text for follower in (self._control, self._system) if (text := follower.problem())]
-        if self._refuses():
+        if self._stuck_round_s is not None and (age_s := time.monotonic() - self._stuck_round_s) > RECENT_S:
+            out.append(
+                f"the loop that reads the socket has been in one round for {age_s:.0f} s; these figures are of before: "
+                "look at the disk of the spool, and at the CPU"
+            )
+        if refuses:
             out.append(
                 "frames were dropped in the last 5 s: neither Kafka nor the spool takes more; `/stats` has the reasons"
             )
@@ -235,9 +268,12 @@ class EdgeView:
         }
 
     def _source(self) -> dict[str, Any]:
-        with self._spine.lock:
-            details = self._spine.source.details()
-        return {"name": self._spine.source.name, "skipped": self._skipped} | details
+        if self._lock():
+            try:
+                self._details = self._spine.source.details()
+            finally:
+                self._spine.lock.release()
+        return {"name": self._spine.source.name, "skipped": self._skipped} | self._details
 
     def _dam(self) -> dict[str, Any]:
         system = SystemView.of(self._system.newest)

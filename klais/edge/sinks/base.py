@@ -1,11 +1,14 @@
 """The two small interfaces between the spine and the delivery of batches and dead letters."""
 
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 from klais.core.wire.constants import Reason
 from klais.edge.batcher import ClosedBatch
 
 Headers = list[tuple[str, bytes]]
+Pause = Callable[[float], None]
 
 
 class Sink(Protocol):
@@ -21,8 +24,11 @@ class Sink(Protocol):
     def poll(self) -> None:
         """Serve delivery reports; cheap, called in every round of the spine."""
 
-    def drain(self, budget_s: float) -> int:
-        """Deliver or store the rest within the budget; returns the number of lost frames, which are counted."""
+    def drain(self, budget_s: float, pause: Pause = time.sleep) -> int:
+        """Deliver or store the rest within the budget; returns the number of lost frames, which are counted.
+
+        Between two looks at what Kafka has acknowledged it calls ``pause`` (s). The counters add up at each call.
+        """
 
 
 class DeadLetterSink(Protocol):

@@ -6,158 +6,43 @@ at ``KLAIS_EDGE_ID``. The sockets belong to this process, or to systemd: while a
 arriving frames.
 """
 
-import os
 import signal
 import socket
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from klais import __version__
-from klais.config.load import Settings, environ_of
+from klais.config.load import Settings
 from klais.edge.api.models import LOOP_HUNG_S
 from klais.edge.api.server import api_of
 from klais.edge.listener import counted_drops, udp_sockets
 from klais.edge.signals import Signals
 from klais.edge.sinks.spool.folder import warn_of_spools_left_behind
+from klais.edge.supervisor.member import STOP_S, Member
 from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.edge.supervisor.upgrade import RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable
-from klais.http import client
 from klais.http.access import Access, with_token
-from klais.http.tokens import token_to_read
 from klais.system.activation import HeldSocket, inherited_sockets
 from klais.system.address import Bind, join_group, open_udp_socket
-from klais.system.child import OwnedChild
-from klais.system.numa import format_cpus, plan, read_topology
-from klais.system.ports import free_port
-from klais.system.processes import python_module
+from klais.system.numa import plan, read_topology
 from klais.system.sd_notify import Notifier
-from klais.system.supervised import Service, ServiceFailed
+from klais.system.supervised import ServiceFailed
 from klais.telemetry import log as logs
-from klais.telemetry.counters import ResetSafeTotals, add
+from klais.telemetry.counters import add
 
 log = logs.get("klais.edge.supervisor.fleet")
 
 SAMPLE_S = 0.5
-ASK_S = 2.0
-STOP_S = 12.0
 TICK_S = 0.1
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class Member:
-    """One member of the fleet: its socket, its process, and its last report."""
-
-    def __init__(
-        self, settings: Settings, number: int, cpus: tuple[int, ...], held: HeldSocket, now: bool = False
-    ) -> None:
-        self.edge_id, self.held = settings.edge_id + number, held
-        self.api = f"127.0.0.1:{free_port()}"
-        self._token = token_to_read(settings)
-        self._settings, self._cpus, self._now, self._env = settings, cpus, now, environment(settings)
-        command = self._command(self.api)
-        self.service = Service(f"edge {self.edge_id}", command, self._env, None, held.spawn, restart_at_once=True)
-        self._successor: OwnedChild | None = None
-        self._successor_api = ""
-        self.counters = ResetSafeTotals()
-        self.health: dict[str, Any] | None = None
-        self.live: dict[str, Any] | None = None
-        self.ready: dict[str, Any] | None = None
-        self.stats: dict[str, Any] | None = None
-        self.metrics: str | None = None
-
-    def _command(self, api: str) -> list[str]:
-        s = self._settings
-        command = python_module("klais", "edge", "--workers", "1", "--share-port")
-        command += ["--edge-id", str(self.edge_id), "--api-bind", api, "--udp-bind", s.udp_bind]
-        command += ["--source", s.source, *(["--iface", s.iface] if s.iface else [])]
-        command += ["--cpus", format_cpus(self._cpus)] if self._cpus else []
-        return command + (["--now"] if self._now else [])
-
-    # -- replaced by a new process (klais.edge.supervisor.upgrade)
-
-    def start_successor(self) -> None:
-        """Start the next process in addition to the present one: both read the socket."""
-        self._successor_api = f"127.0.0.1:{free_port()}"
-        command = [*self._command(self._successor_api), "--successor"]
-        self._successor = self.held.spawn(command, None, self._env, beside=True)
-
-    def successor_ended(self) -> bool:
-        """Whether it has exited by itself."""
-        return self._successor is None or self._successor.returncode is not None
-
-    def successor_receives(self) -> bool:
-        """Whether it answers, and therefore receives."""
-        try:
-            client.request(f"http://{self._successor_api}/stats", ASK_S, None, self._token)
-        except OSError:
-            return False
-        return True
-
-    def promote_successor(self) -> None:
-        """Switch to the successor; the present process drains and exits."""
-        assert self._successor is not None
-        self.api = self._successor_api
-        self.service.replace(self._successor, self._command(self.api))
-        self._successor = None
-
-    def drop_successor(self) -> None:
-        """Stop the successor, which has received frames and drains first; the present process continues."""
-        if self._successor is not None:
-            self.service.let_go(self._successor, STOP_S)
-            self._successor = None
-
-    @property
-    def running(self) -> bool:
-        """Whether any process of this place runs."""
-        return self.service.running or not self.successor_ended()
-
-    # -- requests to its REST API
-
-    def ask(self, path: str, body: bytes | None = None, token: str | None = None, asker: str | None = None) -> bytes:
-        """Body of the process's response, whatever its status; OSError if it does not answer. ``asker``: the client on
-        whose behalf the request is made.
-        """
-        headers = {"X-Forwarded-For": asker} if asker else {}
-        return client.request(f"http://{self.api}{path}", ASK_S, body, token or self._token, headers)[1]
-
-    def sample(self) -> None:
-        """Ask the process for its health, statistics and metrics."""
-        pid = self.service.pid
-        try:
-            live, ready, health, stats = (
-                orjson.loads(self.ask(path)) for path in ("/livez", "/readyz", "/health", "/stats")
-            )
-            metrics = self.ask("/metrics").decode()
-            _, counters = (live["live"], ready["ready"], health["problems"]), stats["edge"]["counters"]
-        except (OSError, ValueError, KeyError, TypeError):  # it does not answer, or refuses: too many connections
-            self.health = self.live = self.ready = None
-            return
-        if pid is not None and pid == self.service.pid:
-            self.counters.observe(counters, pid)
-        self.live, self.ready, self.health, self.stats, self.metrics = live, ready, health, stats, metrics
-
-    @property
-    def receives(self) -> bool:
-        """Whether it accepts and keeps arriving frames."""
-        return self.ready is not None and bool(self.ready["ready"])
-
-    def waits(self) -> list[str]:
-        """What it waits for, as texts; empty = it keeps arriving frames."""
-        if self.service.pid is None or self.ready is None:
-            return [f"edge {self.edge_id} to answer"]
-        return [f"edge {self.edge_id}: {text}" for text in self.ready["waiting_for"]]
-
-    def problems(self) -> list[str]:
-        """Its problems, as texts."""
-        if self.service.pid is None or self.health is None:
-            return [f"edge {self.edge_id}: does not answer"]
-        return [f"edge {self.edge_id}: {text}" for text in self.health["problems"]]
 
 
 def hold_sockets(settings: Settings) -> list[HeldSocket]:
@@ -188,18 +73,6 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
     return held
 
 
-def environment(settings: Settings) -> dict[str, str]:
-    """Environment of a member: the settings, and ours without the service manager's variables for the supervisor.
-
-    A member trusts this machine when a request names the client on whose behalf it is made, so that its log and
-    records show who changed something.
-    """
-    manager = ("KLAIS_", "NOTIFY_", "WATCHDOG_", "LISTEN_")
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(manager)}
-    file = {"KLAIS_ENV_FILE": str(settings.env_file)} if settings.env_file else {}
-    return ours | environ_of(settings, reads_file=True) | {"KLAIS_API_PROXIES": "127.0.0.1"} | file
-
-
 class Fleet:
     """The supervisor; also the state shown by its REST API (see :class:`klais.edge.api.server.State`).
 
@@ -211,9 +84,13 @@ class Fleet:
         One for each member (:func:`hold_sockets`); closed when :meth:`run` returns.
     now : bool
         Members do not wait for Kafka at the end.
+    reports : Path, optional
+        Where processes leave their last figures.
     """
 
-    def __init__(self, settings: Settings, sockets: Sequence[HeldSocket], now: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, sockets: Sequence[HeldSocket], now: bool = False, reports: Path | None = None
+    ) -> None:
         self._access = Access.of(settings, Bind.parse(settings.api_bind).host)
         if self._access.generated:
             why = "KLAIS_API_BIND is not loopback, no token set"
@@ -221,7 +98,7 @@ class Fleet:
         self.settings = settings = with_token(settings, self._access)
         self.placement = plan(settings.cpus, settings.edge_workers, read_topology(settings.iface))
         places = enumerate(zip(self.placement.cpus, sockets, strict=True))
-        self.members = [Member(settings, k, cpus, held, now) for k, (cpus, held) in places]
+        self.members = [Member(settings, k, cpus, held, now, reports) for k, (cpus, held) in places]
         self._token = settings.api_token.get_secret_value() if settings.api_token else None
         self._started_s = time.monotonic()
         self._stops = 0
@@ -284,8 +161,9 @@ class Fleet:
             if self.signals.consume_upgrade():
                 self._upgrade.begin()
             self._upgrade.step(now_s)
-            if self.signals.consume_reload():
-                self._pass_on(signal.SIGHUP)
+            reload = self.signals.consume_reload()
+            for member in self.members:
+                member.reload() if reload else member.pass_reload()
             self._notifier.ping_watchdog(now_s)
             time.sleep(TICK_S)
         return False
@@ -311,7 +189,15 @@ class Fleet:
                     member.service.signal(signal.SIGTERM, leaving=True)
             time.sleep(0.02)
         codes = {member.edge_id: member.service.returncode for member in self.members}
-        log.info("fleet_stopped", exit_codes=codes)
+        for member in self.members:
+            member.add_up()
+        log.info("fleet_stopped", exit_codes=codes, **self._counters())
+
+    def _counters(self) -> dict[str, Any]:
+        total: dict[str, Any] = {}
+        for member in self.members:
+            total = add(total, member.counters)
+        return total
 
     # -- the state shown by the API
 
@@ -355,13 +241,10 @@ class Fleet:
         known = [member for member in self.members if member.stats]
         if not known:
             raise EdgeUnavailable("no edge process has answered yet")
-        total: dict[str, Any] = {}
-        for member in self.members:
-            total = add(total, member.counters.totals())
         edge = {
             "id": self.settings.edge_id,
-            "counters": total,
-            "gauges": sum_gauges(m.stats["edge"]["gauges"] for m in known if m.stats),
+            "counters": self._counters(),
+            "gauges": sum_gauges([{"queue_depth": 0}, *(gauges for m in self.members for gauges in m.gauges)]),
             "processes": {
                 str(m.edge_id): {
                     "pid": m.service.pid,
@@ -375,7 +258,7 @@ class Fleet:
 
     def metrics(self) -> tuple[bytes, str]:
         """Body and content type of ``/metrics``."""
-        return sum_metrics(m.metrics for m in self.members if m.metrics).encode(), METRICS_TYPE
+        return sum_metrics(text for m in self.members for text in m.metrics).encode(), METRICS_TYPE
 
     def set_rate(self, new_rate: int, client: str) -> float:
         """Let one member write the rate."""
@@ -393,8 +276,23 @@ class Fleet:
         raise EdgeUnavailable(problem)
 
 
+@contextmanager
+def _report_folder() -> Iterator[Path | None]:
+    """A folder of this user for the last figures of processes; without one, those since the last sample are missing."""
+    with ExitStack() as stack:
+        folder = None
+        try:
+            made = tempfile.TemporaryDirectory(prefix="klais-fleet-", ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
+        except OSError as error:
+            means = "the sums miss what a process counts just before it ends"
+            log.warning("no_report_folder", why=str(error), means=means)
+        yield folder
+
+
 def main(settings: Settings, now: bool = False) -> int:
     """Run the fleet in this process until SIGTERM or SIGINT; returns the exit code."""
-    fleet = Fleet(settings, hold_sockets(settings), now)
-    fleet.signals.install()
-    return fleet.run()
+    with _report_folder() as reports:
+        fleet = Fleet(settings, hold_sockets(settings), now, reports)
+        fleet.signals.install()
+        return fleet.run()

@@ -17,6 +17,7 @@ SHARED_METRICS = frozenset(
         *("klais_xdp_setpoint_age_seconds", "klais_edge_blocked_sources"),
     }
 )
+COUNTERS = frozenset({"counter", "histogram", "summary"})
 SHARED_GAUGES = frozenset({"linger_ms", "blocked_sources"})
 FIRST_GAUGES = frozenset({"spool_full_s"})
 """Times until something happens: the smallest counts."""
@@ -42,14 +43,16 @@ def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:
     return out
 
 
-def sum_metrics(texts: Iterable[str]) -> str:
+def sum_metrics(texts: Iterable[str], counters_only: bool = False) -> str:
     """Merge the Prometheus texts of all processes: add up samples of the same name and labels, take shared figures
-    once.
+    once. ``counters_only``: what remains of processes that ended, so neither gauges nor shared figures.
     """
     families: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for text in texts:
         for family in text_string_to_metric_families(text):
+            if counters_only and (family.type not in COUNTERS or family.name in SHARED_METRICS):
+                continue
             families.setdefault(family.name, family)
             samples = values.setdefault(family.name, {})
             for one in family.samples:

@@ -201,3 +201,13 @@ def test_warnings_name_what_is_seldom_meant() -> None:
     assert ["unencrypted" in text for text in warnings(plain)] == [True]
     for good in ({"kafka_sasl_mechanism": "SCRAM-SHA-512"}, {"kafka_security_protocol": "SASL_SSL"}):
         assert warnings(Settings(**{"kafka_security_protocol": "SASL_PLAINTEXT", **login, **good})) == []
+
+
+@pytest.mark.parametrize("name", ["spool_dir", "models_dir", "topic_prefix", "llm", "udp_bind", "config", "env_file"])
+def test_what_no_report_could_show_is_refused(name: str) -> None:
+    """Bytes of the environment that are no UTF-8: with such a folder `/health` and `klais_stats` would fail later."""
+    with pytest.raises(ConfigError, match=rf"^KLAIS_{name.upper()}: is not UTF-8 text$"):
+        load({f"KLAIS_{name.upper()}": "/tmp/\udcff"})
+    if name not in ("config", "env_file"):
+        with pytest.raises(ConfigError, match=rf"^KLAIS_{name.upper()}: is not UTF-8 text$"):
+            load({}, **{name: "/tmp/\udcff"})

@@ -1,5 +1,6 @@
 """Files with secrets: what is read, what is refused and why, and that no message has anything of their content."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -24,6 +25,20 @@ def write(path: Path, text: str | bytes = SECRET + "\n", mode: int = 0o600) -> P
 def test_a_private_file_is_read_without_its_line_end(tmp_path: Path) -> None:
     assert read_secret(write(tmp_path / "a", SECRET + "\r\n"), "X") == SECRET
     assert read_secret(write(tmp_path / "b", f" {SECRET} ", mode=0o400), "X") == f" {SECRET} "
+
+
+def test_a_disk_that_cannot_read_it_is_a_problem_of_that_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload must not end the edge."""
+    path = write(tmp_path / "token")
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("builtins.open", fails)
+    with pytest.raises(ConfigError, match=r"^KLAIS_API_TOKEN_FILE=.*token: cannot be read: Input/output error$"):
+        load({"KLAIS_API_TOKEN_FILE": str(path)})
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o602, 0o620, 0o666])

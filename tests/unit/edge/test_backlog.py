@@ -37,14 +37,14 @@ def hand_out(backlog: Backlog) -> list[tuple[ClosedBatch, Entry]]:
 
 
 @pytest.fixture
-def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Makes bytes from ``first`` up to ``last`` of every file unreadable: the disk answers EIO."""
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes bytes from ``first`` up to ``last`` of every file unreadable: the disk answers EIO, or ``code``."""
     real = os.pread
 
-    def fail(first: int, last: int) -> None:
+    def fail(first: int, last: int, code: int = errno.EIO) -> None:
         def pread(fd: int, size: int, at: int) -> bytes:
             if at < last and at + size > first:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
+                raise OSError(code, os.strerror(code))
             return real(fd, size, at)
 
         monkeypatch.setattr(folder.os, "pread", pread)
@@ -52,8 +52,9 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     return fail
 
 
+@pytest.mark.parametrize("code", ["EIO", "EUCLEAN", "EBADMSG", "ENODATA", "EREMOTEIO", "EILSEQ"])
 def test_a_sector_that_cannot_be_read_costs_its_batches_only(
-    tmp_path: Path, unreadable: Callable[[int, int], None]
+    tmp_path: Path, unreadable: Callable[..., None], code: str
 ) -> None:
     counts = Counts()
     backlog = Backlog(Settings(state_dir=tmp_path), counts)
@@ -62,7 +63,7 @@ def test_a_sector_that_cannot_be_read_costs_its_batches_only(
     assert 2 * size > SECTOR_BYTES
     for each in batches:
         assert backlog.append(each, 0.0) is Reason.PASSED
-    unreadable(2 * SECTOR_BYTES, 3 * SECTOR_BYTES)
+    unreadable(2 * SECTOR_BYTES, 3 * SECTOR_BYTES, getattr(errno, code))
     lost = set(range(2 * SECTOR_BYTES // size, (3 * SECTOR_BYTES - 1) // size + 1))
     found = hand_out(backlog)
     assert [batches.index(one) for one, _ in found] == [n for n in range(10) if n not in lost]
@@ -75,7 +76,7 @@ def test_a_sector_that_cannot_be_read_costs_its_batches_only(
 
 
 def test_a_disk_that_reads_nothing_is_counted_and_its_files_are_kept(
-    tmp_path: Path, unreadable: Callable[[int, int], None]
+    tmp_path: Path, unreadable: Callable[..., None]
 ) -> None:
     counts = Counts()
     backlog = Backlog(Settings(state_dir=tmp_path), counts)
@@ -170,9 +171,11 @@ def test_spools_that_nobody_delivers_are_found(tmp_path: Path) -> None:
     assert spools_left_behind(Settings(state_dir=state), [1, 2]) == []
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "how", ["the folder is removed", "files are removed", "the folder is moved", "files are moved"]
+)
 def test_files_that_another_program_removes_are_named_and_newer_batches_get_a_new_file(
-    tmp_path: Path, whole: bool
+    tmp_path: Path, how: str
 ) -> None:
     settings, counts = Settings(state_dir=tmp_path), Counts()
     backlog = Backlog(settings, counts)
@@ -181,11 +184,12 @@ def test_files_that_another_program_removes_are_named_and_newer_batches_get_a_ne
     backlog.maintain(10.0)
     assert backlog.problems() == []
     there = spool_folder(settings)
-    if whole:
+    if how == "the folder is removed":
         shutil.rmtree(there)
-    else:
-        for path in there.glob("*.spool"):
-            path.unlink()
+    elif how == "the folder is moved":
+        there.rename(tmp_path / "moved")
+    for path in there.glob("*.spool"):
+        path.unlink() if how == "files are removed" else path.rename(tmp_path / path.name)
     backlog.maintain(10.0 + RETRY_S)
     (text,) = backlog.problems()
     assert f"the {3 * FRAMES} frames" in text and "Let it run" in text
@@ -195,7 +199,7 @@ def test_files_that_another_program_removes_are_named_and_newer_batches_get_a_ne
     backlog.maintain(12.0 + RETRY_S)
     assert backlog.problems() == [text]
     with pytest.raises(SpoolInUse):
-        Backlog(settings, Counts())
+        Backlog(settings, Counts(), lock_wait_s=0.1)
     out = hand_out(backlog)
     assert [one.value for one, _ in out] == [built(n).value for n in range(5)]
     for _, entry in out[:4]:

@@ -1,5 +1,6 @@
 """Frames taken before the edge is ready: whole, in order, bounded, and through the spine like any others."""
 
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -68,3 +69,22 @@ def test_the_spine_takes_them_as_it_takes_all_frames(udp: UdpSocket) -> None:
     spine.round(0, 0)
     batches = [decode_batch(built.value) for built in sink.taken]
     assert sorted(batch.frame(i) for batch in batches for i in range(batch.count)) == sorted(good)
+
+
+def test_no_signal_during_the_start_costs_a_frame(udp: UdpSocket) -> None:
+    """An owner that dies sends SIGTERM several times at once."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    early = EarlyFrames(udp)
+    try:
+        early.start()
+        for number in (*numbers, signal.SIGTERM, signal.SIGTERM, signal.SIGTERM):
+            signal.raise_signal(number)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"frame", ("127.0.0.1", udp.port))
+        wait_for(lambda: early.frames == 1, 30, "the frame")
+        early.stop()
+        assert early.signals.consume_reload() and early.signals.consume_upgrade()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,7 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from klais.config.load import Settings, load
 from klais.config.settings import EDGE_IDS
-from klais.edge.supervisor.fleet import Fleet, Member, environment
+from klais.edge.supervisor.fleet import Fleet
+from klais.edge.supervisor.member import Member, environment
 from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.edge.supervisor.upgrade import READY_S, RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable

@@ -14,7 +14,7 @@ from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
 from klais.edge.api.rate import RateSetter
-from klais.edge.api.view import EdgeView
+from klais.edge.api.view import RECENT_S, EdgeView
 from klais.edge.batcher import Batcher
 from klais.edge.host_checks import ClockCheck
 from klais.edge.linger import LingerController
@@ -196,3 +196,22 @@ def test_what_needs_a_look_and_stops_nothing_is_a_warning(edge: Edge, name: str)
     body = edge.view.health()
     (text,) = body["warnings"]
     assert body["status"] == "ok" and what in text and do in text
+
+
+def test_a_round_that_does_not_end_is_named_and_holds_up_no_answer(tmp_path: Path) -> None:
+    """For example because the disk of the spool hangs: the API has one thread, which also answers ``/livez``."""
+    edge = Edge(tmp_path)
+    before = edge.view.stats()
+    assert edge.view.health()["status"] == "ok"
+    edge.spine.round_began_s -= 2 * RECENT_S
+    with edge.spine.lock:
+        edge.rig.counts.received += 5  # half of a round: the frames are in no other counter yet
+        health = edge.view.health()
+        (problem,) = health["problems"]
+        assert "has been in one round for" in problem and "disk of the spool" in problem
+        assert edge.view.stats()["edge"]["counters"]["received"] == before["edge"]["counters"]["received"]
+        assert edge.view.live()["live"] and edge.view.metrics_snapshot().unaccounted == 0
+        assert edge.view.ready()["ready"]
+        edge.rig.counts.received -= 5
+    assert edge.view.health()["problems"] == []
+    edge.rig.sink.backlog.close()

@@ -1,6 +1,8 @@
 """Spooled batches of another partition count: every frame once, for its partition now, in its device's order."""
 
+import errno
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from klais.core.wire.constants import Reason, encode_frame
 from klais.core.wire.partition import partition_of
 from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
+from klais.edge.sinks.spool import folder
 from klais.edge.sinks.spool.backlog import Backlog, spool_folder
 from klais.edge.sinks.spool.segment import HEADER_SIZE, identity_of
 from klais.kafka.topics import Topics
@@ -147,6 +150,60 @@ def test_a_damaged_batch_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None
     redistribute(backlog)
     check(taken(backlog), wanted[DEVICES:], 2)
     assert counts.by_reason[Reason.SPOOL_DAMAGED] == DEVICES and counts.recovered == len(wanted)
+
+
+def test_bytes_without_a_readable_header_are_named(tmp_path: Path) -> None:
+    wanted = fill(tmp_path, 1, rounds=5)
+    (segment,) = spool_folder(settings(tmp_path, 1)).glob("*.spool")
+    data = bytearray(segment.read_bytes())
+    data[:4] = b"\0\0\0\0"
+    segment.write_bytes(data)
+    backlog = Backlog(settings(tmp_path, 2), Counts())
+    redistribute(backlog)
+    check(taken(backlog), wanted[DEVICES:], 2)
+    assert f"{len(data) // 5:,} bytes of {segment} could not be read" in backlog.warning
+
+
+@pytest.mark.parametrize("kind", ["another version", "a folder", "a link", "one that others may write"])
+def test_what_cannot_be_distributed_stays_and_the_edge_goes_on(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path, 1, rounds=5)
+    there = spool_folder(settings(tmp_path, 1))
+    (segment,) = there.glob("*.spool")
+    if kind == "another version":
+        segment.write_bytes(b"KSR2" + segment.read_bytes()[4:])
+    elif kind == "one that others may write":
+        segment.chmod(0o666)
+    else:
+        segment.rename(tmp_path / "aside")
+        segment.mkdir() if kind == "a folder" else segment.symlink_to(tmp_path / "aside")
+    backlog = Backlog(settings(tmp_path, 2), Counts())
+    assert "1 segments in the spool" in backlog.warning and backlog.problems() == [] and backlog.durable
+    backlog.redistribute(0.0)
+    own = encode_batch([encode_frame("d1", 1000, b"{}")], T0_NS, 7, 100, 0)
+    assert backlog.append(ClosedBatch(own, 0, 1), 0.0) is Reason.PASSED
+    assert len(taken(backlog)) == 1
+    backlog.close()
+    assert segment.is_symlink() or segment.exists()
+
+
+def test_a_segment_with_sectors_that_cannot_be_read_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, real = fill(tmp_path, 1, rounds=5), os.pread
+    (segment,) = spool_folder(settings(tmp_path, 1)).glob("*.spool")
+    batch = segment.stat().st_size // 5
+
+    def pread(fd: int, size: int, at: int) -> bytes:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(segment) and at <= batch // 2 < at + size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, size, at)
+
+    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(folder, "SECTOR_BYTES", 64)
+    counts = Counts()
+    backlog = Backlog(settings(tmp_path, 2), counts)
+    redistribute(backlog)
+    check(taken(backlog), wanted[DEVICES:], 2)
+    assert counts.by_reason[Reason.SPOOL_DAMAGED] == DEVICES and counts.recovered == len(wanted)
+    assert [path.suffix for path in segment.parent.glob(f"{segment.stem}.*")] == [".unreadable"]
 
 
 def test_a_spool_without_room_says_so_and_goes_on_when_it_has_room(tmp_path: Path) -> None:

@@ -42,6 +42,23 @@ def test_now_abort_at_the_first() -> None:
     assert events == ["abort", "stop"]
 
 
+@pytest.mark.parametrize("stops", [0, 1, 2])
+def test_signals_of_before_are_taken_over(stops: int) -> None:
+    """Those that arrive while the edge loads its compiled code: also SIGHUP, which ended it."""
+    before, _, clock = record()
+    before.on_reload()
+    before.on_upgrade()
+    for _ in range(stops):
+        before.on_stop()
+        clock[0] += RETRY_S
+    signals, events, _ = record()
+    signals.take_over(before)
+    assert events == [[], ["stop"], ["abort", "stop"]][stops]
+    assert signals.consume_reload() and signals.consume_upgrade()
+    signals.take_over(Signals())
+    assert not signals.consume_reload() and not signals.consume_upgrade()
+
+
 def test_a_reload_is_only_noted() -> None:
     signals, events, _ = record()
     signals.on_reload()

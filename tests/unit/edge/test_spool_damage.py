@@ -65,6 +65,37 @@ def test_what_a_damaged_file_held_is_counted_or_named_in_bytes(tmp_path: Path, n
     again.close()
 
 
+@pytest.mark.parametrize("which", [0, 3, -1])
+def test_a_file_of_another_version_stays_and_is_named(tmp_path: Path, which: int) -> None:
+    """For example after a downgrade: the version that wrote it can still deliver it."""
+    settings = Settings(state_dir=tmp_path, spool_max_bytes=1 << 19, batch_max_bytes=65_536)
+    counts = Counts()
+    backlog = Backlog(settings, counts)
+    values = [encode_batch([bytes([i]) * 9000] * FRAMES, 0, 1, 9, i) for i in range(16)]
+    for value in values:
+        assert not backlog.append(ClosedBatch(value, 0, FRAMES), 0.0)
+    backlog.close()
+    files = sorted(spool_folder(settings).glob("*.spool"))
+    other = files[which]
+    overwrite(other, 0, b"KSR2")
+    content = other.read_bytes()
+    for turn in range(2):
+        backlog = Backlog(settings, counts)
+        assert "1 segments" in backlog.warning and "another version" in backlog.warning
+        assert "bytes are gone" not in backlog.warning
+        newer = encode_batch([bytes([99 + turn]) * 9000] * FRAMES, 0, 1, 10, turn)
+        assert not backlog.append(ClosedBatch(newer, 0, FRAMES), 0.0)
+        got = []
+        while (found := backlog.next()) is not None:
+            assert found[1] is not None
+            got.append(found[0].value)
+            backlog.done(found[1])
+        assert got[-1] == newer and got[:-1] == ([v for v in values if v not in content] if turn == 0 else [])
+        backlog.close()
+        assert list(spool_folder(settings).glob("*.spool")) == [other] and other.read_bytes() == content
+    assert not counts.by_reason.any()
+
+
 def test_health_of_the_edge_says_that_bytes_of_the_spool_are_gone(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path, spool_max_bytes=1 << 20, batch_max_bytes=65_536, partitions=1)
     backlog = Backlog(settings, Counts())

@@ -15,7 +15,8 @@ from klais.cli.main import main
 from klais.cli.up.supervisor import edge_ready, worker_ready
 from klais.config.load import Settings
 from klais.edge.api.server import make_app
-from klais.edge.supervisor.fleet import Fleet, Member, environment
+from klais.edge.supervisor.fleet import Fleet
+from klais.edge.supervisor.member import Member, environment
 from klais.http import client
 from klais.http.access import Access, digest, with_token
 from klais.http.tokens import token_to_read

@@ -1,19 +1,22 @@
 """A library of compiled kernels is code: it is loaded whole, unchanged, made of these sources, and ours; or not."""
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from klais.errors import NotPrivate
-from klais.jit import library
+from klais.jit import build, library
 from klais.jit.library import LIBRARY, MANIFEST, NoLibrary, library_folder, open_library, shipped_folder
 from klais.jit.machine import levels
 from klais.jit.options import JIT_OPTIONS
+from klais.system.child import OwnedChild
 from klais.system.file_lock import lock_file
 
 
@@ -160,3 +163,21 @@ def test_one_line_says_that_numba_is_imported_and_why(
         kernel.choose_maker()
     (record,) = caplog.records
     assert "cannot be loaded" in record.getMessage() and "`klais warm`" in record.getMessage()
+
+
+def test_a_part_that_cannot_be_started_leaves_no_other_part_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would write into the folder of the next build of the same library."""
+    started: list[OwnedChild] = []
+
+    def start(_words: list[str], log: Path | None, env: dict[str, str]) -> OwnedChild:
+        if started:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        started.append(OwnedChild([sys.executable, "-c", "import time; time.sleep(600)"], log, env))
+        return started[0]
+
+    monkeypatch.setattr(build, "OwnedChild", start)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        build._compile(tmp_path, levels()[0], ["klais.core.anomaly.light", "klais.edge.kernels"], 2)
+    assert started[0].returncode is not None

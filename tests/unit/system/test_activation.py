@@ -57,6 +57,29 @@ def test_nothing_is_inherited_without_the_variables_or_with_another_process_s() 
     assert inherited_sockets({}) == []
 
 
+@pytest.mark.parametrize("count", ["", "-1", "\u00b2", "\uff11", "1e3", "9" * 5000, " 1", "0"])
+def test_what_is_no_number_of_sockets_means_none(count: str) -> None:
+    assert inherited_sockets({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}) == []
+
+
+@pytest.mark.parametrize("drops", ["\u00b2", "9" * 5000, "-1", "x"])
+def test_sockets_that_are_named_and_missing_are_a_clear_error(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, drops: str
+) -> None:
+    with open(tmp_path / "file", "wb") as file:
+        first = os.dup(udp.fileno())
+        os.dup2(file.fileno(), first + 1)
+        monkeypatch.setattr(activation, "FIRST_FD", first)
+        env = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_DROPS": drops}
+        (found,) = inherited_sockets(dict(env))
+        assert found.drops is None and found.socket.getsockname() == udp.getsockname()
+        found.socket.close()
+        os.close(first + 1)
+        os.dup2(udp.fileno(), first)
+        with pytest.raises(ConfigError, match=f"LISTEN_FDS=2: descriptor {first + 1} cannot be used: Bad file"):
+            inherited_sockets(dict(env))
+
+
 def test_an_inherited_socket_is_named_once(udp: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     fd = os.dup(udp.fileno())
     monkeypatch.setattr(activation, "FIRST_FD", fd)

@@ -64,3 +64,8 @@ def test_without_a_manager_or_with_one_that_is_gone_nothing_happens(tmp_path: Pa
         notifier.ready("receives")
         notifier.ping_watchdog(1.0)
         assert notifier.watchdog_s == 0.0
+
+
+@pytest.mark.parametrize("usec", ["\u00b2", "\uff11", "9" * 5000, "-1", "nan", ""])
+def test_what_is_no_time_of_a_watchdog_means_none(usec: str) -> None:
+    assert Notifier({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": usec}).watchdog_s == 0.0

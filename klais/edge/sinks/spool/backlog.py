@@ -10,8 +10,7 @@ A failed disk is retried once a second, even if no batches arrive, because batch
 """
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from klais import fault
@@ -20,6 +19,7 @@ from klais.core.wire.constants import Reason
 from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.disk import Spool
+from klais.edge.sinks.spool.memory import Memory
 from klais.edge.sinks.spool.records import Entry
 from klais.edge.sinks.spool.redistribute import OtherCounts
 from klais.edge.sinks.spool.segment import identity_of
@@ -34,9 +34,10 @@ RETRY_S = 1.0  # after the disk failed
 IN_MEMORY = "the edge receives; batches wait in memory, up to KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"
 REMEDY = "fix that disk or its rights, or name another folder with KLAIS_SPOOL_DIR"
 REMOVED = (
-    "another program removed files of the spool: only this process still has the {:,} frames in them. "
+    "another program removed or moved files of the spool: only this process still has the {:,} frames in them. "
     "Let it run until Kafka has them, and keep that program away from the folder"
 )
+NOT_SYNCED = "; up to {:,} frames on it are not synced: a crash of this machine may lose them before Kafka has them"
 LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need this long to drain
 
 
@@ -49,43 +50,6 @@ def _checked_folder(settings: Settings) -> Path:
     folder = spool_folder(settings)
     named_folder(folder.parent, "KLAIS_SPOOL_DIR" if settings.spool_dir else "KLAIS_STATE_DIR")
     return folder
-
-
-class Memory:
-    """A queue of batches with totals: ``bytes``, ``frames``, and number of batches ``of`` each partition."""
-
-    def __init__(self) -> None:
-        self._queue: deque[ClosedBatch] = deque()
-        self.bytes = self.frames = 0
-        self.of: Counter[int] = Counter()
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def __iter__(self) -> Iterator[ClosedBatch]:
-        return iter(self._queue)
-
-    def _book(self, built: ClosedBatch, sign: int) -> ClosedBatch:
-        self.bytes += sign * len(built.value)
-        self.frames += sign * built.count
-        self.of[built.partition] += sign
-        return built
-
-    def put(self, built: ClosedBatch) -> None:
-        """Append as the newest."""
-        self._queue.append(self._book(built, 1))
-
-    def unread(self, built: ClosedBatch) -> None:
-        """Put back as the oldest."""
-        self._queue.appendleft(self._book(built, 1))
-
-    def first(self) -> ClosedBatch:
-        """The oldest batch, without removing it."""
-        return self._queue[0]
-
-    def pop(self) -> ClosedBatch:
-        """The oldest."""
-        return self._book(self._queue.popleft(), -1)
 
 
 class Backlog:
@@ -193,35 +157,40 @@ class Backlog:
         spool = self._spool
         self._works()
         self._counts.recovered += spool.recovered
-        if self.wanted:
-            try:
+        try:
+            self._find_other_segments(spool, topics.raw)
+            if self.wanted:
                 spool.probe()  # not in the constructor: existing batches must be delivered even if the disk is full
-            except OSError as error:
-                self._failed(error, now_s)
+        except OSError as error:
+            self._failed(error, now_s)
         if spool.recovered or spool.damage.torn_bytes:
             log.info(
                 "spool_recovered",
                 folder=str(spool.folder), batches=spool.batches, frames=spool.frames,
                 torn_bytes=spool.damage.torn_bytes,
             )  # fmt: skip
-        self._find_other_segments(spool, topics.raw)
         if lost := spool.damage.lost_bytes:
             do = "klais_missing_batches_total of the workers counts the batches: look at the disk"
-            self.warning = (
-                f"{lost:,} bytes are gone from the middle of the spool {spool.folder}, with their frames: {do}"
-            )
+            self._warn(f"{lost:,} bytes are gone from the middle of the spool {spool.folder}, with their frames: {do}")
             log.error("spool_damaged", folder=str(spool.folder), bytes=lost, do=do)
         self._count()
 
     def _find_other_segments(self, spool: Spool, topic: str) -> None:
         """Find segments that were not written for this topic and partition count."""
-        self._others = OtherCounts(spool, topic, self._settings, self._counts)
+        self._others = OtherCounts(spool, topic, self._settings, self._counts, self._warn)
         if self._others.problem:
             log.warning("spool_of_another_partition_count", folder=str(spool.folder), what=self._others.problem)
         if foreign := set(spool.damage.foreign) - self._others.names:
             do = "start the edge once with the KLAIS_TOPIC_PREFIX of that time, or remove them"
-            self.warning = f"{len(foreign)} segments in the spool {spool.folder} are not for {topic}: {do}"
+            self._warn(f"{len(foreign)} segments in the spool {spool.folder} are not for {topic}: {do}")
             log.warning("spool_of_another_topic", folder=str(spool.folder), segments=len(foreign), topic=topic, do=do)
+        if other := spool.damage.other_version:
+            do = "start the edge once with the version that wrote them, or remove them"
+            self._warn(f"{len(other)} segments in the spool {spool.folder} are of another version of klais: {do}")
+            log.warning("spool_of_another_version", folder=str(spool.folder), segments=len(other), do=do)
+
+    def _warn(self, text: str) -> None:
+        self.warning = f"{self.warning}; {text}" if self.warning else text
 
     def redistribute(self, now_s: float) -> None:
         """Continue to redistribute batches of another partition count; Kafka must have confirmed this one."""
@@ -236,6 +205,8 @@ class Backlog:
     def problems(self) -> list[str]:
         """Problems with the disk or its contents, as texts; may be called from any thread."""
         disk = f"{self.problem}: {REMEDY}; batches wait in memory until then" if self.problem else ""
+        if disk and self._spool and (frames := self._spool.not_synced):
+            disk += NOT_SYNCED.format(frames)
         removed = REMOVED.format(self._removed) if self._removed else ""
         return [text for text in (disk, removed, self._others.problem if self._others else "") if text]
 
@@ -291,6 +262,8 @@ class Backlog:
         if self._spool is None and self._needed:
             self._open(now_s)
         elif self._spool and self.problem:
+            if self._others is None:
+                self._find_other_segments(self._spool, Topics.of(self._settings).raw)
             self._spool.probe()
             self._works()
 
@@ -396,3 +369,5 @@ class Backlog:
                 self._spool.close()
             except OSError as error:
                 self._failed(error, time.monotonic())
+                means = "the next start finds them, unless this machine crashes or loses power before that"
+                log.error("frames_not_synced", frames=self._spool.not_synced, why=self.problem, means=means)

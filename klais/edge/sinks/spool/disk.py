@@ -9,7 +9,8 @@ numbers) but is never ahead of the acknowledged batches. All methods that access
 spool is consistent then.
 
 Bytes that the disk cannot read (EIO) are treated as damage: the batches in them are skipped and counted, and the file
-is renamed instead of removed, because a disk that recovers may still return them.
+is renamed instead of removed, because a disk that recovers may still return them. A file whose sync failed is written
+again.
 """
 
 import contextlib
@@ -17,17 +18,16 @@ import errno
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from klais.edge.sinks.spool.folder import SpoolFolder, probe_folder, read_tolerant, sync_folder
-from klais.edge.sinks.spool.records import Damage, Entry, Segment
+from klais.edge.sinks.spool.records import Damage, Entry, Segment, segments_of
 from klais.edge.sinks.spool.segment import (
     HEADER_SIZE,
     Name,
     encode_head,
-    parse_name,
+    is_of_other_version,
     position_name,
     sound_end,
     walk,
@@ -67,7 +67,10 @@ class Spool:
     damage : Damage
         Losses so far.
     behind : OSError or None
-        Why the position file is behind, or acknowledged files remain; :meth:`probe` writes and removes them.
+        Why the position file is behind, acknowledged files remain, or a file is not synced; :meth:`probe` makes up for
+        it.
+    not_synced : int
+        Frames that a crash of the machine may lose, at most: they are in files whose sync failed.
 
     Raises
     ------
@@ -102,6 +105,7 @@ class Spool:
         self._dirty = False
         self._synced_s = 0.0
         self.behind: OSError | None = None
+        self._beyond = self.not_synced = 0
         self._left: deque[Path] = deque()  # acknowledged files that could not be removed
         with contextlib.ExitStack() as opened:  # a failing disk is opened repeatedly: leak no descriptor
             self._owned = SpoolFolder(folder, position_name(identity), lock_wait_s)
@@ -119,7 +123,15 @@ class Spool:
         if self.behind is not None:
             self._owned.write_position(self.position)
             self._remove_left()
+            self._sync_again()
             self.behind = None
+
+    def _sync_again(self) -> None:
+        """Write the files again whose sync failed."""
+        for segment in self._segments:
+            if segment.unsynced:
+                segment.write_again(self.folder)
+        self.not_synced = 0
 
     def configure(self, max_bytes: int, sync: Sync, interval_s: float) -> None:
         """Change the limit and the sync policy at run time; files on disk are unchanged."""
@@ -197,17 +209,14 @@ class Spool:
     def _roll(self) -> None:
         """Begin a new segment, or write again to an empty one that could not be removed."""
         self.force()
-        if self._segments and not self._segments[-1].size:
-            self._writing = True
-            return
-        self._owned.restore(self.position)
-        base = self._segments[-1].end if self._segments else self.position
-        name = Name(base, self._identity, secrets.randbits(32))
-        fd = open_own(self.folder / str(name), os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        self._segments.append(Segment(name, fd))
-        self._writing = True
+        if not self._segments or self._segments[-1].size:
+            self._owned.restore(self.position)
+            name = Name(max(self.end, self._beyond), self._identity, secrets.randbits(32))
+            fd = open_own(self.folder / str(name), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            self._segments.append(Segment(name, fd))
         if self.sync_policy != "none":
             sync_folder(self.folder)
+        self._writing = True
 
     def sync(self, now_s: float) -> None:
         """Sync to disk as the policy requires at ``now_s`` (monotonic)."""
@@ -223,15 +232,16 @@ class Spool:
         if self._dirty and self._segments and self.sync_policy != "none":
             try:
                 os.fdatasync(self._segments[-1].fd)
-            except OSError:
+            except OSError as error:
                 self._writing = False  # the state of this file on disk is unknown: write no more to it
-                self._dirty = False
+                self._dirty, self._segments[-1].unsynced, self.behind = False, True, error
+                self.not_synced = sum(segment.frames for segment in self._segments if segment.unsynced)
                 raise
         self._dirty = False
 
     def frames_in_removed_files(self) -> int:
         """Frames that only this process can still read. The next write begins a new file if the newest is removed."""
-        removed = [segment for segment in self._segments if segment.is_removed()]
+        removed = [segment for segment in self._segments if segment.is_removed(self.folder)]
         self._writing = self._writing and self._segments[-1] not in removed
         return sum(segment.frames for segment in removed)
 
@@ -329,7 +339,7 @@ class Spool:
 
     def _recover(self, opened: contextlib.ExitStack) -> None:
         """Load the existing segments; ``opened`` gets their descriptors."""
-        names = sorted(self._names(), key=lambda name: name.base)
+        names = sorted(segments_of(self.folder, self._identity, self.damage), key=lambda name: name.base)
         reached = names[0].base if names else 0  # a missing segment before the first one cannot be detected
         for i, name in enumerate(names):
             room = names[i + 1].base - name.base if i + 1 < len(names) else 0
@@ -337,6 +347,10 @@ class Spool:
                 fd = open_own(self.folder / str(name), os.O_RDWR)
                 file.callback(os.close, fd)
                 data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
+                if is_of_other_version(data):
+                    self.damage.other_version.append(str(name))
+                    reached = self._beyond = name.base + len(data)
+                    continue
                 # Only the last file can have a torn tail, and an unreadable tail is not a torn one. Bytes
                 # beyond the next segment's base are from a failed write, whose batch was not accepted.
                 size = min(len(data), room) if room else sound_end(data, name.salt) if whole else len(data)
@@ -364,21 +378,12 @@ class Spool:
         self.bytes += segment.size
         self._segments.append(segment)
 
-    def _names(self) -> Iterator[Name]:
-        """Segments of this topic; those of another topic are left in place for a start with that topic."""
-        for path in sorted(self.folder.iterdir()):
-            name = parse_name(path.name)
-            if name is None:
-                continue
-            if name.identity == self._identity:
-                yield name
-            else:
-                self.damage.foreign.append(path.name)
-
     def close(self) -> None:
         """Sync everything to disk and release the folder."""
         try:
-            self.force()
+            with contextlib.suppress(OSError):
+                self.force()
+            self._sync_again()
         finally:
             for segment in self._segments:
                 os.close(segment.fd)

@@ -16,6 +16,8 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge.sinks.spool")
 
 SECTOR_BYTES = 4096
+# What a disk, or the file system on it, says of bytes that it cannot return: bad sectors, wrong checksums.
+READ_ERRORS = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA, errno.EREMOTEIO, errno.EILSEQ})
 _PROBE = bytes(64 << 10)  # more than a nearly full disk still accepts by chance
 
 
@@ -39,7 +41,7 @@ class SpoolFolder:
 
     def __init__(self, path: Path, position: str, lock_wait_s: float = 0.0) -> None:
         self.path, self._position = path, position
-        self._fds = self._open(lock_wait_s)
+        self._fds: tuple[int, ...] = self._open(lock_wait_s)
 
     def _open(self, lock_wait_s: float) -> tuple[int, int]:
         own_folder(self.path)
@@ -72,8 +74,9 @@ class SpoolFolder:
         self.write_position(position)
 
     def close(self) -> None:
-        """Release the folder."""
-        for fd in self._fds:
+        """Release the folder. A second call has no effect."""
+        fds, self._fds = self._fds, ()
+        for fd in fds:
             os.close(fd)
 
 
@@ -101,12 +104,12 @@ def read_tolerant(fd: int, at: int, size: int) -> tuple[bytes, bool]:
     Raises
     ------
     OSError
-        For any error other than EIO.
+        For any error other than ``READ_ERRORS``.
     """
     try:
         return os.pread(fd, size, at), True
     except OSError as error:
-        if error.errno != errno.EIO:
+        if error.errno not in READ_ERRORS:
             raise
     pieces = []
     for begin in range(at, at + size, SECTOR_BYTES):
@@ -114,10 +117,18 @@ def read_tolerant(fd: int, at: int, size: int) -> tuple[bytes, bool]:
         try:
             pieces.append(os.pread(fd, length, begin))
         except OSError as error:
-            if error.errno != errno.EIO:
+            if error.errno not in READ_ERRORS:
                 raise
             pieces.append(bytes(length))
     return b"".join(pieces), False
+
+
+def open_later(path: Path, flags: int) -> int:
+    """Open a private file of a spool in use; OSError also if it is not ours, because the edge continues without it."""
+    try:
+        return open_own(path, flags)
+    except NotPrivate as error:
+        raise OSError(errno.EPERM, str(error)) from None
 
 
 def probe_folder(folder: Path) -> None:
@@ -130,7 +141,7 @@ def probe_folder(folder: Path) -> None:
     """
     path = folder / "probe"
     try:
-        fd = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        fd = open_later(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             if os.pwrite(fd, _PROBE, 0) != len(_PROBE):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,17 +1,23 @@
 """A segment file as it is read, the batches handed out from it, and its damage."""
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from klais.edge.sinks.spool.folder import read_tolerant
-from klais.edge.sinks.spool.segment import HEADER_SIZE, Head, Name, crc32c, decode_head, find_record
+from klais.edge.sinks.spool.folder import open_later, read_tolerant, sync_folder
+from klais.edge.sinks.spool.segment import HEADER_SIZE, Head, Name, crc32c, decode_head, find_record, parse_name
+
+COPY = ".copy"  # suffix of a copy that is not complete, in place of .spool
 
 
 @dataclass(slots=True)
 class Segment:
     """One file: ``size`` bytes of records, and the number of unacknowledged ``batches`` and ``frames`` in them.
 
-    ``unreadable``: the disk could not read all of it.
+    ``unreadable``: the disk could not read all of it. ``unsynced``: a sync of it failed.
     """
 
     name: Name
@@ -20,10 +26,47 @@ class Segment:
     batches: int = 0
     frames: int = 0
     unreadable: bool = False
+    unsynced: bool = False
 
-    def is_removed(self) -> bool:
-        """Whether another program removed the file: this process still reads it, but a restart does not find it."""
-        return os.fstat(self.fd).st_nlink == 0
+    def is_removed(self, folder: Path) -> bool:
+        """Whether another program removed or moved the file: this process still reads it, a restart does not find
+        it."""
+        try:
+            return not os.path.samestat(os.stat(folder / str(self.name)), os.fstat(self.fd))
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+
+    def write_again(self, folder: Path) -> None:
+        """Replace the file by a copy that is synced.
+
+        A failed sync marks the pages as written all the same, so a later sync of this file would prove nothing.
+
+        Raises
+        ------
+        OSError
+            If the disk does not accept the copy either.
+        """
+        data, whole = read_tolerant(self.fd, 0, self.size)
+        if not whole:  # some of it is lost already: the file is kept for a disk that recovers
+            self.unreadable, self.unsynced = True, False
+            return
+        path = folder / str(self.name)
+        copy = path.with_suffix(COPY)
+        fd = open_later(copy, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            if os.pwrite(fd, data, 0) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(fd)
+            copy.replace(path)
+        except BaseException:
+            os.close(fd)
+            with contextlib.suppress(OSError):
+                copy.unlink()
+            raise
+        os.close(self.fd)
+        self.fd = fd
+        sync_folder(folder)
+        self.unsynced = False
 
     @property
     def end(self) -> int:
@@ -68,7 +111,8 @@ class Damage:
     """Data that could not be read.
 
     ``batches`` and ``frames`` are lost, ``torn_bytes`` were cut off at the start, ``lost_bytes`` are gone from between
-    sound batches: their number of frames is unknown. Segments ``foreign`` to this edge's topic were left alone.
+    sound batches: their number of frames is unknown. Segments ``foreign`` to this edge's topic, and ``other_version``
+    ones, were left alone.
     """
 
     batches: int = 0
@@ -76,3 +120,17 @@ class Damage:
     torn_bytes: int = 0
     lost_bytes: int = 0
     foreign: list[str] = field(default_factory=list)
+    other_version: list[str] = field(default_factory=list)
+
+
+def segments_of(folder: Path, identity: int, damage: Damage) -> Iterator[Name]:
+    """Segments of one topic; those of another are left for a start with that topic, and noted in ``damage``."""
+    for path in sorted(folder.iterdir()):
+        name = parse_name(path.name)
+        if name is None:
+            if path.suffix == COPY and parse_name(f"{path.stem}.spool"):
+                path.unlink()  # of a run that was killed
+        elif name.identity == identity:
+            yield name
+        else:
+            damage.foreign.append(path.name)

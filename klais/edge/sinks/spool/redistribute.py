@@ -25,13 +25,14 @@ from klais.core.wire.frame import check_headers
 from klais.core.wire.partition import partition_column
 from klais.edge.batcher import Batcher, ClosedBatch
 from klais.edge.counts import Counts
-from klais.edge.sinks.spool.disk import Spool
-from klais.edge.sinks.spool.folder import read_tolerant
+from klais.edge.sinks.spool.disk import UNREADABLE, Spool
+from klais.edge.sinks.spool.folder import open_later, read_tolerant
 from klais.edge.sinks.spool.segment import (
     HEADER_SIZE,
     Name,
     crc32c,
     identity_of,
+    is_of_other_version,
     parse_name,
     position_name,
     read_position,
@@ -39,7 +40,6 @@ from klais.edge.sinks.spool.segment import (
     walk,
 )
 from klais.errors import BatchFormatError, SpoolFull
-from klais.system.private_files import open_own
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.spool")
@@ -62,12 +62,26 @@ class OldSegment:
 
 
 def segments_of_other_counts(folder: Path, topic: str, partitions: int) -> list[OldSegment]:
-    """The segments of other counts in the folder, oldest first."""
+    """The segments of other counts in the folder that this version can read, oldest first."""
     counts = {identity_of(topic, count): count for count in range(1, MAX_PARTITIONS + 1) if count != partitions}
     named = [(path, parse_name(path.name)) for path in folder.iterdir()]
     ours = [(path, name) for path, name in named if name is not None and name.identity in counts]
-    found = [OldSegment(path, name, counts[name.identity], path.stat().st_size) for path, name in ours]
+    found = [
+        OldSegment(path, name, counts[name.identity], path.stat().st_size) for path, name in ours if _is_readable(path)
+    ]
     return sorted(found, key=lambda old: (old.partitions, old.name.base))
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether it is a file of ours, of this version."""
+    try:
+        fd = open_later(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not is_of_other_version(read_tolerant(fd, 0, HEADER_SIZE)[0])
+    finally:
+        os.close(fd)
 
 
 class _Columns:
@@ -104,22 +118,30 @@ class Redistribution:
     ----------
     frames, lost : int
         Frames written, and frames of damaged batches.
+    lost_bytes : int
+        Bytes without a readable header: their number of frames is unknown.
+    whole : bool
+        Whether the disk could read all of it.
     """
 
     def __init__(self, old: OldSegment, partitions: int, max_bytes: int, append: Append) -> None:
         self._old, self._partitions, self._max_bytes, self._append = old, partitions, max_bytes, append
         self._batchers: dict[tuple[bool, bool], Batcher] = {}
-        self.frames = self.lost = 0
+        self.frames = self.lost = self.lost_bytes = 0
+        self.whole = True
 
     def __iter__(self) -> Iterator[None]:
         """Yield after each old batch; the file is not removed."""
         name = self._old.name
-        fd = open_own(self._old.path, os.O_RDONLY)
+        fd = open_later(self._old.path, os.O_RDONLY)
         try:
-            data, _ = read_tolerant(fd, 0, os.fstat(fd).st_size)
+            data, self.whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
         finally:
             os.close(fd)
-        for head in walk(data, name.salt, max(0, read_position(self._old.path.parent, name.identity) - name.base)):
+        begin = max(0, read_position(self._old.path.parent, name.identity) - name.base)
+        self.lost_bytes = max(0, len(data) - begin)
+        for head in walk(data, name.salt, begin):
+            self.lost_bytes -= HEADER_SIZE + head.size
             if value_is_right(data, head):
                 self._add(data[head.at + HEADER_SIZE : head.end], head.frames)
             else:
@@ -171,10 +193,14 @@ class OtherCounts:
         The spool with the old segments, which also gets the new batches.
     topic, settings, counts
         Those of the edge; frames count as ``recovered`` when they are written.
+    warn : callable
+        Gets a text about bytes that are lost.
     """
 
-    def __init__(self, spool: Spool, topic: str, settings: Settings, counts: Counts) -> None:
-        self._spool, self._settings, self._counts = spool, settings, counts
+    def __init__(
+        self, spool: Spool, topic: str, settings: Settings, counts: Counts, warn: Callable[[str], None]
+    ) -> None:
+        self._spool, self._settings, self._counts, self._warn = spool, settings, counts, warn
         self._left = deque(segments_of_other_counts(spool.folder, topic, settings.partitions))
         self._at: tuple[Redistribution, Iterator[None]] | None = None
         self._blocked = False
@@ -234,7 +260,10 @@ class OtherCounts:
         self._counts.recovered += built.count
 
     def _finish(self, old: OldSegment, work: Redistribution) -> None:
-        old.path.unlink()
+        if work.whole:
+            old.path.unlink()
+        else:
+            old.path.rename(old.path.with_suffix(UNREADABLE))
         self._left.popleft()
         self._at = None
         if all(other.name.identity != old.name.identity for other in self._left):
@@ -243,6 +272,11 @@ class OtherCounts:
             self._counts.recovered += work.lost
             self._counts.drop(Reason.SPOOL_DAMAGED, work.lost)
             log.error("spool_damaged", folder=str(old.path.parent), frames=work.lost)
+        if work.lost_bytes:
+            self._warn(
+                f"{work.lost_bytes:,} bytes of {old.path} could not be read, with their frames: look at the disk"
+            )
+            log.error("spool_damaged", folder=str(old.path.parent), bytes=work.lost_bytes)
         log.info(
             "spool_redistributed",
             folder=str(old.path.parent), frames=work.frames, was=old.partitions, partitions=self._settings.partitions,

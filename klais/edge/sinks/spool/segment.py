@@ -157,6 +157,17 @@ def walk(data: bytes, salt: int, begin: int = 0) -> Iterator[Head]:
         begin = head.end
 
 
+def is_of_other_version(data: bytes) -> bool:
+    """Whether the file begins with a record of another version of this format.
+
+    Examples
+    --------
+    >>> is_of_other_version(b"KSR2..."), is_of_other_version(b"KSR1..."), is_of_other_version(bytes(24))
+    (True, False, False)
+    """
+    return data[:3] == MAGIC[:3] and data[3:4].isdigit() and data[:4] != MAGIC
+
+
 def sound_end(data: bytes, salt: int) -> int:
     """End of the last record with a valid header and value; the bytes after it are a torn tail."""
     end = 0

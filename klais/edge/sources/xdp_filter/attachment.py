@@ -65,10 +65,17 @@ class Filter:
         self._accept = where
 
     def release(self, where: str) -> None:
-        """Set the mode back to ``pass``, unless another edge has changed it."""
-        self._accept = ""
-        if self.maps.status().accept == where:
-            self.maps.set_accept("pass")
+        """Set the mode back to ``pass``, unless another edge has changed it.
+
+        Without its pins no filter uses the maps any more (``klais xdp unload``). If that or a process that holds the
+        lock of the maps makes it impossible, it is logged: the edge drains all the same.
+        """
+        accepted, self._accept = self._accept, ""
+        try:
+            if accepted and self.maps.status().accept == where:
+                self.maps.set_accept("pass")
+        except (OSError, XdpUnavailable) as error:
+            log.warning("accept_mode_not_reset", pins=str(self.pin_dir), why=str(error))
 
     def refresh(self) -> bool:
         """Whether the source must register again: there are new maps, or another edge has reset the accept mode."""

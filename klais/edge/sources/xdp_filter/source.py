@@ -11,6 +11,7 @@ alternating while both have frames.
 """
 
 import time
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import numpy as np
@@ -162,8 +163,9 @@ class FilteredSource:
     def close(self) -> None:
         """Set the mode back to ``pass``, then close; the columns stay readable."""
         if not self._closed:
-            self._filter.release(self._rings.accept)
-            self._rings.close()
-            self._udp.close()
-            self._filter.close()
             self._closed = True
+            with ExitStack() as closing:  # in reverse order, each whatever the others raise
+                closing.callback(self._filter.close)
+                closing.callback(self._udp.close)
+                closing.callback(self._rings.close)
+                self._filter.release(self._rings.accept)
