@@ -388,7 +388,7 @@ class Partial:
 
 def test_devices_of_a_worker_that_does_not_respond_are_named(event: dict[str, Any]) -> None:
     views: Any = Partial(event)
-    with pytest.raises(WorkerUnavailable, match=r"lacks the devices .* http://gone:6066"):
+    with pytest.raises(WorkerUnavailable, match=r"lacks the devices .*http://gone:6066"):
         _once(views, "json")
     feed = Feed(views)
     feed.want({"sort": "device_id"})
