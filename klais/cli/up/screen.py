@@ -51,7 +51,7 @@ class ScreenReporter:
 
 
 def picture(snapshot: Snapshot, addresses: Addresses, height: int = 1000) -> Group:
-    """The whole screen, top to bottom; in a terminal with few lines, fewer of the newest records, then no addresses."""
+    """The whole screen, top to bottom; in a terminal with few lines, fewer of the newest records, then of the addresses."""
     t, rates = snapshot.totals, snapshot.rates
     head = Text(f"KLAIS  {format_duration(round(snapshot.elapsed_s))}", style="bold")
     head.append("   Ctrl-C stops", style="dim")
@@ -76,7 +76,7 @@ def picture(snapshot: Snapshot, addresses: Addresses, height: int = 1000) -> Gro
     below, where = _state(snapshot), _where(addresses)
     # Above are the head and the stages with their headings, below is the line of the cursor.
     room = height - 1 - (4 + len(rows)) - len(below)
-    shown = [Text(), *where] if room > len(where) else []
+    shown = [Text(), *where[: room - 1]] if room >= 2 else []
     room -= len(shown)
     if room >= 3:  # an empty line, a heading, and at least one record
         below += [Text(), *_newest(snapshot.newest, room - 2)]
