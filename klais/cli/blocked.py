@@ -34,7 +34,7 @@ def blocked(form: str, url: str | None) -> None:
     views = WorkerViews.of(url)
     control = views.get("/control/")
     event = next(views.events(), {})
-    pages = list(views.devices(None, state="blocked", sort="blocked"))
+    pages = list(views.devices(None, state="blocked", sort="device_id"))
     rows = rows_of(control["overrides"], event, (row for page in pages for row in page["items"]))
     if missing := lacks(pages):
         say(f"klais: some LANE_DROPPED are unknown: {missing}", err=True)

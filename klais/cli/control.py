@@ -15,6 +15,7 @@ from klais.cli.options import ENDS, FRAMES_PER_S, Finite
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.views import complete_device_id
+from klais.cli.waiting import Outage
 from klais.system.durations import DURATION
 
 if TYPE_CHECKING:
@@ -275,8 +276,10 @@ def watch(as_json: bool, last: int, for_s: float | None) -> None:
         until_s = time.monotonic() + (for_s if for_s is not None else float("inf"))
         seen = list(follower.decisions)[shown:]
         newest = follower.decisions[-1] if follower.decisions else None
+        outage = Outage(f"{follower.topic} can be read again")
         try:
             while True:
+                outage.update(follower.outage())
                 for record in seen:
                     if as_json:
                         say_json(record)

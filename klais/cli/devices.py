@@ -48,51 +48,63 @@ def devices() -> None:
 
 
 @devices.command("list")
-@click.option("--sort", type=click.Choice(SORTS), metavar="COLUMN", default="last_seen", show_default=True,
-              help=f"Sort by this column: {', '.join(SORTS)}.")  # fmt: skip
+@click.option("--sort", type=click.Choice(SORTS), metavar="COLUMN",
+              help=f"Sort by this column: {', '.join(SORTS)}.  [default: last_seen; device_id if all are listed]"
+              )  # fmt: skip
 @click.option("--asc/--desc", "ascending", default=None, help="Order.  [default: ids ascending, figures descending]")
 @click.option("--state", type=click.Choice(STATES), help="Only devices in this state.")
 @click.option("--match", metavar="TEXT", help="Only devices with this in their id.")
 @click.option("--dropped", is_flag=True, help="Only devices with dropped frames.")
+@click.option("--queued", is_flag=True, help="Only devices with frames in the queue.")
 @click.option("--silent", "silent_s", type=DURATION, help="Only devices without a frame for this time: 10m, 1d.")
+@click.option("--silent-intervals", type=click.IntRange(1, 10**6), metavar="N",
+              help="Only devices without a frame for more than N of their own mean intervals.")  # fmt: skip
 @click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Number of devices; 0 = all.")
 @click.option("--after", metavar="CURSOR", help="Continue after this place: `next` in the JSON of an earlier list.")
 @FORM
 @URL
 def list_(
-    sort: str, ascending: bool | None, state: str | None, match: str | None, dropped: bool, silent_s: float | None,
-    count: int, after: str | None, form: str, url: str | None,
+    sort: str | None, ascending: bool | None, state: str | None, match: str | None, dropped: bool, queued: bool,
+    silent_s: float | None, silent_intervals: int | None, count: int, after: str | None, form: str, url: str | None,
 ) -> None:  # fmt: skip
     """List the devices of all workers.
+
+    A list of more than 500 devices is read in parts. If a device changes its place meanwhile, it may be missing or
+    listed twice: a list sorted by device_id has each device once.
 
     \b
     Examples:
       klais devices list --sort dropped --dropped
       klais devices list --silent 1h --sort last_seen --asc
+      klais devices list --silent-intervals 20
       klais devices list -n 0 -o csv > devices.csv
       klais devices list -n 0 -o jsonl | jq -r 'select(.score > 5).device_id'
     """
     if match is not None and not is_device_id(match.encode()):
         text = "part of a device_id has 1 to 16 bytes in UTF-8 and no NUL"
         raise click.UsageError(f"--match: {text}: {match!r} does not")
+    sort = sort or ("last_seen" if count or after else "device_id")
     params: dict[str, str | int | None] = {
         "sort": sort,
         "order": None if ascending is None else "asc" if ascending else "desc",
         "state": state,
         "q": match,
         "dropped": "true" if dropped else None,
+        "queued": "true" if queued else None,
         "silent_s": None if silent_s is None else round(silent_s),
+        "silent_intervals": silent_intervals,
     }
     pages = WorkerViews.of(url).devices(count or None, after, **params)
     shown = Column("device_id", width=16), *map(Column, SHOWN[1:]), *([] if sort in SHOWN else [Column(sort)])
     rows = None if form == "json" else writer(form, shown, KEYS)
     whole: dict[str, Any] = {}
     items: list[dict[str, Any]] = []
-    missing: set[str] = set()
+    missing: dict[str, set[Any]] = {"workers_missing": set(), "partitions_missing": set()}
     listed = 0
     for page in pages:
         listed += len(page["items"])
-        missing |= set(page.get("workers_missing", ()))
+        for key, all_missing in missing.items():
+            all_missing |= set(page.get(key, ()))
         if rows is not None:
             rows.write(page["items"])
         else:
@@ -101,10 +113,10 @@ def list_(
     if form == "json":
         say_json(whole | {"items": items})
     elif form == "table":
-        filtered = any((state, match, dropped, silent_s is not None))
+        filtered = any((state, match, dropped, queued, silent_s is not None, silent_intervals))
         none = "no device matches all of these options" if filtered else "no device has sent a valid frame yet"
         say(f"{listed:,} of {whole.get('total', 0):,} devices" if listed or after else none, err=True)
-    if incomplete := lacks([{"workers_missing": missing}]):
+    if incomplete := lacks([missing]):
         raise WorkerUnavailable(incomplete)
 
 

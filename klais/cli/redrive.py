@@ -3,6 +3,8 @@
 import asyncio
 import sys
 import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +23,10 @@ from klais.text import iso_seconds
 if TYPE_CHECKING:
     from klais.redrive.dead_letters import DeadLetter
 
+MAX_GROUPS = 1000  # pairs of reason and outcome in a summary
+MAX_DEVICES = 100_000  # counted in each of them
+MAX_ROWS = 100_000  # in one JSON object
+OTHERS = "(others)"
 GOES = "goes"
 STILL = "still "
 PROGRESS_S = 1.0
@@ -65,6 +71,7 @@ def redrive(
 
     klais_audit records every frame before it is sent, and recorded frames are never sent a second time, so you can
     interrupt the command and run it again. A frame that becomes a dead letter again counts how often it was redriven.
+    It reads and sends in parts, so the number of dead letters has no limit; DEVICES is `-` above 100,000.
 
     \b
     Examples:
@@ -86,15 +93,13 @@ def redrive(
         reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, max_redrives,
         strip_nul,
     )  # fmt: skip
-    searched = Progress("dead letters read")
+    searched, report = Progress("dead letters read"), Report(listed, form)
     if not yes:
-        dead_letters = asyncio.run(find_dead_letters(settings, choice, asyncio.run(read_ledger(settings)), searched))
-        show(dead_letters, listed, form)
+        for part in find_dead_letters(settings, choice, asyncio.run(read_ledger(settings)), searched):
+            report.add(part)
+        report.end()
         if form == "table":
-            say(
-                f"{_going(dead_letters):,} of {len(dead_letters):,} frames would be sent: use --yes to send them",
-                err=True,
-            )
+            say(f"{report.goes:,} of {report.frames:,} frames would be sent: use --yes to send them", err=True)
         return
     fault.arm(settings.fault_point)
     work = Redrive(settings, author(), note, rate, progress_of(sys.stderr.isatty()))
@@ -103,13 +108,13 @@ def redrive(
         say(f"sent {again:,} frames of an interrupted run again; lanes drop duplicates", err=True)
     if gone:
         say(f"klais: {gone:,} frames of an interrupted run are gone; it is unknown whether they were sent", err=True)
-    dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger, searched))
+    parts = find_dead_letters(settings, choice, work.ledger, searched)
     what = {"reasons": list(reasons), "device_id": device, "from_ms": choice.begin_ms, "to_ms": choice.end_ms}
     try:
-        sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
+        sent = work.send(report.through(parts), choice, what | {"strip_nul": strip_nul})
     except KeyboardInterrupt:
         raise KlaisError("interrupted: run this again to send the rest, no frame is sent twice") from None
-    show(dead_letters, listed, form, sent=sent)
+    report.end(sent)
     if form == "table":
         say(f"sent {sent:,} frames to klais_raw", err=True)
 
@@ -127,38 +132,93 @@ def progress_of(shown: bool) -> Any:
     return progress
 
 
-def _going(dead_letters: "list[DeadLetter]") -> int:
-    return sum(not dead_letter.verdict for dead_letter in dead_letters)
-
-
 def outcome_of(verdict: str) -> str:
     """Outcome of a dead letter as text."""
     return GOES if not verdict else _WHY.get(verdict, STILL + verdict)
 
 
-def show(dead_letters: "list[DeadLetter]", listed: bool, form: str, sent: int | None = None) -> None:
-    """Print the dead letters, or their number by reason and outcome."""
-    rows = [_row(dead_letter) for dead_letter in dead_letters] if listed else summed(dead_letters)
-    keys = _LISTED if listed else ("reason", "outcome", "frames", "devices", "oldest", "newest")
-    if form == "json":
-        name = "dead_letters" if listed else "outcomes"
-        say_json({"frames": len(dead_letters), "goes": _going(dead_letters), "sent": sent, name: rows})
-        return
-    writer(form, [Column(keys[0], width=12), *map(Column, keys[1:])], keys).write(rows)
+@dataclass(slots=True)
+class _Group:
+    """Dead letters with one reason and outcome."""
+
+    frames: int = 0
+    devices: set[bytes] | None = field(default_factory=set)  # None = more than MAX_DEVICES
+    oldest_ms: int = 1 << 63
+    newest_ms: int = -1
+
+    def add(self, one: "DeadLetter") -> None:
+        """Count one."""
+        self.frames += 1
+        self.oldest_ms, self.newest_ms = min(self.oldest_ms, one.ts_ms), max(self.newest_ms, one.ts_ms)
+        if one.device_id and self.devices is not None:
+            self.devices.add(one.device_id)
+            if len(self.devices) > MAX_DEVICES:
+                self.devices = None
+
+    def row(self, reason: str, outcome: str) -> Row:
+        """The group as a row."""
+        devices = None if self.devices is None else len(self.devices)
+        row: Row = {"reason": reason or "none", "outcome": outcome, "frames": self.frames, "devices": devices}
+        return row | {"oldest": _iso(self.oldest_ms), "newest": _iso(self.newest_ms)}
 
 
-def summed(dead_letters: "list[DeadLetter]") -> list[Row]:
-    """One row per reason and outcome, most frames first."""
-    groups: dict[tuple[str, str], list[DeadLetter]] = {}
-    for one in dead_letters:
-        groups.setdefault((one.reason, outcome_of(one.verdict)), []).append(one)
-    out = []
-    for (reason, outcome), some in sorted(groups.items(), key=lambda group: -len(group[1])):
-        times = [one.ts_ms for one in some]
-        devices = len({one.device_id for one in some if one.device_id})
-        row: Row = {"reason": reason or "none", "outcome": outcome, "frames": len(some), "devices": devices}
-        out.append(row | {"oldest": _iso(min(times)), "newest": _iso(max(times))})
-    return out
+class Report:
+    """Counts dead letters by reason and outcome, in bounded memory; with ``listed`` prints a row for each on arrival.
+
+    One JSON object has at most ``MAX_ROWS`` rows; a line on stderr says how many are missing.
+
+    Attributes
+    ----------
+    frames, goes : int
+        Dead letters so far, and those of them that can be sent.
+    """
+
+    def __init__(self, listed: bool, form: str) -> None:
+        self.frames = self.goes = 0
+        self._listed, self._form = listed, form
+        self._groups: dict[tuple[str, str], _Group] = {}
+        self._rows: list[Row] = []
+        keys = _LISTED if listed else ("reason", "outcome", "frames", "devices", "oldest", "newest")
+        columns = [Column(keys[0], width=12), *map(Column, keys[1:])]
+        self._out = None if form == "json" else writer(form, columns, keys)
+
+    def add(self, part: "Sequence[DeadLetter]") -> None:
+        """Count these."""
+        for one in part:
+            self.frames += 1
+            self.goes += not one.verdict
+            key = one.reason, outcome_of(one.verdict)
+            if key not in self._groups and len(self._groups) >= MAX_GROUPS:
+                key = OTHERS, key[1]  # anyone who may write to the topic may invent reasons
+            self._groups.setdefault(key, _Group()).add(one)
+        if self._listed and self._out is not None:
+            self._out.write(map(_row, part))
+        elif self._listed:
+            self._rows += map(_row, part[: MAX_ROWS - len(self._rows)])
+
+    def through(self, parts: "Iterable[Sequence[DeadLetter]]") -> "Iterator[Sequence[DeadLetter]]":
+        """The same parts, each counted before it is passed on."""
+        for part in parts:
+            self.add(part)
+            yield part
+
+    def outcomes(self) -> list[Row]:
+        """One row per reason and outcome, most frames first."""
+        groups = sorted(self._groups.items(), key=lambda group: -group[1].frames)
+        return [group.row(*key) for key, group in groups]
+
+    def end(self, sent: int | None = None) -> None:
+        """Print what is not printed yet; ``sent``: frames sent."""
+        if self._out is None:
+            rows = {"dead_letters": self._rows} if self._listed else {"outcomes": self.outcomes()}
+            say_json({"frames": self.frames, "goes": self.goes, "sent": sent} | rows)
+            if self._listed and self.frames > len(self._rows):
+                omitted = f"{self.frames - len(self._rows):,} rows are omitted in one JSON object"
+                say(f"klais: {omitted}: -o jsonl prints all", err=True)
+        elif not self._listed:
+            self._out.write(self.outcomes())
+        elif not self.frames:
+            self._out.write([])  # the headings
 
 
 def _row(dead_letter: "DeadLetter") -> Row:

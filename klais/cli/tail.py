@@ -13,7 +13,7 @@ from klais.cli.decode import Record, about_device, decode, lines, resolve
 from klais.cli.options import MAX_COUNT, PARTITION, SOME_TEXT
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
-from klais.cli.waiting import notice_after
+from klais.cli.waiting import Outage, notice_after
 from klais.errors import KafkaUnavailable, TopicMismatch
 
 if TYPE_CHECKING:
@@ -208,10 +208,15 @@ class TopicReader:
         self._consumer.assign([TopicPartition(self.topic, p, starts[p]) for p in sorted(left)])
         received_s = time.monotonic()
         identity = TopicIdentity(self._settings, self.topic) if ends is None else None
+        outage = Outage(f"{self.topic} at {self._settings.bootstrap} can be read again")
         while left:
             messages = self._consumer.consume(50, timeout=0.2)
-            if identity is not None and identity.replaced():
-                raise TopicMismatch(f"{self.topic} was deleted and created again: run this again to read the new one")
+            if identity is not None:
+                if identity.replaced():
+                    raise TopicMismatch(
+                        f"{self.topic} was deleted and created again: run this again to read the new one"
+                    )
+                outage.update(identity.problem())
             if messages:
                 received_s = time.monotonic()
             elif ends is not None and time.monotonic() - received_s > 3 * _TIMEOUT_S:

@@ -209,7 +209,8 @@ class Followers:
                 if not self.answered and len(failed) == len(self._workers):
                     return
                 continue
-            failed.pop(url, None)
+            if failed.pop(url, None) is not None and url in newest:
+                notice(f"{url} sends samples again")
             if url in newest and number > newest[url] + 1:
                 notice(f"{number - newest[url] - 1} seconds of {url} were not shown: this reader is slow")
             newest[url], self.answered = number, True

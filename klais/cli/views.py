@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -223,12 +223,15 @@ class WorkerViews:
                 return
 
 
-def lacks(pages: Iterable[dict[str, Any]]) -> str | None:
-    """What pages of devices lack, as a sentence; None if every worker has responded."""
-    missing = sorted({str(name) for page in pages for name in page.get("workers_missing") or ()})
-    if not missing:
-        return None
-    return f"the list lacks the devices of workers that do not respond: {', '.join(missing)}; try again"
+def lacks(pages: Sequence[dict[str, Any]]) -> str | None:
+    """What pages of devices lack, as a sentence; None if every worker has responded and all lanes are live."""
+    workers, partitions = (
+        sorted({str(name) for page in pages for name in page.get(key) or ()})
+        for key in ("workers_missing", "partitions_missing")
+    )
+    missing = [f"workers that do not respond ({', '.join(workers)})"] if workers else []
+    missing += [f"partitions whose lanes are not live ({', '.join(sorted(partitions, key=len))})"] if partitions else []
+    return f"the list lacks the devices of {' and of '.join(missing)}; try again" if missing else None
 
 
 def complete_device_id(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -23,6 +23,27 @@ def notice_after(text: str, after_s: float = NOTICE_S) -> Iterator[None]:
         timer.cancel()
 
 
+class Outage:
+    """Tells on stderr once when a source that a command follows does not respond, and once when it does again.
+
+    Parameters
+    ----------
+    again : str
+        The line for the end of an outage.
+    """
+
+    def __init__(self, again: str) -> None:
+        self._again, self._told = again, False
+
+    def update(self, problem: str | None) -> None:
+        """Report the present problem; None if there is none."""
+        if problem is not None and not self._told:
+            say(f"klais: {problem}: waiting for it, Ctrl-C ends this", err=True)
+        elif problem is None and self._told:
+            say(f"klais: {self._again}", err=True)
+        self._told = problem is not None
+
+
 class Progress:
     """Reports on stderr every ``NOTICE_S`` how much is done, if stderr is a terminal.
 

@@ -135,6 +135,10 @@ class TopicFollower(ABC):
         """The id of the topic that is followed; None until the broker has answered."""
         return self._identity.topic_id
 
+    def outage(self) -> str | None:
+        """Why new records may be missing now, for a command that shows them: also if no broker answers."""
+        return self._identity.problem()
+
     def problem(self) -> str | None:
         """Why the state is out of date although a broker answers, as text; None while it is current.
 

@@ -6,7 +6,7 @@ to read nor reports an error. All topics of a process are asked for in one reque
 
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -22,7 +22,17 @@ _UNAVAILABLE = frozenset(
     {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}
 )
 
-Answer = tuple[float, str | KafkaException]  # when the broker answered (monotonic), and the id or the error
+AWAY_S = 8.0  # a broker that is only busy answers within this time
+
+
+class Described(NamedTuple):
+    """The id of a topic, and its partitions without a leader."""
+
+    topic_id: str
+    leaderless: tuple[int, ...] = ()
+
+
+Answer = tuple[float, Described | KafkaException]  # when the broker answered (monotonic), and the topic or the error
 
 
 class _TopicIds:
@@ -51,8 +61,7 @@ class _TopicIds:
             topics = sorted({topic} | {reader.topic for reader in self._readers})
             asked = self._admin.describe_topics(TopicCollection(topics), request_timeout=CHECK_S)
             for name, future in asked.items():
-                found = _id_or_error(future)  # waits
-                self._answers[name] = time.monotonic(), found
+                self._answers[name] = time.monotonic(), _described_or_error(future)  # waits
             return self._answers[topic]
 
 
@@ -65,18 +74,20 @@ def topic_id_of(settings: Settings, topic: str, timeout_s: float = 30.0) -> str:
         If no broker answers within ``timeout_s``, or the topic does not exist.
     """
     client = admin_client(settings)  # an answer is lost with its client
-    found = _id_or_error(client.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic])
+    found = _described_or_error(client.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)[topic])
     if isinstance(found, KafkaException):
         raise KafkaUnavailable(f"the id of {topic} is unknown: {found.args[0].str()}")
-    return found
+    return found.topic_id
 
 
-def _id_or_error(asked: Any) -> str | KafkaException:
-    """The id in the answer of ``describe_topics`` for one topic, or its error."""
+def _described_or_error(asked: Any) -> Described | KafkaException:
+    """The answer of ``describe_topics`` for one topic, or its error."""
     try:
-        return str(asked.result().topic_id)
+        topic = asked.result()
     except KafkaException as error:
         return error
+    parts = getattr(topic, "partitions", ())
+    return Described(str(topic.topic_id), tuple(p.id for p in parts if p.leader is None or p.leader.id < 0))
 
 
 _clusters: "WeakValueDictionary[tuple[str, ...], _TopicIds]" = WeakValueDictionary()
@@ -114,6 +125,8 @@ class TopicIdentity:
         When the topic was last found (monotonic); 0 = never.
     refused : str
         The newest error of a broker that answers; empty if there is none.
+    leaderless : tuple of int
+        Partitions without a leader at the newest answer: nobody can read them.
     """
 
     def __init__(self, settings: Settings, topic: str) -> None:
@@ -121,6 +134,8 @@ class TopicIdentity:
         self._asked_s = float("-inf")
         self.topic_id: str | None = None
         self.found_s, self.refused = 0.0, ""
+        self.leaderless: tuple[int, ...] = ()
+        self._started_s = time.monotonic()
         self._ids.add(self)
 
     def replaced(self) -> bool:
@@ -133,6 +148,16 @@ class TopicIdentity:
         if isinstance(found, KafkaException):
             self.refused = "" if found.args[0].code() in _UNAVAILABLE else found.args[0].str()
             return False
-        self.found_s, self.refused = found_s, ""
-        before, self.topic_id = self.topic_id, found
-        return before not in (None, found)
+        self.found_s, self.refused, self.leaderless = found_s, "", found.leaderless
+        before, self.topic_id = self.topic_id, found.topic_id
+        return before not in (None, found.topic_id)
+
+    def problem(self) -> str | None:
+        """Why records of the topic may be missing now, as of the newest check; None if nothing is known."""
+        if self.refused:
+            return f"{self.topic}: {self.refused}"
+        if time.monotonic() - max(self.found_s, self._started_s) > AWAY_S:
+            return f"no broker has answered for {AWAY_S:g} s"
+        if self.leaderless:
+            return f"partitions {', '.join(map(str, self.leaderless))} of {self.topic} have no leader"
+        return None

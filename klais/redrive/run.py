@@ -1,11 +1,10 @@
 """A redrive: find dead letters, report which can be sent, and send each of those once."""
 
 import asyncio
-import itertools
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from confluent_kafka import Producer
@@ -15,7 +14,7 @@ from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.clients import confluent_config
 from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
-from klais.kafka.reader import PartitionReader
+from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.topic_identity import topic_id_of
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch, pack
@@ -25,6 +24,7 @@ from klais.redrive.ledger import Intent, Ledger, LedgerWriter, read_ledger
 MAX_BATCH_RECORDS = 256
 TIMEOUT_S = 30.0
 PARTS_S = 0.25  # a batch has at most the frames of this time
+PART_RECORDS, PART_BYTES = 4096, 16 << 20  # dead letters in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,13 @@ class Choice:
     strip_nul: bool = False
 
 
-async def find_dead_letters(
+def find_dead_letters(
     settings: Settings, choice: Choice, ledger: Ledger, progress: Callable[[int, int], None] = lambda read, total: None
-) -> list[DeadLetter]:
-    """The selected dead letters, in the order of each partition, with their verdicts.
+) -> Iterator[list[DeadLetter]]:
+    """The selected dead letters with their verdicts, in the order of each partition, in parts that fit the memory.
 
-    ``progress`` is called with the number of records read so far and in total.
+    Records that are written after the first part was requested are not read. ``progress`` is called with the number of
+    records read so far and in total.
 
     Raises
     ------
@@ -61,44 +62,56 @@ async def find_dead_letters(
         starts = offsets_at(settings, topic, choice.begin_ms)
     if choice.end_ms is not None:
         ends = offsets_at(settings, topic, choice.end_ms)
-    out: list[DeadLetter] = []
     total = sum(max(0, ends[partition] - start) for partition, start in starts.items())
-    read = itertools.count(1)
+    read, left = 0, choice.max_count
+    for partition, position in sorted(starts.items()):
+        while position < ends[partition]:
+            records, position = asyncio.run(_read(settings, partition, position, ends[partition]))
+            if topic_id_of(settings, topic) != ledger.topic_id:
+                raise TopicMismatch(f"{topic} was created again meanwhile: run this again")
+            read += len(records)
+            progress(read, total)
+            found = [one for record in records for one in dead_letters_of(partition, record, settings.auth != "off")]
+            part, left = _at_most(_wanted(settings, choice, found, ledger), left)
+            if part:
+                yield part
+
+
+async def _read(settings: Settings, partition: int, start: int, end: int) -> tuple[list[RawRecord], int]:
+    """The next records from offset ``start``, up to ``PART_RECORDS`` or ``PART_BYTES``, and the offset after them."""
+    records: list[RawRecord] = []
+    size = 0
     async with PartitionReader(settings) as reader:
-        for partition, start in sorted(starts.items()):
-            found: list[DeadLetter] = []
-            if start < ends[partition]:
-                async for record in reader.read(topic, partition, start, ends[partition]):
-                    found += dead_letters_of(partition, record, settings.auth != "off")
-                    progress(next(read), total)
-            out += _wanted(settings, choice, found)
-    if await asyncio.to_thread(topic_id_of, settings, topic) != ledger.topic_id:
-        raise TopicMismatch(f"{topic} was created again meanwhile: run this again")
-    out = [
-        replace(dead_letter, verdict="redriven") if dead_letter.place in ledger.done else dead_letter
-        for dead_letter in out
-    ]
-    return _at_most(out, choice.max_count)
+        async for record in reader.read(Topics.of(settings).dead_letter, partition, start, end):
+            records.append(record)
+            size += len(record.value or b"")
+            if len(records) >= PART_RECORDS or size >= PART_BYTES:
+                return records, record.offset + 1
+    return records, end
 
 
-def _wanted(settings: Settings, choice: Choice, dead_letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+def _wanted(settings: Settings, choice: Choice, dead_letters: Sequence[DeadLetter], ledger: Ledger) -> list[DeadLetter]:
     some = [dead_letter for dead_letter in dead_letters if not choice.reasons or dead_letter.reason in choice.reasons]
     some = [without_trailing_nul(dead_letter) for dead_letter in some] if choice.strip_nul else some
     checked = check(some, settings.json_strict, choice.max_redrives)
-    return [dead_letter for dead_letter in checked if choice.device_id in (b"", dead_letter.device_id)]
+    return [
+        replace(dead_letter, verdict="redriven") if dead_letter.place in ledger.done else dead_letter
+        for dead_letter in checked
+        if choice.device_id in (b"", dead_letter.device_id)
+    ]
 
 
-def _at_most(dead_letters: list[DeadLetter], max_count: int | None) -> list[DeadLetter]:
-    """Remove those that could be sent beyond the first ``max_count``."""
-    if max_count is None:
-        return dead_letters
-    left, out = max_count, []
+def _at_most(dead_letters: list[DeadLetter], left: int | None) -> tuple[list[DeadLetter], int | None]:
+    """Remove those that could be sent beyond the first ``left`` (None = no limit); returns the rest of the limit."""
+    if left is None:
+        return dead_letters, None
+    out = []
     for dead_letter in dead_letters:
         left -= dead_letter.verdict == ""
         if left < 0 and dead_letter.verdict == "":
             continue
         out.append(dead_letter)
-    return out
+    return out, max(0, left)
 
 
 class Redrive:
@@ -149,25 +162,34 @@ class Redrive:
         self.ledger.open.clear()
         return again, gone
 
-    def send(self, dead_letters: Sequence[DeadLetter], choice: Choice, what: Mapping[str, object]) -> int:
-        """Send those without a verdict; returns their number."""
+    def send(self, parts: Iterable[Sequence[DeadLetter]], choice: Choice, what: Mapping[str, object]) -> int:
+        """Send those without a verdict, of each part before the next one is read; returns their number.
+
+        ``klais_audit`` gets a run only if there is one to send.
+        """
         run = secrets.token_hex(4)
-        boot, sent, began_s = int(run, 16), 0, time.monotonic()
+        boot, sent, due_s = int(run, 16), 0, 0.0
         numbers: Counter[tuple[int, int]] = Counter()
-        self._writer.begin(run, what)
         max_count = max(1, min(MAX_BATCH_RECORDS, int(self._rate * PARTS_S)))
-        fit = [dead_letter for dead_letter in dead_letters if not dead_letter.verdict]
-        for batch in pack(fit, self._settings.partitions, max_count):
-            key = batch.partition, batch.edge
-            numbers[key] += 1
-            self._writer.batch(run, batch, boot, numbers[key], choice.strip_nul, self.ledger.topic_id)
-            fault.at("redrive_named")
-            self._send(batch, batch.encode(boot, numbers[key]))
-            fault.at("redrive_sent")
-            sent += len(batch.dead_letters)
-            self._progress(sent)
-            time.sleep(max(0.0, sent / self._rate - (time.monotonic() - began_s)))
-        self._writer.end(run, sent)
+        for part in parts:
+            fit = [dead_letter for dead_letter in part if not dead_letter.verdict]
+            if fit and not sent:
+                self._writer.begin(run, what)
+            for batch in pack(fit, self._settings.partitions, max_count):
+                began_s = time.monotonic()
+                key = batch.partition, batch.edge
+                numbers[key] += 1
+                self._writer.batch(run, batch, boot, numbers[key], choice.strip_nul, self.ledger.topic_id)
+                fault.at("redrive_named")
+                self._send(batch, batch.encode(boot, numbers[key]))
+                fault.at("redrive_sent")
+                sent += len(batch.dead_letters)
+                self._progress(sent)
+                # Time that was spent on reading is not caught up with a burst.
+                due_s = max(due_s, began_s) + len(batch.dead_letters) / self._rate
+                time.sleep(max(0.0, due_s - time.monotonic()))
+        if sent:
+            self._writer.end(run, sent)
         return sent
 
     def _send(self, batch: Batch, value: bytes) -> None:

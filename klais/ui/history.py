@@ -1,5 +1,6 @@
 """The last minutes of every series, so that charts are complete when the page opens."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class History:
         self._count += 1
 
     def path(self, samples: int = MEAN_OF) -> dict[str, float]:
-        """Mean rates along the path of the frames over the newest ``samples``; empty without any.
+        """Mean rates along the path of the frames over the newest ``samples``; empty without any, NaN = unknown now.
 
         Edges and workers report at different moments, so that the figures of one second do not belong together: after a
         burst, more frames pass than arrive.
@@ -49,7 +50,7 @@ class History:
         newest = np.arange(self._count - min(samples, len(self)), self._count) % len(self._at_ms)
         if not len(newest):
             return {}
-        return {name: round(float(self._values[newest, SERIES.index(name)].mean()), 4) for name in PATH}
+        return {name: _mean(self._values[newest, SERIES.index(name)]) for name in PATH}
 
     def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[Any]]:
         """The newest ``seconds`` samples after a time (epoch ms), as columns: ``at_ms`` and one per series."""
@@ -60,3 +61,8 @@ class History:
         return {"at_ms": self._at_ms[index].tolist()} | {
             name: [round(value, 4) for value in column.tolist()] for name, column in zip(SERIES, columns, strict=True)
         }
+
+
+def _mean(values: npt.NDArray[np.float32]) -> float:
+    """Mean of the known values; NaN if the newest one (the last) is unknown."""
+    return math.nan if np.isnan(values[-1]) else round(float(np.nanmean(values)), 4)

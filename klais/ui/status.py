@@ -1,5 +1,6 @@
 """State of the whole system in one sentence with its problems, and the rows of processes on the page (pure)."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,8 @@ def _problem(severity: str, page: str, text: str) -> dict[str, str]:
 
 
 def _losses(sample: Mapping[str, float]) -> list[dict[str, str]]:
-    lost = sample["edge_dropped_unintended"] + sample["worker_dropped_unintended"]
+    rates = (sample["edge_dropped_unintended"], sample["worker_dropped_unintended"])
+    lost = sum(rate for rate in rates if not math.isnan(rate))
     if lost <= 0:
         return []
     return [_problem("critical", "edges", f"{lost:,.0f} frames/s are dropped unintentionally")]
@@ -219,7 +221,7 @@ def body(
     at_ms : int
         Epoch ms of the sample.
     sample : mapping
-        Values of :data:`klais.ui.sample.SERIES`.
+        Values of :data:`klais.ui.sample.SERIES`; NaN (``null`` in JSON) = no process reports it.
     records : mapping
         ``edge``, ``worker`` and ``controller`` -> newest records by id.
     senders : mapping

@@ -314,8 +314,14 @@ def _sorted(rows: Rows) -> Rows:
     return rows[order]
 
 
-def _without(rows: Rows, ids: set[bytes]) -> Rows:
-    return rows[[row["id"].tobytes() not in ids for row in rows]] if ids else rows
+def _ids(rows: Rows) -> npt.NDArray[np.bytes_]:
+    """Ids as bytes (S16 [n])."""
+    return np.ascontiguousarray(rows["id"]).view("S16").reshape(len(rows))
+
+
+def _without(rows: Rows, ids: npt.NDArray[np.bytes_]) -> Rows:
+    """The rows (ROW [n]) of other devices than ``ids`` (S16 [k])."""
+    return rows[~np.isin(_ids(rows), ids)]
 
 
 def _compare_table(
@@ -342,8 +348,9 @@ def _compare_table(
 
 
 def _compare_rows(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marker, forgotten: set[bytes]) -> None:
-    newer = {row["id"].tobytes() for row in rows[rows["stamp"] > np.uint64(marker.step)]} | forgotten
-    kept = _sorted(_without(rows[rows["stamp"] <= np.uint64(marker.step)], forgotten))
+    gone = np.array(sorted(forgotten), "S16")
+    newer = np.concatenate([_ids(rows[rows["stamp"] > np.uint64(marker.step)]), gone])
+    kept = _sorted(_without(rows[rows["stamp"] <= np.uint64(marker.step)], gone))
     live = state.rows[: state.used]
     wanted = _sorted(_without(live[live["id_size"] > 0], newer))
     if len(kept) != len(wanted):

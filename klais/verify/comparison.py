@@ -42,7 +42,7 @@ class Comparison:
     ) -> None:
         self._name, self._actual, self._problem, self._may_lose = name, actual, problem, may_lose
         self._ahead: deque[Found] = deque()  # read from the topic and not yet compared
-        self._aside: Counter[Any] = Counter()
+        self._aside: Counter[int] = Counter()  # by the 64-bit hash of the content: lost steps may be long
         self._broken = False
         self.count = self.lost = self.doubled = 0
 
@@ -56,8 +56,8 @@ class Comparison:
         if self._broken:
             return
         self.count += 1
-        if self._aside and wanted is not ANY and self._aside[wanted] > 0:
-            self._aside[wanted] -= 1
+        if self._aside and wanted is not ANY and self._aside[hash(wanted)] > 0:
+            self._aside[hash(wanted)] -= 1
             self.doubled += 1
         found = await self._next()
         if found is not None and wanted == found[0]:
@@ -77,18 +77,21 @@ class Comparison:
         self.lost += count
 
     async def set_aside(self, first: int, last: int) -> None:
-        """Skip the records of steps from ``first`` to ``last``, which the journal lost."""
+        """Skip the records of steps from ``first`` to ``last``, which the journal lost.
+
+        A record without a mark belongs to the step of the next mark. It holds only the records since the last mark.
+        """
         held: list[Found] = []
-        theirs = 0
         while (found := await self._next()) is not None:
             held.append(found)
             if found[1] is None:
                 continue
             if found[1] > last:
                 break
-            theirs = len(held) if found[1] >= first else theirs
-        self._aside.update(content for content, _ in held[:theirs])
-        self._ahead.extendleft(reversed(held[theirs:]))
+            if found[1] >= first:
+                self._aside.update(hash(content) for content, _ in held)
+                held.clear()
+        self._ahead.extendleft(reversed(held))
 
     async def end(self) -> None:
         """Check that no record follows, and that the number of missing ones matches the lanes' count."""

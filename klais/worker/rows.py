@@ -33,11 +33,15 @@ class Part:
     state: LaneState
     rows: Rows
     used: int
+    queued: npt.NDArray[np.uint64] | None = None
 
     @classmethod
-    def of(cls, partition: int, state: LaneState) -> "Part":
-        """The lane's present rows. If the lane grows later, it replaces its array and leaves this one unchanged."""
-        return cls(partition, state, state.rows, state.used)
+    def of(cls, partition: int, state: LaneState, queued: bool = False) -> "Part":
+        """The lane's present rows. If the lane grows later, it replaces its array and leaves this one unchanged.
+
+        ``queued``: with the device of each queued frame (uint64 [depth, 2]), for :attr:`PageRequest.queued`.
+        """
+        return cls(partition, state, state.rows, state.used, state.queue.waiting_ids() if queued else None)
 
     def column(self, name: str) -> Column:
         """One column of the devices."""
@@ -64,7 +68,8 @@ class Cursor(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """A request for one page of devices: sorted by ``sort``, then by id, filtered by ``part_of_id`` and ``state``. With
-    ``after`` it contains the devices after that place, however far back it is.
+    ``after`` it contains the devices after that place, however far back it is. ``silent_intervals``: those without a
+    frame for more than so many of their own mean intervals.
     """
 
     sort: str
@@ -77,6 +82,8 @@ class PageRequest:
     after: Cursor | None = None
     dropped: bool = False
     silent_ns: int | None = None
+    silent_intervals: int | None = None
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +154,13 @@ def _ids(part: Part) -> Column:
     return np.ascontiguousarray(part.column("id")).view("S16").reshape(part.used)
 
 
-def _id_words(part: Part) -> Column:
+def id_columns(rows: Rows) -> Column:
     """Ids as one order-preserving column: 16 bytes, compared as two big-endian words (uint64 [n, 2])."""
-    return np.ascontiguousarray(part.column("id")).view(">u8").astype(np.uint64)
+    return np.ascontiguousarray(rows["id"]).view(">u8").astype(np.uint64)
+
+
+def _id_words(part: Part) -> Column:
+    return id_columns(part.rows[: part.used])
 
 
 def _named(name: str) -> Callable[[Part, DeviceLimits], Column]:
@@ -218,9 +229,23 @@ def _wanted(part: Part, state: npt.NDArray[np.uint8], ask: PageRequest, limits: 
         wanted &= dropped_of(part.rows[: part.used]) > 0
     if ask.silent_ns is not None:
         wanted &= limits.now_ns - last_seen_ns(part) > ask.silent_ns
+    if ask.silent_intervals is not None:
+        silent_s = (limits.now_ns - last_seen_ns(part)) * 1e-9
+        wanted &= (part.column("intervals") > 0) & (silent_s > ask.silent_intervals * part.column("interval_s"))
+    if ask.queued:
+        wanted &= _are_among(_ids(part), part.queued)
     if ask.part_of_id:
         wanted &= np.char.find(_ids(part), ask.part_of_id) >= 0
     return wanted
+
+
+def _are_among(ids: Column, words: npt.NDArray[np.uint64] | None) -> npt.NDArray[np.bool_]:
+    """Which ids (S16 [n]) are among those with ``words`` (uint64 [k, 2], with repetitions)."""
+    if words is None or not len(words):
+        return np.zeros(len(ids), bool)
+    known = np.unique(np.ascontiguousarray(words).view("S16").ravel())
+    found: npt.NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, ids), len(known) - 1)] == ids
+    return found
 
 
 def _is_beyond(keys: Column, words: Column, after: Cursor, descending: bool) -> npt.NDArray[np.bool_]:

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from klais.cli.output import writer
-from klais.cli.redrive import show
+from klais.cli.redrive import Report
 from klais.cli.tap import KEYS, SHOWN, for_people, is_sample
 from klais.cli.what_if import Found, _words, draw
 from klais.config.load import Settings
@@ -78,7 +78,9 @@ def test_odd_dead_letters_stay_where_they_are() -> None:
             verdicts |= {dead_letter.verdict for dead_letter in found}
             for form in ("table", "json", "csv"):
                 for listed in (True, False):
-                    show(found[:3], listed, form)
+                    report = Report(listed, form)
+                    report.add(found[:3])
+                    report.end()
         except Exception as error:
             raise AssertionError(shown(value), headers) from error
     assert {"", "foreign"} <= verdicts

@@ -33,12 +33,16 @@ _PIPELINE = (
 
 
 def pipeline(event: Event) -> list[Row]:
-    """Figures of the whole system, from the devices to the clean records."""
+    """Figures of the whole system, from the devices to the clean records; None = no process reports it now."""
     sample = event["sample"]
-    rows = [{"figure": text, "value": float(sample.get(name, 0.0)), "unit": unit} for text, name, unit in _PIPELINE]
+    rows = [{"figure": text, "value": _known(sample.get(name)), "unit": unit} for text, name, unit in _PIPELINE]
     overrides = (event.get("control") or {}).get("overrides") or ()
     blocked = len(blocks_of(overrides, SOURCE, event.get("at_ms", 0)))
     return [*rows, {"figure": "sources blocked", "value": float(blocked), "unit": "prefixes"}]
+
+
+def _known(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def processes(event: Event) -> list[Row]:
@@ -52,9 +56,9 @@ def processes(event: Event) -> list[Row]:
                 {
                     "process": one["id"],
                     "kind": kind,
-                    "received": rates.get("received", 0.0),
-                    "passed": rates.get("passed", 0.0) + rates.get("released", 0.0),
-                    "dropped": rates.get("dropped", 0.0),
+                    "received": rates.get("received"),
+                    "passed": rates["passed"] + rates.get("released", 0.0) if "passed" in rates else None,
+                    "dropped": rates.get("dropped"),
                     "lanes_live": gauges.get("lanes_live"),
                     "lanes": gauges.get("lanes"),
                     "lag": sum(lag.values()) if isinstance(lag, Mapping) else None,

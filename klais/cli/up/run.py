@@ -17,7 +17,7 @@ import psutil
 from klais.cli.up.launch_options import LaunchOptions, udp_target
 from klais.cli.up.reporter import Addresses, Reporter, Summary
 from klais.cli.up.sampler import Sampler
-from klais.cli.up.snapshot import Monitor
+from klais.cli.up.snapshot import Monitor, count_text
 from klais.cli.up.supervisor import Supervisor
 from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
@@ -125,7 +125,7 @@ class Up:
             if now_s - reported_s >= OTHERS_S:
                 reported_s = now_s
                 self.reporter.progress(
-                    f"worker: reading what klais_raw still holds, lag {self.view.snapshot().lag:,} batches"
+                    f"worker: reading what klais_raw still holds, lag {count_text(self.view.snapshot().lag)} batches"
                 )
             time.sleep(TICK_S)
 

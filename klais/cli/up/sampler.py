@@ -27,6 +27,7 @@ MAX_PER_S = 1000
 PERIOD_S = 1.0
 KEEP_S = 5.0  # percentiles cover the latencies of this time
 NEWEST = 6
+FRESH_S = 5.0
 CALL_S = 5.0
 # Finds the receive time without parsing the payload: a quote in the device id is escaped, so this cannot match in
 # it.
@@ -63,6 +64,7 @@ class Sampler:
         self._latencies: deque[tuple[float, float]] = deque(maxlen=10 * MAX_PER_S)
         self._newest: deque[Newest] = deque(maxlen=NEWEST)
         self._ends: dict[int, int] | None = None
+        self._ends_at_s = float("-inf")
         names = (("tail", self._tail), ("ends", self._sample_ends))
         self._threads = [threading.Thread(target=run, name=f"sample-{name}", daemon=True) for name, run in names]
 
@@ -91,8 +93,12 @@ class Sampler:
         return Latency(found[len(found) // 2], found[min(len(found) - 1, int(len(found) * 0.99))], len(found))
 
     def ends(self) -> dict[int, int] | None:
-        """End offset of each partition, at most a second old; None before the first sample."""
+        """The newest end offset of each partition; None before the first sample."""
         return self._ends
+
+    def is_fresh(self) -> bool:
+        """Whether the broker has answered with end offsets within ``FRESH_S``."""
+        return time.monotonic() - self._ends_at_s <= FRESH_S
 
     # -- threads
 
@@ -157,6 +163,7 @@ class Sampler:
                 while not self._stop.is_set():
                     found = list_offsets(admin, places, timeout_s=CALL_S)
                     self._ends = {partition: offset for (_, partition), offset in found.items()}
+                    self._ends_at_s = time.monotonic()
                     self._stop.wait(PERIOD_S / 2)
             self._stop.wait(PERIOD_S)  # then a new client: after an outage the old one may keep old leaders
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from klais.cli.up.reporter import Addresses, Summary
 from klais.cli.up.sampler import Newest
-from klais.cli.up.snapshot import Snapshot, latency_text, rate_text
+from klais.cli.up.snapshot import Snapshot, count_text, latency_text, rate_text
 from klais.system.durations import format_duration
 from klais.text import escape, escape_lines
 
@@ -37,7 +37,7 @@ class ScreenReporter:
     def snapshot(self, snapshot: Snapshot) -> None:
         """Draw the screen again."""
         if self._live is not None and self._addresses is not None:
-            self._live.update(picture(snapshot, self._addresses), refresh=True)
+            self._live.update(picture(snapshot, self._addresses, self._console.height), refresh=True)
 
     def summary(self, summary: Summary) -> None:
         """Print the summary."""
@@ -50,8 +50,8 @@ class ScreenReporter:
             self._live = None
 
 
-def picture(snapshot: Snapshot, addresses: Addresses) -> Group:
-    """The whole screen, top to bottom."""
+def picture(snapshot: Snapshot, addresses: Addresses, height: int = 1000) -> Group:
+    """The whole screen, top to bottom; in a terminal with few lines, fewer of the newest records, then of the addresses."""
     t, rates = snapshot.totals, snapshot.rates
     head = Text(f"KLAIS  {format_duration(round(snapshot.elapsed_s))}", style="bold")
     head.append("   Ctrl-C stops", style="dim")
@@ -73,24 +73,34 @@ def picture(snapshot: Snapshot, addresses: Addresses) -> Group:
         stages.add_row(
             Text(escape(name)), rate_text(rates.get(stage)), f"{total:,}", Text(escape(note or ""), style="dim")
         )
-    below = [*_state(snapshot), Text(), *_newest(snapshot.newest), Text(), *_where(addresses)]
-    return Group(head, Text(), stages, Text(), *below)
+    below, where = _state(snapshot), _where(addresses)
+    # Above are the head and the stages with their headings, below is the line of the cursor.
+    room = height - 1 - (4 + len(rows)) - len(below)
+    shown = [Text(), *where[: room - 1]] if room >= 2 else []
+    room -= len(shown)
+    if room >= 3:  # an empty line, a heading, and at least one record
+        below += [Text(), *_newest(snapshot.newest, room - 2)]
+    return Group(head, Text(), stages, Text(), *below, *shown)
 
 
 def _state(snapshot: Snapshot) -> list[Text]:
     t = snapshot.totals
     dropped = ", ".join(f"{frames:,} {reason}" for reason, frames in t.dropped().items())
     live = sum(state == "live" for state in snapshot.lanes.values())
-    lanes = f"{live} of {len(snapshot.lanes)} live"
-    missing = [str(p) for p, state in snapshot.lanes.items() if state != "live"][:LANES_SHOWN]
+    lanes = f"{live} of {len(snapshot.lanes)} live" if snapshot.workers else "unknown: no worker reports"
+    missing = [str(p) for p, state in snapshot.lanes.items() if state == "starting"][:LANES_SHOWN]
     lanes += f" (not: {', '.join(missing)})" if missing else ""
+    if snapshot.checkpoint_age_s is not None:
+        lanes += f", checkpoint {snapshot.checkpoint_age_s:.1f} s ago"
     return [
         _row("dropped", escape(dropped) or "none", "red" if dropped else ""),
-        _row("lag, queue", f"{snapshot.lag:,} batches behind, {t.queued:,} frames wait"),
-        _row("limit", f"{snapshot.rate_limit:,.0f}/s" + (f", {escape(snapshot.rate_by)}" if snapshot.rate_by else "")),
-        _row("lanes", f"{lanes}, checkpoint {snapshot.checkpoint_age_s:.1f} s ago", "yellow" if missing else ""),
+        _row("lag, queue", f"{count_text(snapshot.lag)} batches behind, {t.queued:,} frames wait"),
+        _row("limit", rate_text(snapshot.rate_limit) + (f", {escape(snapshot.rate_by)}" if snapshot.rate_by else "")),
+        _row("lanes", lanes, "yellow" if missing or not snapshot.workers else ""),
         _row(
-            "devices", f"{snapshot.devices:,}, {snapshot.anomaly_devices:,} flagged now, {t.flags:,} anomalies written"
+            "devices",
+            f"{count_text(snapshot.devices)}, {count_text(snapshot.anomaly_devices)} flagged now, "
+            f"{t.flags:,} anomalies written",
         ),
         _row("dead letters", f"{t.dead_letters:,}"),
     ]
@@ -100,9 +110,9 @@ def _row(name: str, text: str, style: str = "") -> Text:
     return Text(f"{name:<14}", style="dim", no_wrap=True).append(text, style=style or "not dim")
 
 
-def _newest(newest: list[Newest]) -> list[Text]:
+def _newest(newest: list[Newest], room: int) -> list[Text]:
     out = [Text("newest records", style="dim")]
-    for record in newest:
+    for record in newest[-room:]:
         at = datetime.fromtimestamp(record.ts_ms / 1000).strftime("%H:%M:%S.%f")[:-3]
         line = Text(f"  {at}  {escape(record.value.decode(errors='replace'))}", no_wrap=True, overflow="ellipsis")
         out.append(line)

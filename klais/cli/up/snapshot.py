@@ -18,19 +18,22 @@ RATE_OVER_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The system at one moment. ``rates`` are frames/s by stage; None if the stage sent no recent record."""
+    """The system at one moment. ``rates`` are frames/s by stage; None if the stage sent no recent record.
+
+    Other figures are also None if no process sent a recent record, as while Kafka is unavailable.
+    """
 
     elapsed_s: float
     totals: Totals
     rates: Mapping[str, float | None]
-    lag: int
-    rate_limit: float
+    lag: int | None
+    rate_limit: float | None
     rate_by: str
     lanes: Mapping[int, str]
     workers: int
-    devices: int
-    anomaly_devices: int
-    checkpoint_age_s: float
+    devices: int | None
+    anomaly_devices: int | None
+    checkpoint_age_s: float | None
     inflight_bytes: int
     latency: Latency | None
     newest: list[Newest] = field(default_factory=list)
@@ -42,10 +45,14 @@ class Snapshot:
         parts += [f"{word} {rate_text(self.rates.get(name))}" for name, word in (*names, ("landed", "landed"))]
         parts.append(f"dropped {sum(self.totals.dropped().values()):,}")
         parts += [f"{reason} {frames:,}" for reason, frames in self.totals.dropped().items()]
-        parts += [f"lag {self.lag:,}", f"queue {self.totals.queued:,}"]
+        parts += [f"lag {count_text(self.lag)}", f"queue {self.totals.queued:,}"]
         parts.append(latency_text(self.latency))
-        not_live = [str(p) for p, state in self.lanes.items() if state != "live"]
-        return "  ".join(parts + ([f"lanes not live: {','.join(not_live)}"] if not_live else []))
+        not_live = [str(p) for p, state in self.lanes.items() if state == "starting"]
+        if not_live:
+            parts.append(f"lanes not live: {','.join(not_live)}")
+        elif not self.workers:
+            parts.append("no worker reports")
+        return "  ".join(parts)
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -93,6 +100,17 @@ def rate_text(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:,.0f}/s"
 
 
+def count_text(count: float | None) -> str:
+    """A whole number as text.
+
+    Examples
+    --------
+    >>> count_text(1234), count_text(None)
+    ('1,234', '-')
+    """
+    return "-" if count is None else f"{count:,.0f}"
+
+
 def latency_text(latency: Latency | None) -> str:
     """Both percentiles as text."""
     return "p50 -  p99 -" if latency is None else f"p50 {latency.p50_ms:.0f} ms  p99 {latency.p99_ms:.0f} ms"
@@ -129,6 +147,11 @@ class Simulated:
                 except ValueError:
                     continue
         return out
+
+
+def _of_workers(system: SystemView, name: str) -> int | None:
+    """A gauge, summed over the workers; None if no worker reports."""
+    return int(system.gauge(name)) if system.workers else None
 
 
 class Monitor:
@@ -183,16 +206,19 @@ class Monitor:
             self.account.observe_edge(system.edges[self._edge])
         self.account.observe_workers(system)
         ends = self._sampler.ends()
+        self._landed = [row for row in self._landed if now_s - row[0] <= RATE_OVER_S]
         if ends is not None:
             landed = sum(ends.values())
             self.account.observe_landed(landed)
-            self._landed = [row for row in self._landed if now_s - row[0] <= RATE_OVER_S] + [(now_s, landed)]
+            if self._sampler.is_fresh():
+                self._landed.append((now_s, landed))
 
     def snapshot(self) -> Snapshot:
         """The state as of the last :meth:`refresh`."""
         system = self._follower.view()
         edge, live = system.edges.get(self._edge), system.live_lanes()
         edge_rates = edge.rates if edge else {}
+        not_live = "starting" if system.workers else "unknown"
         return Snapshot(
             elapsed_s=time.monotonic() - self._began_s,
             totals=self.account.totals(),
@@ -204,14 +230,14 @@ class Monitor:
                 "passed": system.rate("passed"),
                 "landed": self._landed_rate(),
             },
-            lag=int(system.gauge("lag")),
-            rate_limit=system.highest("rate_limit"),
+            lag=_of_workers(system, "lag"),
+            rate_limit=system.highest("rate_limit") if system.workers else None,
             rate_by=rate_by(system),
-            lanes={p: "live" if p in live else "starting" for p in range(self._partitions)},
+            lanes={p: "live" if p in live else not_live for p in range(self._partitions)},
             workers=len(system.workers),
-            devices=int(system.gauge("devices")),
-            anomaly_devices=int(system.gauge("anomaly_devices")),
-            checkpoint_age_s=system.highest("checkpoint_age_s"),
+            devices=_of_workers(system, "devices"),
+            anomaly_devices=_of_workers(system, "anomaly_devices"),
+            checkpoint_age_s=system.highest("checkpoint_age_s") if system.workers else None,
             inflight_bytes=int(edge.gauges.inflight_bytes or 0) if edge else 0,
             latency=self._sampler.latency(),
             newest=self._sampler.newest(),

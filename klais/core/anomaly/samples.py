@@ -56,10 +56,15 @@ def read_samples(lines: Iterable[str]) -> Samples:
     Raises
     ------
     SamplesFormatError
-        If it is not CSV, a line has no timestamp within the years 1 to 9999, or it has fewer than two columns.
+        If it is not CSV, has no row, a line has no timestamp within the years 1 to 9999, or fewer than two columns.
     """
+    reader = csv.reader(lines)
+    rows, numbers = [], []
     try:
-        rows = [row for row in csv.reader(lines) if row]
+        for row in reader:
+            if row:
+                rows.append(row)
+                numbers.append(reader.line_num)
     except csv.Error as error:
         raise SamplesFormatError(f"the file is not CSV: {error}") from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
@@ -68,12 +73,16 @@ def read_samples(lines: Iterable[str]) -> Samples:
         at_t = header.index("timestamp")
         at_x = header.index("value") if "value" in header else 1 - min(at_t, 1)
         at_label = header.index("label") if "label" in header else len(header)
-    body = rows[1:] if "timestamp" in header else rows
-    try:
-        t = np.array([parse_time(row[at_t]) for row in body], np.float64)
-        x = np.array([_number(row[at_x]) for row in body], np.float64)
-    except (ValueError, IndexError) as error:
-        raise SamplesFormatError(f"no timestamp and value in a line: {error}") from error
+    body, numbers = (rows[1:], numbers[1:]) if "timestamp" in header else (rows, numbers)
+    if not body:
+        raise SamplesFormatError("the file has no rows with timestamp and value")
+    t, x = np.empty(len(body)), np.empty(len(body))
+    for i, row in enumerate(body):
+        try:
+            t[i], x[i] = parse_time(row[at_t]), _number(row[at_x])
+        except (ValueError, IndexError):
+            rule = "give a timestamp (seconds since the epoch or ISO 8601) and a value, separated by a comma"
+            raise SamplesFormatError(f"line {numbers[i]}, {','.join(row)!r:.80}: {rule}") from None
     outside = np.flatnonzero(~((t >= MIN_S) & (t <= MAX_S)))
     if len(outside):
         raise SamplesFormatError(

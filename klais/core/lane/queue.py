@@ -304,6 +304,11 @@ class FrameQueue:
         own = np.flatnonzero((waiting["low"] == low) & (waiting["high"] == high))
         return len(own), int(own[0]) if len(own) else None, len(self._order.nodes(2 + len(own)))
 
+    def waiting_ids(self) -> npt.NDArray[np.uint64]:
+        """The device of each queued frame in leaving order, as the two words of its id (uint64 [depth, 2])."""
+        nodes = self._order.nodes()
+        return np.stack([self._known["low"][nodes], self._known["high"][nodes]], axis=1)
+
     def waiting(self) -> Columns:
         """The queued frames in leaving order, without their bytes."""
         return _columns(self._known[self._order.nodes()], _NO_BATCH)

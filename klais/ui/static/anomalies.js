@@ -2,7 +2,7 @@
 import { html } from "./lib.js";
 import { usePoll } from "./hooks.js";
 import { store } from "./store.js";
-import { DeviceLink, Failure, noRows, State, Table } from "./parts.js";
+import { DeviceLink, Failure, Missing, noRows, State, Table } from "./parts.js";
 import { ago, count, counted, printable, short } from "./format.js";
 
 export function Anomalies({ paused }) {
@@ -22,6 +22,7 @@ export function Anomalies({ paused }) {
   return html`<p>A flag says that a value is unusual for its device. It drops nothing.
       ${data && ` ${count(data.flags.written)} flags were written, ${count(data.flags.suppressed)} suppressed.`}</p>
     <${Failure} error=${error} />
+    <${Missing} data=${data} />
     <${Table} caption=${`${counted(data?.total, "device was", "devices were")} flagged`} columns=${columns}
       rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}
       empty=${noRows(data, error, "No device was ever flagged.")} />`;

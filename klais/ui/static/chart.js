@@ -73,7 +73,8 @@ function summary(lines, columns, show, fit) {
       if (!values.length) return `${line.label}: no figures yet`;
       if (fit) return `${line.label}: now ${show(values.at(-1))}, from ${show(least(values))} to ${show(most(values))}`;
       const top = Math.max(0, most(values));
-      return `${line.label}: now ${show(values.at(-1))}, at most ${show(top)}`;
+      const now = columns[i].at(-1);
+      return `${line.label}: now ${now === null ? "unknown" : show(now)}, at most ${show(top)}`;
     })
     .join("; ");
 }

@@ -55,7 +55,9 @@ export function Control({ store, about, theme }) {
     <p class="sentence"><${State} value="ok" text=${`mode ${c.mode}`} /> ${" "}
       ${
         c.mode === "auto"
-          ? `The controller${event.leader ? ` (${printable(event.leader)})` : ""} sets the rate.`
+          ? event.leader
+            ? `The controller (${printable(event.leader)}) sets the rate.`
+            : "The controller sets the rate, but none reports now."
           : c.mode === "manual"
             ? "An operator set the rate."
             : "The settings fix the rate."

@@ -3,11 +3,12 @@ import { html, useEffect, useState } from "./lib.js";
 import { go, usePoll } from "./hooks.js";
 import { store } from "./store.js";
 import { Bulk } from "./bulk.js";
-import { DeviceLink, Failure, noRows, State, Table } from "./parts.js";
+import { DeviceLink, Failure, Missing, noRows, State, Table } from "./parts.js";
 import { ago, count, counted, duration, printable } from "./format.js";
 
 const STATES = ["normal", "silent", "flagged", "limited", "blocked"];
 const SIZES = ["50", "100", "500"];
+const INTERVALS = ["5", "20", "100"];
 const SILENT = new Map([
   ["", "any time"],
   ["60", "1 minute"],
@@ -64,7 +65,7 @@ async function copy(rows, say) {
 
 function pathOf(query) {
   const asked = new URLSearchParams({ scope: "all", size: query.size ?? "50", sort: query.sort ?? "last_seen" });
-  for (const name of ["order", "state", "q", "after", "dropped", "silent_s"])
+  for (const name of ["order", "state", "q", "after", "dropped", "queued", "silent_s", "silent_intervals"])
     if (query[name]) asked.set(name, query[name]);
   return `/devices/?${asked}`;
 }
@@ -112,9 +113,16 @@ export function Devices({ query, about, paused }) {
         ${[...new Set([...SIZES, size])].map((each) => html`<option value=${each}>${each}</option>`)}</select></label>
       <label class="check"><input type="checkbox" checked=${query.dropped === "true"}
         onChange=${(e) => change({ dropped: e.target.checked ? "true" : "" })} /> with drops only</label>
+      <label class="check"><input type="checkbox" checked=${query.queued === "true"}
+        onChange=${(e) => change({ queued: e.target.checked ? "true" : "" })} /> with queued frames only</label>
       <label>Silent for <select value=${silent} onChange=${(e) => change({ silent_s: e.target.value })}>
         ${[...new Set([...SILENT.keys(), silent])].map(
           (each) => html`<option value=${each}>${silentText(each)}</option>`,
+        )}</select></label>
+      <label>Silent for more than <select value=${query.silent_intervals ?? ""}
+        onChange=${(e) => change({ silent_intervals: e.target.value })}>
+        ${[...new Set(["", ...INTERVALS, query.silent_intervals ?? ""])].map(
+          (each) => html`<option value=${each}>${each ? `${printable(each)} of its intervals` : "any interval"}</option>`,
         )}</select></label>
       <button type="button" disabled=${!data?.items?.length} onClick=${() => copy(data.items, say)}>Copy as CSV</button>
       <span role="status">${said}</span>
@@ -132,11 +140,7 @@ export function Devices({ query, about, paused }) {
       )}
     </div>
     <${Failure} error=${error} />
-    ${
-      data?.workers_missing?.length > 0 &&
-      html`<p class="failure">These workers did not respond, their devices are
-      missing here: ${data.workers_missing.map(printable).join(", ")}</p>`
-    }
+    <${Missing} data=${data} />
     <div ...${under}>
       <${Table} caption=${counted(data?.total, "device", "devices") + held}
         columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}

@@ -25,6 +25,7 @@ export function short(value) {
 }
 
 export function bytes(value) {
+  if (value === null || value === undefined) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let at = 0;
   while (Math.abs(value) >= 1024 && at < units.length - 1) {
@@ -34,7 +35,7 @@ export function bytes(value) {
   return `${FINE.format(value)} ${units[at]}`;
 }
 
-export const percent = (share) => `${FINE.format(100 * (share ?? 0))} %`;
+export const percent = (share) => (share === null || share === undefined ? "–" : `${FINE.format(100 * share)} %`);
 
 export const ms = (value) => (value === null || value === undefined ? "–" : `${FINE.format(value)} ms`);
 

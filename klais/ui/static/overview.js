@@ -29,6 +29,7 @@ function dropped(event) {
 const named = (ids) => ids.slice(0, 3).map(printable).join(", ") + (ids.length > 3 ? `, ${ids.length - 3} more` : "");
 
 function waiting(s) {
+  if (s.lag_records === null) return "unknown how much waits";
   const wait = counted(s.lag_records, "batch waits", "batches wait");
   return s.lag_s > 0 ? `${wait}, the oldest for ${duration(s.lag_s)}` : wait;
 }
@@ -38,6 +39,7 @@ function lagNote(event) {
   const behind = lags(event)
     .filter((row) => row.lag_s > 0)
     .sort((a, b) => b.lag_s - a.lag_s);
+  if (!event.workers.length) return "no worker reports";
   if (!behind.length) return "nothing waits";
   const named = behind.slice(0, 3).map((row) => `${row.partition}: ${duration(row.lag_s)}`);
   return named.join(", ") + (behind.length > 3 ? `, ${behind.length - 3} more` : "");
@@ -53,6 +55,7 @@ const mean = (column) => {
 
 // Time until klais_raw is read completely, at the rates of the last seconds.
 export function clearing(s, h) {
+  if (s.lag_records === null) return "No worker reports how many batches wait in klais_raw.";
   if (!s.lag_records) return "No batches wait in klais_raw.";
   const faster = mean(h.worker_received) - mean(h.edge_passed);
   const wait = `${waiting(s)} in klais_raw.`;

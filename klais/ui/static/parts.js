@@ -48,6 +48,17 @@ export const WhyNot = ({ about }) =>
 
 export const Failure = ({ error }) => error && html`<p class="failure" role="alert">${printable(error.message)}</p>`;
 
+// What a list of devices of all workers lacks.
+export function Missing({ data }) {
+  const lanes = data?.partitions_missing ?? [];
+  const workers = data?.workers_missing ?? [];
+  const named = (names) => names.slice(0, 8).map(printable).join(", ") + (names.length > 8 ? ", …" : "");
+  return [
+    workers.length > 0 && `These workers did not respond, their devices are missing here: ${named(workers)}`,
+    lanes.length > 0 && `No live lane has these partitions, their devices are missing here: ${named(lanes)}`,
+  ].map((text) => text && html`<p class="failure">${text}</p>`);
+}
+
 // The focus stays where it was when rows change places under it, and goes to the table when its row is gone.
 function useKeptFocus() {
   const table = useRef(null);

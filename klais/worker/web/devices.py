@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +14,19 @@ from klais.http.errors import HttpError
 from klais.http.query import read_query
 from klais.http.response_cache import Gate
 from klais.telemetry.snapshots import STATES
-from klais.worker.rows import ASCENDING, BLOCKED, Cursor, DeviceLimits, Found, PageRequest, Part, find_page, states_of
+from klais.text import escape
+from klais.worker.rows import (
+    ASCENDING,
+    BLOCKED,
+    Cursor,
+    DeviceLimits,
+    Found,
+    PageRequest,
+    Part,
+    find_page,
+    id_columns,
+    states_of,
+)
 from klais.worker.web.device import newest_flag, summaries
 from klais.worker.web.peers import Peers
 from klais.worker.web.queries import (
@@ -23,9 +36,12 @@ from klais.worker.web.queries import (
     ForwardedListQuery,
     ListQuery,
     read_cursor,
+    sort_of_cursor,
     write_cursor,
 )
 
+FILTERS = ("q", "state", "after", "dropped", "silent_s", "silent_intervals", "queued")
+SEARCHES = 3  # as long as a lane gives away rows that were found
 Describe = Callable[[Rows, Found, DeviceLimits], list[dict[str, Any]]]
 
 
@@ -81,12 +97,14 @@ def read_devices_query(given: Mapping[str, str], forwarded: bool) -> Request:
         *_places(query),
         _part_of_id(query),
         position,
-        after=_after(query),
+        after=_after(query, query.sort),
         dropped=query.dropped is not None,
         silent_ns=None if query.silent_s is None else query.silent_s * 1_000_000_000,
+        silent_intervals=query.silent_intervals,
+        queued=query.queued is not None,
     )
     params: dict[str, str] = {"sort": query.sort, "order": order}
-    params |= {name: given[name] for name in ("q", "state", "after", "dropped", "silent_s") if name in given}
+    params |= {name: given[name] for name in FILTERS if name in given}
     return Request("/devices/", params, query.page, query.size, everywhere, ask, _devices)
 
 
@@ -94,7 +112,8 @@ def read_anomalies_query(given: Mapping[str, str], forwarded: bool) -> Request:
     """Read the parameters of ``/anomalies/``, see :class:`klais.worker.web.queries.ListQuery`; errors as above."""
     query = read_query(given, ForwardedListQuery if forwarded else ListQuery)
     everywhere = _is_everywhere(query, forwarded)
-    ask = PageRequest("flagged_at", True, *_places(query), _part_of_id(query), flagged_ever=True, after=_after(query))
+    after = _after(query, "flagged_at")
+    ask = PageRequest("flagged_at", True, *_places(query), _part_of_id(query), flagged_ever=True, after=after)
     params = {name: given[name] for name in ("q", "after") if name in given}
     return Request("/anomalies/", params, query.page, query.size, everywhere, ask, _anomalies)
 
@@ -105,8 +124,14 @@ def _places(query: ListQuery) -> tuple[int, int]:
     return begin, begin + query.size
 
 
-def _after(query: ListQuery) -> Cursor | None:
-    return None if query.after is None else read_cursor(query.after)
+def _after(query: ListQuery, sort: str) -> Cursor | None:
+    if query.after is None:
+        return None
+    of = sort_of_cursor(query.after)
+    if of not in (sort, None):
+        text = f"after: it is a place in a list sorted by {escape(of)[:20]}, this one is sorted by {sort}"
+        raise HttpError(400, "bad_parameter", text, parameter="after")
+    return read_cursor(query.after)
 
 
 def _part_of_id(query: ListQuery) -> bytes:
@@ -131,7 +156,14 @@ def state_of_row(part: Part, device_id: bytes, limits: DeviceLimits) -> int:
 
 
 async def answer(
-    lanes: Any, peers: Peers, gate: Gate, limits: DeviceLimits, asked: Request, worker_id: str, **sums: dict[str, int]
+    lanes: Any,
+    peers: Peers,
+    gate: Gate,
+    limits: DeviceLimits,
+    asked: Request,
+    worker_id: str,
+    partitions: int,
+    **sums: dict[str, int],
 ) -> dict[str, Any]:
     """The body of a page; the fields ``sums`` are added up over the workers.
 
@@ -146,11 +178,7 @@ async def answer(
     ask = asked.ask
     if asked.everywhere:  # each worker returns its items up to the end of the page; the page is in the merged items
         ask = replace(ask, begin=0)
-    parts = [Part.of(partition, state) for partition, state in live_states(lanes)]
-    found = await gate.run(lambda: find_page(parts, ask, limits))
-    rows = np.empty(len(found.page), ROW)
-    for i, (part, row, _) in enumerate(found.page):
-        rows[i] = part.state.rows[row]
+    parts, found, rows, omitted = await _find(lanes, gate, ask, limits)
     body: dict[str, Any] = {
         "worker": worker_id,
         "scope": "all" if asked.everywhere else "worker",
@@ -164,15 +192,37 @@ async def answer(
         **sums,
         "workers": peers.others(),
         "items": [
-            item | {"place": write_cursor(place)}
+            item | {"place": write_cursor(place, ask.sort)}
             for item, place in zip(asked.describe(rows, found, limits), found.places, strict=True)
         ],
     }
     if asked.everywhere:
         await _merge(body, peers, asked, ("devices_by_state", *sums))
+    expected = range(partitions) if asked.everywhere else lanes.by_partition
+    body["partitions_missing"] = sorted(set(expected) - set(body["partitions"]))
     items = body["items"]
-    body["next"] = items[-1]["place"] if len(items) == asked.size else None
+    body["next"] = items[-1]["place"] if items and len(items) + omitted >= asked.size else None
     return body
+
+
+async def _find(lanes: Any, gate: Gate, ask: PageRequest, limits: DeviceLimits) -> tuple[list[Part], Found, Rows, int]:
+    """The page that ``ask`` selects, its rows (ROW [k], copies), and how many devices of it are omitted.
+
+    A lane may forget a device after the search, and give its row to another device. Then the search is repeated. After
+    the last search the page omits such a device: it never shows one device in the place of another.
+    """
+    for _ in range(SEARCHES):
+        parts = [Part.of(partition, state, ask.queued) for partition, state in live_states(lanes)]
+        found = await gate.run(partial(find_page, parts, ask, limits))
+        rows = np.empty(len(found.page), ROW)
+        for i, (part, row, _) in enumerate(found.page):
+            rows[i] = part.state.rows[row]
+        wanted = np.array([place.words for place in found.places], np.uint64).reshape(-1, 2)
+        same = np.flatnonzero((id_columns(rows) == wanted).all(axis=1)).tolist()
+        if len(same) == len(rows):
+            break
+    page, places = [found.page[i] for i in same], [found.places[i] for i in same]
+    return parts, replace(found, page=page, places=places), rows[same], len(rows) - len(same)
 
 
 async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple[str, ...]) -> None:

@@ -132,10 +132,11 @@ async def _listed(
     """A page of many devices, cached for one second."""
 
     async def make() -> bytes:
-        limits = views.device_limits()
-        return to_json(
-            await listing.answer(views.lanes, views.peers, views.gate, limits, asked, views.worker_id, **sums)
+        limits, partitions = views.device_limits(), views.settings.partitions
+        found = await listing.answer(
+            views.lanes, views.peers, views.gate, limits, asked, views.worker_id, partitions, **sums
         )
+        return to_json(found)
 
     return json_response(await views.answers.get(f"{asked.everywhere} {request.path_qs}", make))
 

@@ -32,9 +32,10 @@ def _fits_an_id(text: str) -> str:
 PartOfId = Annotated[str, AfterValidator(_fits_an_id), Field(json_schema_extra={"minLength": 1, "maxLength": ID_SIZE})]
 
 
-def write_cursor(place: Cursor) -> str:
-    """Encode a place in the table of devices as text for the next request."""
-    return base64.urlsafe_b64encode(orjson.dumps([place.key, *place.words])).decode().rstrip("=")
+def write_cursor(place: Cursor, sort: str = "") -> str:
+    """Encode a place in the table of devices, sorted by ``sort``, as text for the next request."""
+    parts = [place.key, *place.words, *([sort] if sort else [])]
+    return base64.urlsafe_b64encode(orjson.dumps(parts)).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> Cursor:
@@ -45,16 +46,26 @@ def read_cursor(text: str) -> Cursor:
     ValueError
         If the text is not a cursor.
     """
+    return _read(text)[0]
+
+
+def sort_of_cursor(text: str) -> str | None:
+    """The sort column of the list that a cursor is of; None = unknown (from an earlier version)."""
+    return _read(text)[1]
+
+
+def _read(text: str) -> tuple[Cursor, str | None]:
     try:
-        key, first, second = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        key, first, second, *rest = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         good = isinstance(key, int | float) and all(
             isinstance(word, int) and 0 <= word < 1 << 64 for word in (first, second)
         )
+        good &= len(rest) <= 1 and all(isinstance(sort, str) for sort in rest)
     except (ValueError, TypeError):
         good = False
     if not good:
         raise ValueError("must be `next` of the previous page")
-    return Cursor(key, (first, second))
+    return Cursor(key, (first, second)), rest[0] if rest else None
 
 
 def _is_cursor(text: str) -> str:
@@ -73,7 +84,7 @@ class ListQuery(Query):
     )
     q: PartOfId | None = Field(default=None, description="Part of the device id.")
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
-        default=None, max_length=100, description="The page after this place: `next` of the previous page."
+        default=None, max_length=120, description="The page after this place: `next` of the previous page."
     )
 
 
@@ -89,6 +100,13 @@ class DevicesQuery(ListQuery):
     silent_s: Whole | None = Field(
         default=None, ge=0, le=10**9, description="Only devices without a frame for this many seconds."
     )
+    silent_intervals: Whole | None = Field(
+        default=None,
+        ge=1,
+        le=10**6,
+        description="Only devices without a frame for more than this many of their own mean intervals.",
+    )
+    queued: Literal["true"] | None = Field(default=None, description="Only devices with frames in the queue.")
 
 
 class _Forwarded(Query):

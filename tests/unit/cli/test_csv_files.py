@@ -31,6 +31,24 @@ def test_a_timestamp_that_no_clock_shows(first: str, tmp_path: Path) -> None:
     assert ran.exit_code == 1 and f"timestamp '{first}' is not within the years 1 to 9999" in ran.output
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no rows with timestamp and value"),
+        ("timestamp,value\n", "no rows with timestamp and value"),
+        ("timestamp,value\n1,5\n\nyesterday,6\n", "line 4, 'yesterday,6': give a timestamp"),
+        ("1,5\n2\n", "line 2, '2': give a timestamp"),
+        ("1;5\n", "line 1, '1;5': give a timestamp"),
+        ("1,5\n\x1b[31m,6\n", r"line 2, '\x1b[31m,6'"),
+    ],
+)
+def test_a_series_that_is_none_is_named_by_its_line(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(text)
+    ran = CliRunner().invoke(main, ["score", str(file)])
+    assert ran.exit_code == 1 and said in ran.output and not file.with_suffix(".svg").exists()
+
+
 def test_traces_with_and_without_time_zones(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("".join(f"2026-11-30T09:{minute}:00Z,5\n" for minute in range(10, 40)))

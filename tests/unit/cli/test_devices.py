@@ -100,7 +100,13 @@ def test_all_pages_hold_each_device_once(run: Run, worker: str, monkeypatch: pyt
     assert sorted(names) == sorted(f"dev-{i}" for i in range(DEVICES))
     whole = json.loads(run("devices", "list", "--url", worker, "-n", "7", "-o", "json").stdout)
     assert len(whole["items"]) == 7 and whole["total"] == DEVICES
+    assert names == sorted(names), "a list of all devices is in an order that does not change while it is read"
     rest = run("devices", "list", "--url", worker, "-n", "0", "-o", "jsonl", "--after", whole["next"])
+    others = [json.loads(line)["device_id"] for line in rest.stdout.splitlines()]
+    assert sorted([*others, *(item["device_id"] for item in whole["items"])]) == names
+    by_id = json.loads(run("devices", "list", "--url", worker, "-n", "7", "--sort", "device_id", "-o", "json").stdout)
+    rest = run("devices", "list", "--url", worker, "-n", "0", "--sort", "device_id", "-o", "jsonl",
+               "--after", by_id["next"])  # fmt: skip
     assert [json.loads(line)["device_id"] for line in rest.stdout.splitlines()] == names[7:]
 
 

@@ -17,8 +17,8 @@ def interrupt(*_: object, **__: object) -> Iterator[object]:
 
 
 def test_a_redrive_says_that_it_can_be_run_again(monkeypatch: MonkeyPatch) -> None:
-    async def find(*_: object) -> list[DeadLetter]:
-        return [DeadLetter((0, 0, 0), b"", "not_strict", 1)]
+    def find(*_: object) -> Iterator[list[DeadLetter]]:
+        yield [DeadLetter((0, 0, 0), b"", "not_strict", 1)]
 
     work = SimpleNamespace(finish=lambda: (0, 0), ledger=None, send=interrupt)
     monkeypatch.setattr("klais.kafka.probe.need_kafka", lambda _: None)

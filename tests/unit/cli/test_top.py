@@ -112,6 +112,17 @@ def test_rows_of_the_tabs(event: dict[str, Any]) -> None:
     }
 
 
+def test_a_figure_that_no_process_reports_is_unknown(event: dict[str, Any]) -> None:
+    silent = event | {"sample": dict.fromkeys(event["sample"]), "edges": [], "workers": []}
+    rows = pipeline(silent)
+    assert {row["value"] for row in rows if row["figure"] != "sources blocked"} == {None}
+    lines = picture(Screen(), silent, rows, None, 80, 30).plain.splitlines()
+    assert next(line for line in lines if line.startswith("arriving at the edges")).split()[-2:] == ["-", "frames/s"]
+    edge = {**event["edges"][0], "rates": {}}  # its first record has no rates
+    row = processes(event | {"edges": [edge]})[0]
+    assert (row["received"], row["passed"], row["dropped"]) == (None, None, None)
+
+
 def test_what_a_kernel_filter_dropped_is_listed_once_for_its_host(event: dict[str, Any]) -> None:
     edge = event["edges"][0] | {"dropped": [], "host": "h:/sys/fs/bpf/klais"}
     edge["kernel_dropped"] = [{"reason": "ring_full", "frames": 5, "intended": False}]
@@ -377,7 +388,7 @@ class Partial:
 
 def test_devices_of_a_worker_that_does_not_respond_are_named(event: dict[str, Any]) -> None:
     views: Any = Partial(event)
-    with pytest.raises(WorkerUnavailable, match=r"lacks the devices .* http://gone:6066"):
+    with pytest.raises(WorkerUnavailable, match=r"lacks the devices .*http://gone:6066"):
         _once(views, "json")
     feed = Feed(views)
     feed.want({"sort": "device_id"})

@@ -4,6 +4,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -14,11 +15,12 @@ from klais.cli.up.command import up
 from klais.cli.up.launch_options import LaunchOptions, check_ports, ports_of, udp_target
 from klais.cli.up.reporter import Addresses, JsonReporter, PlainReporter, Summary
 from klais.cli.up.sampler import Latency, Newest
-from klais.cli.up.screen import ScreenReporter
-from klais.cli.up.snapshot import Simulated, Snapshot
+from klais.cli.up.screen import ScreenReporter, picture
+from klais.cli.up.snapshot import Monitor, Simulated, Snapshot
 from klais.config.load import Settings
 from klais.errors import ConfigError, PortInUse
 from klais.system.address import url_of
+from klais.telemetry.view import SystemView
 from klais.verify.conservation import Totals
 
 TOTALS = Totals(
@@ -120,6 +122,36 @@ def test_the_picture_shows_everything_and_no_control_character_of_a_device() -> 
         assert part in text
     assert "\x1b[31m" not in text
     assert r'"t":\x1b[31m1' in text
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (40, 10), (140, 60)])
+def test_the_picture_fits_the_terminal_with_the_addresses_before_the_records(width: int, height: int) -> None:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    many = replace(SNAPSHOT, newest=SNAPSHOT.newest * 6)
+    with console.capture() as captured:
+        console.print(picture(many, ADDRESSES, height))
+    lines = captured.get().splitlines()
+    assert len(lines) < max(height, 17)  # a line is left for the cursor; the figures are shown in any case
+    text = "\n".join(lines)
+    assert ("live page" in text) == (height >= 20) and ("newest records" in text) == (height > 24)
+    assert "landed in" in text and "dead letters" in text
+
+
+def test_while_no_process_reports_figures_are_unknown() -> None:
+    silent = SimpleNamespace(view=lambda: SystemView({}, {}, {}))
+    ends = SimpleNamespace(ends=lambda: {0: 5}, is_fresh=lambda: False, latency=lambda: None, newest=list)
+    monitor = Monitor("edge-1", 2, silent, ends)  # type: ignore[arg-type]
+    for _ in range(3):
+        monitor.refresh()
+    found = monitor.snapshot()
+    assert (found.lag, found.rate_limit, found.devices, found.checkpoint_age_s) == (None, None, None, None)
+    assert found.rates["landed"] is None and set(found.lanes.values()) == {"unknown"}
+    assert "lag -" in found.line() and "no worker reports" in found.line()
+    assert json.loads(json.dumps(found.as_dict()))["lag_records"] is None
+    console = Console(file=io.StringIO(), width=100, height=40, color_system=None)
+    console.print(picture(found, ADDRESSES, 40))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "unknown: no worker reports" in text and "- batches behind" in text and "0 of 2 live" not in text
 
 
 def test_the_simulators_lines_are_read_as_they_grow(tmp_path: Path) -> None:

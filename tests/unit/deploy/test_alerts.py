@@ -160,6 +160,15 @@ CASES = {
         },
         {worker("klais_anomaly_devices", stage="lane"): "3x40", worker("klais_devices"): "9x40"},
     ),
+    "KlaisDevicesSilent": Case(
+        {
+            worker("klais_devices_by_state", state="silent"): "40x30 60x40",
+            worker("klais_devices"): "100x70",
+            worker("klais_devices_by_state", state="normal"): "60x30 40x40",
+        },
+        {worker("klais_devices_by_state", state="silent"): "60x70", worker("klais_devices"): "100x70"},
+        at="45m",
+    ),
     "KlaisFleetIncident": Case(
         {worker("klais_incidents_open", feature="fleet"): "1x40"},
         {worker("klais_incidents_open", feature=x): f"{9 * (x != 'fleet')}x40" for x in ("fleet", "field")},

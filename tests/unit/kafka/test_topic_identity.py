@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from klais.config.load import Settings
 from klais.kafka import topic_identity as module
-from klais.kafka.topic_identity import CHECK_S, SHARED_S, TopicIdentity
+from klais.kafka.topic_identity import AWAY_S, CHECK_S, SHARED_S, TopicIdentity
 
 
 class Cluster:
@@ -19,6 +19,7 @@ class Cluster:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ids: dict[str, str | int] = {}
         self.requests: list[list[str]] = []
+        self.leaderless: tuple[int, ...] = ()
         self.now_s = 100.0
         monkeypatch.setattr(module, "admin_client", lambda _settings: self)
         monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
@@ -30,7 +31,9 @@ class Cluster:
         for name in names:
             out[name] = Future[Any]()
             if isinstance(found := self.ids[name], str):
-                out[name].set_result(SimpleNamespace(topic_id=found))
+                parts = [SimpleNamespace(id=p, leader=None) for p in self.leaderless]
+                parts.append(SimpleNamespace(id=9, leader=SimpleNamespace(id=1)))
+                out[name].set_result(SimpleNamespace(topic_id=found, partitions=parts))
             else:
                 out[name].set_exception(KafkaException(KafkaError(found)))
         return out
@@ -72,6 +75,28 @@ def test_an_error_of_one_topic_leaves_the_other_one_alone(cluster: Cluster) -> N
     cluster.ids["a"] = KafkaError._TIMED_OUT
     cluster.now_s += CHECK_S
     assert not a.replaced() and not a.refused
+
+
+def test_why_records_may_be_missing_is_known(cluster: Cluster) -> None:
+    cluster.ids = {"a": "1"}
+    a = TopicIdentity(Settings(kafka_bootstrap="seven:1"), "a")
+    assert a.problem() is None  # a client that has just started does not know
+    a.replaced()
+    assert a.problem() is None
+    cluster.leaderless = (1,)
+    cluster.now_s += CHECK_S
+    assert not a.replaced() and a.problem() == "partitions 1 of a have no leader"
+    cluster.ids["a"] = KafkaError._TIMED_OUT
+    for _ in range(3):
+        cluster.now_s += CHECK_S
+        a.replaced()
+    assert a.problem() == f"no broker has answered for {AWAY_S:g} s"
+    cluster.ids["a"] = KafkaError.UNKNOWN_TOPIC_OR_PART
+    cluster.now_s += CHECK_S
+    assert not a.replaced() and "Unknown topic" in str(a.problem())
+    cluster.ids["a"], cluster.leaderless = "1", ()
+    cluster.now_s += CHECK_S
+    assert not a.replaced() and a.problem() is None
 
 
 def test_an_answer_that_is_too_old_and_another_cluster_take_requests_of_their_own(cluster: Cluster) -> None:

@@ -1,19 +1,23 @@
 """Dead letters as frames: what goes, what stays and why; hostile records give a verdict, never an error."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import numpy as np
 import orjson
 import pytest
 
-from klais.cli.redrive import outcome_of, summed
+from klais.cli import redrive as module
+from klais.cli.redrive import Report, outcome_of
+from klais.config.load import Settings
 from klais.config.settings import EDGE_IDS
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
+from klais.errors import TopicMismatch
 from klais.kafka.reader import RawRecord
+from klais.redrive import run
 from klais.redrive.batches import MAX_BATCH_SPAN_MS, Batch, pack
 from klais.redrive.dead_letters import (
     MAX_REDRIVES,
@@ -205,25 +209,84 @@ def test_the_ledger_of_a_deleted_topic_says_nothing_about_the_new_one() -> None:
     assert ledger.done == {(0, 2, 0)}
 
 
-def test_a_summary_of_many_reasons_reads_each_dead_letter_once() -> None:
-    class Counted(list[DeadLetter]):
-        read = 0
-
-        def __iter__(self) -> Iterator[DeadLetter]:
-            for one in super().__iter__():
-                self.read += 1
-                yield one
-
-    some = Counted(replace(dead_letter()[0], reason=f"foreign {n}") for n in range(300))
-    assert len(summed(some)) == 300 and some.read == 300
+def report_of(*parts: list[DeadLetter]) -> Report:
+    report = Report(False, "table")
+    for part in parts:
+        report.add(part)
+    return report
 
 
-def test_the_summary_counts_every_dead_letter() -> None:
+def test_a_summary_of_invented_reasons_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_GROUPS", 10)
+    report = report_of([replace(dead_letter()[0], reason=f"foreign {n}") for n in range(300)])
+    rows = report.outcomes()
+    assert (rows[0]["reason"], rows[0]["frames"]) == ("(others)", 290) and len(rows) == 11
+    assert sum(row["frames"] for row in rows) == report.frames == 300
+
+
+def test_the_summary_counts_every_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     some = [*dead_letter(), *dead_letter(encode_frame("d", 1, b"{")), *dead_letter(encode_frame("e", 1, b"{"))]
-    rows = summed(some)
+    rows = report_of(some[:2], some[2:]).outcomes()
     assert [(row["reason"], row["outcome"], row["frames"], row["devices"]) for row in rows] == [
         ("not_strict", "still bad_json", 2, 2),
         ("not_strict", "goes", 1, 1),
     ]
     assert outcome_of("forged") == "has an invalid tag"
-    assert np.sum([row["frames"] for row in rows]) == 3
+    monkeypatch.setattr(module, "MAX_DEVICES", 1)
+    assert report_of(some).outcomes()[0]["devices"] is None, "too many to remember: unknown"
+
+
+@pytest.mark.parametrize("form", ["table", "json", "jsonl", "csv"])
+def test_a_list_is_printed_part_by_part(
+    form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ROWS", 3)
+    report = Report(True, form)
+    parts = ([replace(dead_letter()[0], place=(0, n, 0))] * 2 for n in range(4))
+    for n, _ in enumerate(report.through(parts)):
+        printed = capsys.readouterr().out
+        assert form == "json" or f" {n}" in printed or f",{n}," in printed or f": {n}," in printed
+    report.end()
+    out, err = capsys.readouterr()
+    if form == "json":
+        whole = json.loads(out)
+        assert (whole["frames"], len(whole["dead_letters"])) == (8, 3)
+        assert err == "klais: 5 rows are omitted in one JSON object: -o jsonl prints all\n"
+    else:
+        assert out == "" and err == ""
+
+
+class Reader:
+    """10 records, of which each part holds 4."""
+
+    most = 0
+
+    async def __aenter__(self) -> "Reader":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def read(self, _topic: str, partition: int, start: int, end: int) -> AsyncIterator[RawRecord]:
+        headers = (("reason", b"not_strict"), ("stage", b"lane"), ("ts", b"1700000000000"), ("edge", b"1"))
+        for offset in range(start, end):
+            yield RawRecord(offset, b"", encode_frame(f"d{partition}", offset, b"{}"), headers)
+
+
+def test_dead_letters_are_found_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "PART_RECORDS", 4)
+    monkeypatch.setattr(run, "PartitionReader", lambda _: Reader())
+    monkeypatch.setattr(run, "begin_offsets", lambda *_: {0: 5, 1: 0})
+    monkeypatch.setattr(run, "end_offsets", lambda *_: {0: 15, 1: 0})
+    ids = iter(["x", "x", "new"])
+    monkeypatch.setattr(run, "topic_id_of", lambda *_: next(ids))
+    ledger, told = Ledger(done={(0, 6, 0)}, topic_id="x"), []
+    found = run.find_dead_letters(
+        Settings(), run.Choice(max_count=5), ledger, lambda read, total: told.append((read, total))
+    )
+    first = next(found)
+    assert [(one.place[1], one.verdict) for one in first] == [(5, ""), (6, "redriven"), (7, ""), (8, "")]
+    assert [one.place[1] for one in next(found)] == [9, 10]  # with the three before them as many as may be sent
+    assert told == [(4, 10), (8, 10)]
+    with pytest.raises(TopicMismatch, match="created again"):
+        next(found)

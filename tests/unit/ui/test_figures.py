@@ -1,5 +1,6 @@
 """Samples, history, status and recovery: figures of processes as the page shows them."""
 
+import math
 from pathlib import Path
 
 import orjson
@@ -58,6 +59,32 @@ def test_a_sample_sums_and_takes_the_highest() -> None:
     assert found["pid_output"] == pytest.approx(0.5)
 
 
+def test_what_no_process_reports_is_unknown_and_not_0() -> None:
+    known = {name for name, value in Sampler().sample(system(), 0.0).items() if not math.isnan(value)}
+    assert known == {"edges", "workers"}
+    without_workers = Sampler().sample(system(edge()), 0.0)
+    assert without_workers["edge_received"] == 10.0 and math.isnan(without_workers["worker_received"])
+    idle = Sampler().sample(system(edge(processing_ms={"p50": 0.0, "p99": 0.0, "count": 0})), 0.0)
+    assert idle["edge_received"] == 10.0 and math.isnan(idle["edge_p99_ms"])
+    history = History()
+    history.add(1000, Sampler().sample(system(edge(), worker()), 0.0))
+    history.add(2000, Sampler().sample(system(), 1.0))
+    assert orjson.loads(orjson.dumps(history.since()))["worker_passed"] == [8.5, None]
+    none = {kind: {} for kind in ("edge", "worker", "controller")}
+    event = body(1, Sampler().sample(system(), 0.0), none, {}, 2, {}, path=history.path())
+    sent = orjson.loads(orjson.dumps(event))
+    assert sent["sample"]["lag_records"] is None and sent["path"]["edge_received"] is None
+    assert sent["sentence"] == "No edge has reported in the last 3 s, and 1 more."
+
+
+def test_a_loss_of_one_stage_is_told_while_the_other_is_silent() -> None:
+    sampler = Sampler()
+    sampler.sample(system(edge(dropped={"kernel_drop": 5})), 10.0)
+    seen = system(edge(dropped={"kernel_drop": 25}))
+    found = problems(sampler.sample(seen, 12.0), seen, 2)
+    assert found[0]["text"] == "10 frames/s are dropped unintentionally"
+
+
 def test_losses_are_the_drops_that_nobody_intended() -> None:
     sampler = Sampler()
     first = sampler.sample(system(edge(dropped={"kernel_drop": 5, "too_short": 9})), 10.0)
@@ -85,7 +112,8 @@ def test_fields_of_another_type_count_as_nothing(rubbish: object) -> None:
     record["rates"]["received"] = rubbish
     record["counters"]["dropped"] = rubbish
     found = Sampler().sample(system(record), 0.0)
-    assert found["queue_depth"] == found["worker_received"] == found["worker_p99_ms"] == 0.0
+    assert found["queue_depth"] == found["worker_received"] == 0.0
+    assert math.isnan(found["worker_p99_ms"]) and math.isnan(found["cpu_share"])  # unknown
     assert drops(ProcessView.of("w-1", record)) == []
 
 

@@ -49,6 +49,43 @@ async def test_records_of_steps_that_the_journal_lost_come_twice_or_are_there_on
     assert problems == [] and (found.doubled, found.unknown, found.count) == (2, 1, 5)
 
 
+async def test_of_lost_steps_only_the_records_since_the_last_mark_are_held() -> None:
+    """A journal may lose a day of steps: what they put out must fit the memory."""
+    held: list[int] = []
+
+    async def many() -> AsyncIterator[Any]:
+        for n in range(2000):
+            held.append(Big.alive)
+            yield (Big(f"record {n}"),), n // 4 if n % 4 == 3 else None
+        yield ("f",), 1000
+
+    comparison = Comparison("topic", many(), lambda text: None)
+    await comparison.set_aside(0, 499)
+    assert max(held) <= 8 and comparison.unknown == 2000
+    await comparison.expect((Big("record 7"),))
+    await comparison.expect(("f",))
+    assert (comparison.doubled, comparison.unknown) == (1, 1999)
+
+
+class Big:
+    """A content that counts how many of it exist."""
+
+    alive = 0
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        Big.alive += 1
+
+    def __del__(self) -> None:
+        Big.alive -= 1
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Big) and self.text == other.text
+
+
 async def test_steps_that_the_journal_lost_may_have_put_out_nothing() -> None:
     found, problems = await compared([("a", 1), ("f", 8)], ["a", (3, 4), "f"])
     assert problems == [] and found.unknown == 0

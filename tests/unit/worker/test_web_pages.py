@@ -11,10 +11,12 @@ from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
+from klais.http.response_cache import Gate
 from klais.kafka.end_offsets import Sample
 from klais.telemetry.schema import Restoring
 from klais.worker.readiness import Readiness
 from klais.worker.rows import Cursor
+from klais.worker.web.devices import SEARCHES
 from klais.worker.web.queries import write_cursor
 from tests.support.incidents import follower_with, incident
 from tests.support.lane import bounds, frames, limits
@@ -139,8 +141,82 @@ async def test_all_workers_are_merged_in_order(views):
     assert [item["device_id"] for item in body["items"]] == ["dev-0", "dev-0a", "dev-1"]
     assert body["next"] == body["items"][-1]["place"]
     assert body["total"] == 22 and body["partitions"] == [0, 1, 7]
-    assert body["workers_missing"] == ["http://c"]
+    assert body["workers_missing"] == ["http://c"] and body["partitions_missing"] == []
     assert views.peers.asked == ["/devices/?sort=device_id&order=asc&page=1&size=3"]
+
+
+async def test_a_list_names_the_partitions_without_a_live_lane(views):
+    views.lanes.by_partition[1].live.clear()
+    for scope in ("all", "worker"):
+        body = await body_of(views, "/devices/", f"/devices/?scope={scope}")
+        assert (body["partitions"], body["partitions_missing"]) == ([0], [1])
+    del views.lanes.by_partition[1]
+    assert (await body_of(views, "/devices/", "/devices/?scope=all"))["partitions_missing"] == [1]
+    assert (await body_of(views, "/devices/", "/devices/?scope=worker"))["partitions_missing"] == []
+
+
+class Reusing(Gate):
+    """Lets a lane forget the first device on a page, and give its row to a new one, after each search."""
+
+    def __init__(self, lanes, times):
+        super().__init__()
+        self.lanes, self.times = lanes, times
+
+    async def run(self, compute):
+        found = await super().run(compute)
+        if self.times:
+            self.times -= 1
+            part, row, _ = found.page[0]
+            state = part.state
+            assert state.forget(state.rows["id"][row : row + 1].copy().view(np.uint8), state.step + 1) == 1
+            news = (f"new-{k}" for k in range(1000 * self.times, 9999))
+            new = next(name for name in news if partition_of(name.encode(), PARTITIONS) == part.partition)
+            feed(self.lanes, frames((new, 1)), NOW, 100 + self.times)
+            assert state.find(new.encode()) == row, "the row was not reused"
+        return found
+
+
+@pytest.mark.parametrize("times", [1, SEARCHES])
+async def test_a_row_that_another_device_took_meanwhile_is_not_shown_in_its_place(views, times):
+    lanes = views.lanes.by_partition
+    before = [item["device_id"] for item in (await body_of(views, "/devices/", "/devices/?sort=device_id"))["items"]]
+    views = replace(views, gate=Reusing(lanes, times))
+    body = await body_of(views, "/devices/", "/devices/?sort=device_id&size=5")
+    names = [item["device_id"] for item in body["items"]]
+    # After the last search a page omits what is gone, and the next page continues behind its place all the same.
+    assert names == before[times : times + 5 - (times == SEARCHES)]
+    assert body["next"] == body["items"][-1]["place"]
+
+
+async def test_a_cursor_of_a_list_in_another_order_is_refused(views):
+    place = (await body_of(views, "/devices/", "/devices/?sort=received&size=5"))["next"]
+    again = await body_of(views, "/devices/", f"/devices/?sort=received&size=5&after={place}")
+    assert len(again["items"]) == 5
+    for path in (f"/devices/?sort=device_id&after={place}", f"/anomalies/?after={place}"):
+        refused = await body_of(views, path.partition("?")[0], path, status=400)
+        assert refused["details"]["parameter"] == "after" and "sorted by received" in refused["error"]
+
+
+async def test_devices_with_queued_frames_and_those_silent_for_many_intervals():
+    lanes = {p: fake_lane() for p in range(PARTITIONS)}
+    views = make_views(lanes)
+    slow = [(f"slow-{i}", 1) for i in range(6)]
+    for second in range(4):  # an interval of 1 s
+        feed(lanes, frames(*((f"slow-{i}", second) for i in range(6))), NOW - (60 - second) * S, second)
+    assert (await body_of(views, "/devices/", "/devices/?queued=true"))["total"] == 0
+    for second in range(4):  # an interval of 20 s, and more frames than the rate permits
+        late = frames(*((f"late-{i}", 9 * second + k) for i in range(6) for k in (1, 2)))
+        feed(lanes, late, NOW - (60 - 20 * second) * S, 10 + second, lim=limits(rate=0.001, burst=1.0))
+    queued = await body_of(views, "/devices/", "/devices/?queued=true&size=500")
+    waiting = {p: {bytes(word) for word in lane.session.state.queue.waiting_ids().view("S16").ravel()}
+               for p, lane in lanes.items()}  # fmt: skip
+    wanted = {name.decode() for names in waiting.values() for name in names}
+    assert wanted and {item["device_id"] for item in queued["items"]} == wanted
+    assert not wanted & {name for name, _ in slow}
+    silent = await body_of(views, "/devices/", "/devices/?silent_intervals=20&size=500")
+    assert {item["device_id"] for item in silent["items"]} == {name for name, _ in slow}
+    none = await body_of(views, "/devices/", "/devices/?silent_intervals=100")
+    assert none["total"] == 0
 
 
 async def test_a_forwarded_listing_is_never_sent_on(views):
