@@ -66,7 +66,9 @@ class TaskGroup(asyncio.TaskGroup):
 
     _timer: asyncio.TimerHandle | None = None
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:  # type: ignore[override]
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
         """See ``asyncio.TaskGroup``."""
         task = super().create_task(fail_if_stray(coro), **options)
         task.add_done_callback(lambda _: coro.close())  # it has not begun if the task was cancelled before it ran
