@@ -51,10 +51,16 @@ async def fail_if_stray(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         return await work
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        # No variable may hold the task: it keeps its error, whose traceback keeps all variables here.
+        if (name := _name_unless_cancelled()) is None:
             raise
-        raise StrayCancellation(f"{task.get_name()} waited for something that was cancelled") from error
+        raise StrayCancellation(f"{name} waited for something that was cancelled") from error
+
+
+def _name_unless_cancelled() -> str | None:
+    """Name of the present task; None if somebody has cancelled it."""
+    task = asyncio.current_task()
+    return None if task is None or task.cancelling() else task.get_name()
 
 
 class TaskGroup(asyncio.TaskGroup):
