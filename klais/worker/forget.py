@@ -50,8 +50,8 @@ class Forgetter:
         """Devices that an operator asked to forget, and whose row is older than the request.
 
         A request is handled after the second in which it was made. If the device comes back, its new row is of a later
-        second, so that the next session does not forget it again. Requests have Kafka's time, rows that of this host; if
-        that is wrong, the difference counts.
+        second, so that the next session does not forget it again. Requests have Kafka's time, rows that of this host:
+        if it is wrong, the difference counts.
         """
         found, waiting = [], dict[tuple[bytes, int], float]()
         known_s = self._limits.ahead_s()
