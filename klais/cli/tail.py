@@ -235,7 +235,9 @@ class TopicReader:
 
 
 def _record(message: Any) -> Record:
+    from klais.kafka.clients import headers_of
+
     kind, ts_ms = message.timestamp()
-    headers = tuple(message.headers() or ())
+    headers = headers_of(message)
     place = (message.partition(), message.offset())
     return Record(*place, ts_ms if kind else None, message.key(), message.value(), headers)

@@ -32,6 +32,37 @@ class CorruptBatch:
         return True
 
 
+class GuardedBatch:
+    """A record batch whose records end where the client cannot read the next one, instead of an error.
+
+    Brokers accept more than aiokafka reads, for example names of headers that are not UTF-8. Its error would end the
+    worker, again after each restart, and the next worker as well.
+
+    Parameters
+    ----------
+    batch : aiokafka batch
+        With a valid CRC.
+    position : int
+        Offset of the next record for the consumer.
+    on_unreadable : callable
+        Called with the first and the last offset that are left out, and the error as text.
+    """
+
+    def __init__(self, batch: Any, position: int, on_unreadable: Callable[[int, int, str], None]) -> None:
+        self._batch, self._next, self._on_unreadable = batch, max(batch.base_offset, position), on_unreadable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for record in self._batch:
+                self._next = max(self._next, record.offset + 1)
+                yield record
+        except Exception as error:  # of aiokafka, of a codec: nothing that a record holds may end the consumer
+            self._on_unreadable(self._next, self._batch.next_offset - 1, f"cannot be read: {error!r}")
+
+
 def damaged_span(batches: Sequence[Any], at: int, position: int) -> tuple[int, int] | None:
     """The offsets, [first, end), that a reader at ``position`` loses because of a damaged batch.
 
@@ -56,8 +87,9 @@ def report_damaged(topic: str, partition: int, start: int, end: int, why: str = 
 class BufferedRecords:
     """Replaces aiokafka's ``MemoryRecords``, which can be read only once; ``newest_ms`` is that of all batches.
 
-    A batch with a wrong CRC becomes a :class:`CorruptBatch`. Bytes that cannot be split into batches raise an error
-    when the consumer reads them, not here, because it would end aiokafka's fetch routine.
+    A batch with a wrong CRC becomes a :class:`CorruptBatch`, each other one a :class:`GuardedBatch`. Bytes that cannot
+    be split into batches raise an error when the consumer reads them, not here, because it would end aiokafka's fetch
+    routine.
 
     Parameters
     ----------
@@ -66,10 +98,10 @@ class BufferedRecords:
     position : int
         Offset of the next record for the consumer.
     on_corrupt : callable
-        Called with the first and the last offset of each :func:`damaged_span`.
+        Called with the first and the last offset of each :func:`damaged_span`, and why it cannot be read.
     """
 
-    def __init__(self, records: Any, position: int, on_corrupt: Callable[[int, int], None]) -> None:
+    def __init__(self, records: Any, position: int, on_corrupt: Callable[[int, int, str], None]) -> None:
         self._bytes: int = records.size_in_bytes()
         self._batches: deque[Any] = deque()
         self._error: Exception | None = None
@@ -82,8 +114,10 @@ class BufferedRecords:
             if not batch.validate_crc():
                 span = damaged_span(self._batches, at, position)
                 if span is not None:
-                    on_corrupt(span[0], span[1] - 1)
+                    on_corrupt(span[0], span[1] - 1, WRONG_CRC)
                 self._batches[at] = CorruptBatch(*(span or (batch.base_offset, position)))
+            else:
+                self._batches[at] = GuardedBatch(batch, position, on_corrupt)
         times = [getattr(batch, "max_timestamp", None) for batch in self._batches]  # Kafka 0.10 and older have none
         self.newest_ms = max((float(at_ms) for at_ms in times if at_ms is not None), default=0.0)
 

@@ -4,6 +4,7 @@ They hold secrets: the mappings returned here mask them when printed. Do not log
 """
 
 from collections.abc import Callable
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from klais.config.load import Settings
@@ -37,6 +38,9 @@ class ClientConfig(dict[str, Any]):
         return ClientConfig(self)
 
 
+_HEADERS = methodcaller("headers")
+
+
 def confluent_config(settings: Settings) -> dict[str, Any]:
     """Addresses and credentials of the cluster, in librdkafka's configuration names.
 
@@ -59,6 +63,18 @@ def confluent_config(settings: Settings) -> dict[str, Any]:
         if settings.kafka_ssl_keyfile_password:
             config["ssl.key.password"] = settings.kafka_ssl_keyfile_password.get_secret_value()
     return config
+
+
+def headers_of(message: Any) -> tuple[tuple[str, bytes | None], ...]:
+    """Headers of a message of confluent-kafka; none if the name of one is not UTF-8, which it cannot read.
+
+    Then ``headers`` returns a result although it has raised an error. Only a call from C checks for that: Python 3.11
+    would raise the error at some later call.
+    """
+    try:
+        return tuple(_HEADERS(message) or ())
+    except (SystemError, UnicodeDecodeError):
+        return ()
 
 
 def aiokafka_config(settings: Settings) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """The record batches in the bytes of a fetch answer, with their CRC checked."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from aiokafka import errors as kafka_errors
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from klais.kafka.buffered_records import damaged_span
+from klais.kafka.buffered_records import WRONG_CRC, GuardedBatch, damaged_span
 
 
 class CorruptRecords(kafka_errors.CorruptRecordException):  # type: ignore[misc]
-    """The next batch has a wrong CRC: ``start`` and ``next_offset`` are its :func:`damaged_span`."""
+    """The next records cannot be read: from offset ``start`` up to, not including, ``next_offset``.
 
-    def __init__(self, where: TopicPartition, start: int, next_offset: int) -> None:
-        super().__init__(f"wrong CRC in {where.topic}/{where.partition} at offset {start}")
-        self.start, self.next_offset = start, next_offset
+    They have a wrong CRC (then these are the :func:`damaged_span`), or contents that aiokafka does not read.
+    """
+
+    def __init__(self, where: TopicPartition, start: int, next_offset: int, why: str = WRONG_CRC) -> None:
+        super().__init__(f"{where.topic}/{where.partition} at offset {start}: {why}")
+        self.start, self.next_offset, self.why = start, next_offset, why
 
 
 def batches_beyond(where: TopicPartition, content: bytes, position: int) -> list[Any]:
@@ -36,6 +40,20 @@ def batches_beyond(where: TopicPartition, content: bytes, position: int) -> list
                 break
             raise CorruptRecords(where, *span)
     return wanted
+
+
+def records_of(where: TopicPartition, batch: Any) -> Iterator[Any]:
+    """The records of a batch with a valid CRC.
+
+    Raises
+    ------
+    CorruptRecords
+        If aiokafka cannot read the rest of them: brokers accept more than it does.
+    """
+    unreadable: list[tuple[int, int, str]] = []
+    yield from GuardedBatch(batch, batch.base_offset, lambda *span: unreadable.append(span))
+    for start, last, why in unreadable:
+        raise CorruptRecords(where, start, last + 1, why)
 
 
 def leader_epoch(content: bytes, base_offset: int) -> int:

@@ -22,7 +22,7 @@ from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.buffered_records import report_damaged
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.closing import close_client, start_client
-from klais.kafka.fetched_batches import CorruptRecords, batches_beyond, leader_epoch
+from klais.kafka.fetched_batches import CorruptRecords, batches_beyond, leader_epoch, records_of
 from klais.kafka.log_filter import filter_aiokafka
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import Throttle, get
@@ -171,11 +171,15 @@ class PartitionReader:
             for batch in batches:
                 if not batch.is_control_batch:
                     producer = batch.producer_id
-                    for record in batch:
-                        if position <= record.offset < stop:
-                            headers = tuple(record.headers)
-                            yield RawRecord(record.offset, record.key, record.value, headers, producer_id=producer)
-                            await turn.end()
+                    try:
+                        for record in records_of(where, batch):
+                            if position <= record.offset < stop:
+                                headers = tuple(record.headers)
+                                yield RawRecord(record.offset, record.key, record.value, headers, producer_id=producer)
+                                await turn.end()
+                    except CorruptRecords as error:
+                        start = max(position, error.start)
+                        report_damaged(topic, partition, start, error.next_offset - 1, error.why)
                 elif controls:
                     for offset in range(max(position, batch.base_offset), min(batch.next_offset, stop)):
                         yield RawRecord(offset, None, None, (), control=True, producer_id=batch.producer_id)
@@ -210,7 +214,7 @@ class PartitionReader:
                 if batch.base_offset <= offset < batch.next_offset:
                     return RawRecord(offset, None, None, (), control=True), leader
             else:
-                for record in batch:
+                for record in records_of(where, batch):
                     if record.offset == offset:
                         return RawRecord(record.offset, record.key, record.value, tuple(record.headers)), leader
         return None, leader
@@ -226,13 +230,14 @@ class PartitionReader:
         try:
             content = await self._fetch_bytes(where, first, NEAR_BYTES)
             batches = batches_beyond(where, content, first)
+            for batch in batches:
+                wanted = {offset for offset in (first, last) if batch.base_offset <= offset < batch.next_offset}
+                if wanted and not batch.is_control_batch:
+                    leader = leader_epoch(content, batch.base_offset)
+                    some = (r for r in records_of(where, batch) if r.offset in wanted)
+                    found |= {r.offset: RawRecord(r.offset, r.key, r.value, ()) for r in some}
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.CorruptRecordException):
             return None
-        for batch in batches:
-            wanted = {offset for offset in (first, last) if batch.base_offset <= offset < batch.next_offset}
-            if wanted and not batch.is_control_batch:
-                leader = leader_epoch(content, batch.base_offset)
-                found |= {r.offset: RawRecord(r.offset, r.key, r.value, ()) for r in batch if r.offset in wanted}
         return (found[first], found[last], leader) if first in found and last in found else None
 
     async def epoch_at(self, topic: str, partition: int, offset: int) -> int:

@@ -51,10 +51,16 @@ async def fail_if_stray(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         return await work
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        # No variable may hold the task: it keeps its error, whose traceback keeps all variables here.
+        if (name := _name_unless_cancelled()) is None:
             raise
-        raise StrayCancellation(f"{task.get_name()} waited for something that was cancelled") from error
+        raise StrayCancellation(f"{name} waited for something that was cancelled") from error
+
+
+def _name_unless_cancelled() -> str | None:
+    """Name of the present task; None if somebody has cancelled it."""
+    task = asyncio.current_task()
+    return None if task is None or task.cancelling() else task.get_name()
 
 
 class TaskGroup(asyncio.TaskGroup):
@@ -66,7 +72,9 @@ class TaskGroup(asyncio.TaskGroup):
 
     _timer: asyncio.TimerHandle | None = None
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:  # type: ignore[override]
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
         """See ``asyncio.TaskGroup``."""
         task = super().create_task(fail_if_stray(coro), **options)
         task.add_done_callback(lambda _: coro.close())  # it has not begun if the task was cancelled before it ran

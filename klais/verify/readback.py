@@ -13,7 +13,7 @@ from klais.config.load import Settings
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import ID_SIZE, MAGIC_BYTES, Reason
 from klais.errors import BatchFormatError, KafkaUnavailable
-from klais.kafka.clients import confluent_config
+from klais.kafka.clients import confluent_config, headers_of
 from klais.kafka.topics import Topics
 from klais.sim.columns import FrameColumns, columns_of, joined
 
@@ -97,7 +97,7 @@ class _Reader:
             self._add(message.partition(), b"not a clean record: " + value, 0)
 
     def add_dead_letter(self, message: Any) -> None:
-        headers = dict(message.headers() or ())
+        headers = dict(headers_of(message))
         reason = _REASONS.get(headers.get("reason") or b"", 0)
         text = headers.get("ts") or b""  # another program may have written the record
         ts_ms = int(text) if text.isdigit() and len(text) < MAX_TS_DIGITS else 0

@@ -8,13 +8,14 @@ from klais.core.devices.forget import ALARM_ABOVE, EVICT_ABOVE, choose
 from klais.core.devices.layout import row_time_s
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step, forget
+from klais.kafka.stats import CLOCK_TOLERANCE_S
 from klais.telemetry import log as logs
 from klais.worker.limits import LaneLimits
 
 log = logs.get("klais.worker.forget")
 
 FORGET_TICK_S = 1.0
-WAIT_S = 3.0  # for the second after a request, if the worker's clock is behind the broker's
+WAIT_S = 3.0  # for the second after a request, and until it is known how far the clocks differ
 SWEEP_S = 60.0  # between two searches for long silent devices, while there is room
 ALARM_S = 60.0
 STEP_S = 60.0  # a larger shift of the wall clock against the monotonic one means that it was set
@@ -49,19 +50,22 @@ class Forgetter:
         """Devices that an operator asked to forget, and whose row is older than the request.
 
         A request is handled after the second in which it was made. If the device comes back, its new row is of a later
-        second, so that the next session does not forget it again. A clock that is behind delays this only a little.
+        second, so that the next session does not forget it again. Requests have Kafka's time, rows that of this host:
+        if it is wrong, the difference counts.
         """
         found, waiting = [], dict[tuple[bytes, int], float]()
+        known_s = self._limits.ahead_s()
+        ahead_s = round(known_s) if known_s is not None and abs(known_s) > CLOCK_TOLERANCE_S else 0
         for device_id, asked_s in self._limits.to_forget().items():
             if self._asked.get(device_id) == asked_s:
                 continue
             since_s = self._waiting.get((device_id, asked_s), now_s)
-            if wall_s <= asked_s and now_s - since_s < WAIT_S:
+            if (known_s is None or wall_s <= asked_s + ahead_s) and now_s - since_s < WAIT_S:
                 waiting[device_id, asked_s] = since_s
                 continue
             self._asked[device_id] = asked_s
             row = state.find(device_id)
-            if row >= 0 and int(state.rows["created_s"][row]) <= asked_s:
+            if row >= 0 and int(state.rows["created_s"][row]) <= asked_s + ahead_s:
                 found.append(device_id.ljust(16, b"\0"))
                 log.info("device_forgotten", partition=self._partition, device=device_id.decode(errors="replace"))
         self._waiting = waiting

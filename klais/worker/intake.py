@@ -25,6 +25,7 @@ ROOM_RECORDS = 64
 # Events that wait for a checkpoint. Kafka may refuse the changelog for hours while frames go on. Then the first events
 # are not acknowledged: the group's offset follows when a checkpoint repairs its commit.
 MAX_UNACKED = 50_000
+NOTHING_THERE = "no readable records there: see record_batch_corrupt, or was the topic compacted?"
 LANE_WAIT_S = 0.2  # how long the agent waits for a live lane before it pauses the partition
 
 
@@ -163,7 +164,7 @@ class Intake:
                     raise  # the log ends before records that the lane has taken
                 yield self._hole(state, min(gone.log_start, end), "retention")
 
-    def _hole(self, state: LaneState, end: int, why: str = "no records there: was the topic compacted?") -> Raw:
+    def _hole(self, state: LaneState, end: int, why: str = NOTHING_THERE) -> Raw:
         """The records before ``end`` existed and are gone."""
         log.error("raw_records_lost", partition=self._partition, start=state.next_raw, end=end, why=why)
         return Raw(end - 1, None)

@@ -154,6 +154,7 @@ class Lane:
 
     async def _go_live(self, session: LaneSession) -> None:
         session.begin_live()
+        self._quarantine.replayed()
         self.failure, self.fenced = None, False
         tune_garbage_collector(self._sessions > 1)
         await self.intake.open(session.state.next_raw)

@@ -46,6 +46,8 @@ class LaneLimits:
         Devices that one lane may hold.
     queue_limit, queue_bytes : int
         Frames that may wait in the queue of one lane, and the memory that they may use.
+    ahead_s : callable
+        How far the clock of this host is ahead of Kafka's (s), None = not known yet.
     """
 
     def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
@@ -57,6 +59,7 @@ class LaneLimits:
         self._overrides, self._overrides_hold = NO_OVERRIDES, _NEVER
         self._blocked: tuple[bytes, ...] = ()
         self._blocked_hold = _NEVER
+        self.ahead_s: Callable[[], float | None] = lambda: 0.0
         n = settings.partitions
         self.queue_limit = settings.dam_queue_limit // n
         self.queue_bytes = settings.dam_queue_bytes // n

@@ -45,6 +45,10 @@ class Quarantine:
             why = f"{type(error).__name__}: {error}"
             log.error("step_set_aside", partition=self._partition, step=step, failures=FAILURES, why=why)
 
+    def replayed(self) -> None:
+        """The journal is replayed, and a checkpoint covers what was left out: other steps may get these numbers."""
+        self._step, self._step_failures = -1, 0
+
     @property
     def unusable_step(self) -> int | None:
         """The step that must be treated like one that cannot be read; None if there is none."""

@@ -67,8 +67,7 @@ async def recover(
     klais.errors.KlaisError
         If the fence, a read or a format check fails; TopicMismatch if the partition count has changed.
     """
-    began = time.monotonic()
-    topics = context.topics
+    began, topics = time.monotonic(), context.topics
     outputs = {"telemetry": topics.telemetry, "anomalies": topics.anomalies, "dead_letter": topics.dead_letter}
     # Before the fence, because its control records would hide that an output lost its tail.
     bounds = {name: await reader.offsets(topic, partition) for name, topic in outputs.items()}
@@ -112,8 +111,7 @@ async def recover(
     floors = {name: min(seen.floor, seen.end) if seen.mark else seen.end for name, seen in seen_outputs.items()}
     # An offset in a journal that was cut or recreated is meaningless: search from its start until the next checkpoint.
     journal_floor = marker.journal_offset if marker and marker.journal_offset <= journal.end else 0
-    if floors["telemetry"] != floor:
-        epoch = -1
+    epoch = epoch if floors["telemetry"] == floor else -1
     if epoch < 0 < floors["telemetry"]:
         epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
     return RecoveredState(

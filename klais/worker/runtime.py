@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 from klais.config.load import Settings
@@ -67,6 +68,7 @@ class WorkerRuntime:
         self.limits = LaneLimits(settings, self.control)
         self.offsets, self.topics_watch = EndOffsets(settings), TopicsWatch(settings)
         self.controller = Controller(settings, self.worker_id, observe=self._observe_inference, control=self.control)
+        self.limits.ahead_s = partial(self.controller.stats.clock_offset_s, self.worker_id)
         self.scoring, self.types_in_use = cpu_budget(settings), TypesInUse()
         self.types = TypeKeeper(settings, self.types_in_use, lanes)
         statistics = self.controller.statistics

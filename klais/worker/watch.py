@@ -21,6 +21,7 @@ WATCH_S = 1.0
 QUIET_WATCH_S = 5.0  # interval of checks of an idle lane: each check sends a request to the broker
 MOVED_CHECKS = 3  # consecutive checks without a delivery; a group consumer may need two seconds for its first fetch
 OWN_CHECKS = 2  # every other check also asks for journal and changelog: in a cluster each topic is a request
+START_CHECKS = 30  # and one in so many asks where the changelog begins: its records are compacted, never removed
 NEW_LEADER_CHECKS = 3  # a new partition leader may report lower end offsets for a moment
 
 
@@ -52,12 +53,14 @@ class Watch:
         self.dead_letters_end = 0  # end of the dead letter topic, to which edges also write
         self._checks = 0
         self._own_short = 0  # consecutive checks in which the journal or the changelog ended too early
+        self._changelog_start = 0
         self.checkpoint_lost = False  # until a checkpoint is complete
 
     async def begin(self) -> tuple[int, int]:
         """Record the start of the session, with nothing in flight; first and end offset of ``klais_raw``."""
         topics, partition = self._session.context.topics, self._session.partition
         self._base = (await self._reader.end(topics.telemetry, partition), self._session.telemetry.records)
+        self._changelog_start, _ = await self._reader.offsets(topics.devices_changelog, partition)
         return await self._reader.offsets(topics.raw, partition)
 
     async def run(self) -> None:
@@ -103,6 +106,8 @@ class Watch:
         raw_end, output_end, self.dead_letters_end, *own_ends = await self._ends(asked)
         if own:
             self._check_own(own_ends, written)
+        if self._checks % START_CHECKS == 0:
+            await self._check_start()
         self._seen = next_raw, raw_end, output_end
         why = cut_while_live(next_raw, raw_end, telemetry, output_end)
         self._short = self._short + 1 if why is not None else 0
@@ -129,6 +134,16 @@ class Watch:
         self._own_short = self._own_short + 1 if short else 0
         if self._own_short == NEW_LEADER_CHECKS and not self.checkpoint_lost:
             names = dict(zip(("journal", "changelog"), zip(ends, written, strict=True), strict=True))
-            why = "it was truncated or recreated: the lane writes all its rows and a marker again"
-            log.error("checkpoint_lost", partition=self._session.partition, ends_and_written=names, why=why)
-            self.checkpoint_lost = True
+            self._demand_checkpoint("it was truncated or recreated", ends_and_written=names)
+
+    async def _check_start(self) -> None:
+        """Demand a checkpoint at once if somebody has removed records from the beginning of the changelog."""
+        topic, partition = self._session.context.topics.devices_changelog, self._session.partition
+        before, (self._changelog_start, _) = self._changelog_start, await self._reader.offsets(topic, partition)
+        if before < self._changelog_start and not self.checkpoint_lost:
+            self._demand_checkpoint("its first records were removed", begins=self._changelog_start, began=before)
+
+    def _demand_checkpoint(self, why: str, **facts: object) -> None:
+        what = f"{why}: the lane writes all its rows and a marker again"
+        log.error("checkpoint_lost", partition=self._session.partition, **facts, why=what)
+        self.checkpoint_lost = True

@@ -3,11 +3,9 @@
 Each test breaks one relation between marker, journal, klais_raw and outputs, then compares topics and report.
 """
 
-import asyncio
 import time
 
 import numpy as np
-import pytest
 from confluent_kafka import Producer
 
 from klais.core.lane.step import forget
@@ -19,10 +17,8 @@ from klais.verify.audit import audit_lane
 from klais.verify.lane_log import read_table
 from klais.worker import checkpoint, watch
 from klais.worker.progress import Progress, Stage
-from klais.worker.session import LaneSession
 from tests.support.lanes import (
     FAST,
-    Edge,
     after,
     caught_up,
     caught_up_with_drain,
@@ -205,67 +201,6 @@ async def test_raw_records_removed_before_they_were_taken(system):
     assert report.lost_records == 5
 
 
-def dies_once(monkeypatch, after: bool, lose) -> None:
-    """The first session that has journalled the losses of its replay fails, before or after it sends the rest.
-
-    Then ``lose`` is called.
-    """
-    send_late, run_once, calls = LaneSession.send_late, checkpoint.Checkpointer.run_once, []
-
-    def late(session):
-        calls.append(session)
-        if len(calls) == 1 and not after:
-            lose()
-            raise RuntimeError("killed")
-        send_late(session)
-
-    async def once(self):
-        if len(calls) == 1 and calls[0] is self._session:
-            await self._session.pending.wait_empty()
-            raise RuntimeError("killed")
-        await run_once(self)
-
-    monkeypatch.setattr(LaneSession, "send_late", late)
-    monkeypatch.setattr(checkpoint.Checkpointer, "run_once", once)
-
-
-async def half_sent(settings, edge) -> None:
-    """A lane with a checkpoint over ten batches; five more are journalled when it is dropped, and not put out."""
-    async with lanes(settings) as found:
-        lane = found[0]
-        await live(lane)
-        edge.send(10, "old")
-        await until(lambda: lane.session.acked_step >= 10, "first batches put out")
-        await write_checkpoint(lane)
-        lane.session.telemetry._send_some = asyncio.Event().wait
-        edge.send(5, "unsent")
-        await until(lambda: lane.session.journalled >= 15, "the others are journalled")
-
-
-@pytest.mark.parametrize(("gone", "dies"), [(0, None), (2, None), (2, "before"), (2, "after"), (3, "before")])
-async def test_frames_whose_own_raw_records_are_there_are_sent_whatever_else_is_gone(system, monkeypatch, gone, dies):
-    """Checkpoint and first steps (the journal begins in the middle), or the raw records of the first unsent steps.
-
-    And a session that dies when it has journalled the loss.
-    """
-    settings, topics, edge = system(**RARE)
-    await half_sent(settings, edge)
-    if dies:
-        dies_once(monkeypatch, dies == "after", lambda: remove(settings, topics.raw, 10 + gone))
-    if gone:
-        remove(settings, topics.raw, 12)
-    else:
-        recreate(settings, topics.devices_changelog)
-        remove(settings, topics.journal, 6)
-    report = await after(settings, edge)
-    there = landed(settings)
-    assert set(there.values()) == {1} and len(there) == edge.sent - 5 * gone
-    assert (report.output_lost, report.doubled, report.lost_records) == (5 * gone, 0, 0)
-    if not gone:
-        assert any("the counters lack their frames" in text for text in report.alarms)
-    assert (await after(settings, edge)).alarms == ()
-
-
 async def test_an_output_that_another_system_wrote_before(system):
     """Everything is recreated but the results, as one does to start over: they hold steps with higher numbers."""
     settings, topics, edge = system(**FAST)
@@ -285,68 +220,6 @@ async def test_retention_removed_the_results_of_journalled_steps(system):
     there = landed(settings)
     assert len(there) == 10 * 5 + 10 * 5  # the ten batches after the checkpoint, again, and the new ones
     assert report.doubled == 10 * 5 and any("sent again" in text for text in report.alarms)
-
-
-async def test_poison_of_all_kinds_stops_no_lane(settings_for, topics_of):
-    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
-    topics = topics_of(settings)
-    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
-    async with lanes(settings, (0, 1)) as found:
-        for p in (0, 1):
-            await live(found[p])
-            edges[p].send(5)
-        edges[0].put(None)
-        edges[0].put(b"another program's record")
-        edges[0].send(0)
-        edges[0].send(1, at_ns=(1 << 63) - 1)
-        for p in (0, 1):
-            edges[p].send(5)
-            await caught_up(settings, found[p])
-        reports = [figures(found[p]) for p in (0, 1)]
-        assert [found[p].restarts for p in (0, 1)] == [0, 0]
-    assert [len(landed(settings, p)) for p in (0, 1)] == [50, 50]
-    reasons = [r.headers["reason"] for r in records(settings, topics.dead_letter)]
-    assert reasons == [b"corrupt_batch"] * 3
-    assert all(report.conservation.holds for report in reports)
-
-
-async def test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside(settings_for, topics_of, monkeypatch):
-    """As a defect of ours would show: one record raises, each time. Other lanes go on.
-
-    And this one does after three.
-    """
-    from klais.worker import session
-
-    decide = session.take_raw
-
-    def defect(state, offset, value, *rest):
-        if b"tripwire" in value:
-            raise IndexError("a defect")
-        return decide(state, offset, value, *rest)
-
-    monkeypatch.setattr(session, "take_raw", defect)
-    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
-    topics = topics_of(settings)
-    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
-    async with lanes(settings, (0, 1)) as found:
-        for p in (0, 1):
-            await live(found[p])
-            edges[p].send(3)
-        edges[0].send(1, "tripwire")
-        await until(lambda: found[0].restarts > 0, "the lane fails")
-        edges[1].send(3)
-        await caught_up(settings, found[1])  # while the other one fails and recovers
-        edges[0].send(3)
-        await caught_up(settings, found[0])
-        assert (found[0].restarts, found[1].restarts) == (3, 0)
-        report = figures(found[0])
-    (letter,) = [r for r in records(settings, topics.dead_letter) if r.headers["reason"] == b"poison"]
-    assert b"tripwire" in letter.value and letter.headers["detail"] == b"IndexError: a defect"
-    assert report.poison == 5 and report.conservation.holds
-    assert len(landed(settings, 0)) == edges[0].sent - 5
-    async with lanes(settings, (0,)) as found:  # the journal says so, too
-        await live(found[0])
-        assert figures(found[0]).poison == 5
 
 
 async def test_the_audit_names_raw_records_that_no_step_took(system):

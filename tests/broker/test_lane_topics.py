@@ -4,8 +4,22 @@ from confluent_kafka import Producer
 
 from klais.kafka.reader import PartitionReader
 from klais.verify.audit import audit_lane
+from klais.worker import watch
 from klais.worker.changelog import marker_key
-from tests.support.lanes import FAST, Edge, after, caught_up, figures, landed, lanes, live, once, recreate, remove
+from tests.support.lanes import (
+    FAST,
+    Edge,
+    after,
+    caught_up,
+    figures,
+    landed,
+    lanes,
+    live,
+    once,
+    recreate,
+    remove,
+    until,
+)
 from tests.support.topics import alter
 
 
@@ -47,6 +61,25 @@ async def test_rows_of_devices_that_the_changelog_lost_are_named(system):
     assert (report.lost_records, report.output_lost, report.doubled) == (0, 0, 0)
     assert (await after(settings, edge)).alarms == (), "the checkpoint after it is complete"
     assert (await audit_lane(settings, 0)).problems == []
+
+
+async def test_rows_that_somebody_removes_under_a_live_lane_are_written_again(system, monkeypatch):
+    """The topic keeps its end. The lane still has all rows, and needs no new step to save them."""
+    monkeypatch.setattr(watch, "START_CHECKS", 1)
+    settings, topics, edge = system(**FAST)
+    async with lanes(settings) as found:
+        lane = found[0]
+        await live(lane)
+        edge.send(5)
+        await caught_up(settings, lane)
+        count = lane.checkpointer.count
+        alter(settings, topics.devices_changelog, cleanup_policy="compact,delete")
+        remove(settings, topics.devices_changelog)
+        await until(lambda: lane.checkpointer.count > count, "a checkpoint with all rows")
+        assert lane.restarts == 0
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert (report.passed, report.alarms) == (edge.sent, ())
 
 
 async def test_the_changelog_recreated_under_a_live_lane_gets_all_rows_again(system):

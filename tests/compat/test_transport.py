@@ -21,6 +21,7 @@ from klais.kafka.buffered_records import BufferedRecords
 from klais.kafka.coalescing_fetcher import CoalescingFetcher
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from tests.support.process import PATIENCE
+from tests.support.unreadable import unreadable_batch
 
 
 class Eager(EagerService, Service):
@@ -185,17 +186,29 @@ def test_a_batch_with_a_wrong_crc_ends_nothing_and_what_follows_is_consumed(posi
     seen: list[tuple[int, int]] = []
     tp = TopicPartition("raw", 0)
     found = PartitionRecords(tp, MemoryRecords(data), [], position, None, None, False, 0)
-    found._records = BufferedRecords(found._records, position, lambda start, end: seen.append((start, end)))
+    found._records = BufferedRecords(found._records, position, lambda start, end, why: seen.append((start, end)))
     assert [record.offset for record in found] == ([0, 7, 9] if position == 0 else [9])
     assert found.next_fetch_offset == 10
     assert seen == ([(5, 6)] if position == 0 else [(7, 8)])
+
+
+def test_a_record_that_aiokafka_cannot_read_ends_nothing_and_what_follows_is_consumed() -> None:
+    """A header whose name is no UTF-8: Kafka accepts it, and it would end one worker after the other."""
+    tp, seen = TopicPartition("raw", 0), list[tuple[int, int]]()
+    data = unreadable_batch().data + at_offset(BATCH.data, 3)
+    with pytest.raises(UnicodeDecodeError):
+        list(PartitionRecords(tp, MemoryRecords(data), [], 0, None, None, False, 0))
+    found = PartitionRecords(tp, MemoryRecords(data), [], 0, None, None, False, 0)
+    found._records = BufferedRecords(found._records, 0, lambda start, end, why: seen.append((start, end)))
+    assert [record.offset for record in found] == [0, 3] and found.next_fetch_offset == 4
+    assert seen == [(1, 2)]
 
 
 def test_a_wrong_crc_at_the_end_of_a_fetch_costs_one_offset_at_a_time() -> None:
     tp, seen = TopicPartition("raw", 0), []
     for position in (3, 4):
         found = PartitionRecords(tp, MemoryRecords(at_offset(BATCH.data, 3, True)), [], position, None, None, False, 0)
-        found._records = BufferedRecords(found._records, position, lambda start, end: seen.append((start, end)))
+        found._records = BufferedRecords(found._records, position, lambda start, end, why: seen.append((start, end)))
         assert list(found) == [] and found.next_fetch_offset == position + 1
     assert seen == [(3, 3), (4, 4)]
 

@@ -23,6 +23,7 @@ from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.errors import KlaisError
 from klais.kafka.admin import ensure_topics
+from klais.kafka.clients import headers_of
 from klais.kafka.fenced import abandon, make_producer
 from klais.kafka.topics import Topics
 from klais.worker.context import LaneContext
@@ -178,7 +179,7 @@ def records(settings: Settings, topic: str, partition: int = 0) -> list[SimpleNa
             if message.error():
                 break
             facts = {"key": message.key(), "value": message.value(), "offset": message.offset()}
-            out.append(SimpleNamespace(**facts, headers=dict(message.headers() or ())))
+            out.append(SimpleNamespace(**facts, headers=dict(headers_of(message))))
     finally:
         consumer.close()
     return out

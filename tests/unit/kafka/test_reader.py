@@ -3,8 +3,9 @@
 import pytest
 from aiokafka.structs import TopicPartition
 
-from klais.kafka.fetched_batches import CorruptRecords, batches_beyond
+from klais.kafka.fetched_batches import CorruptRecords, batches_beyond, records_of
 from klais.kafka.record_batch import RecordBatchWriter
+from tests.support.unreadable import unreadable_batch
 
 WHERE = TopicPartition("klais_raw", 0)
 
@@ -36,6 +37,16 @@ def test_batches_up_to_a_damaged_one_are_read() -> None:
     ],
 )
 def test_a_damaged_batch_says_where_to_go_on(content: bytes, position: int, following: int) -> None:
-    with pytest.raises(CorruptRecords, match="wrong CRC in klais_raw/0") as raised:
+    with pytest.raises(CorruptRecords, match=r"klais_raw/0 at offset \d: wrong CRC") as raised:
         batches_beyond(WHERE, content, position)
     assert (raised.value.start, raised.value.next_offset) == (position, following)
+
+
+def test_records_up_to_one_that_the_client_cannot_read() -> None:
+    data = unreadable_batch().data
+    (found,) = batches_beyond(WHERE, (7).to_bytes(8, "big") + data[8:], 0)
+    records = records_of(WHERE, found)
+    assert next(records).value == b"first"
+    with pytest.raises(CorruptRecords, match="at offset 8: cannot be read: UnicodeDecodeError") as raised:
+        next(records)
+    assert (raised.value.start, raised.value.next_offset) == (8, 10)

@@ -29,9 +29,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, int]:
     return requests.asked
 
 
-def session() -> Forgetter:
+def session(ahead_s: float | None = 0.0) -> Forgetter:
     """Of a lane that starts: it knows nothing of earlier sessions."""
-    return Forgetter(Settings(), LaneLimits(Settings(), None), 0)
+    lane_limits = LaneLimits(Settings(), None)
+    lane_limits.ahead_s = lambda: ahead_s
+    return Forgetter(Settings(), lane_limits, 0)
 
 
 def send(state: LaneState, at_ns: int) -> None:
@@ -64,3 +66,22 @@ def test_a_worker_whose_clock_is_behind_forgets_a_moment_later(asked: dict[bytes
     assert not forgets(forgetter, state, NOW_S * S)
     assert not forgets(forgetter, state, (NOW_S + 1) * S)
     assert forgets(forgetter, state, (NOW_S + 1 + int(WAIT_S)) * S)
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_a_worker_whose_clock_is_wrong_forgets_once(asked: dict[bytes, int], ahead_s: int) -> None:
+    """Rows have its time: an hour ahead, they look newer than the request; an hour behind, older, for an hour."""
+    state, here_s = LaneState(), NOW_S + ahead_s
+    send(state, here_s * S)
+    asked[b"a"] = NOW_S + 10
+    assert forgets(session(ahead_s), state, (here_s + 11) * S)
+    send(state, (here_s + 20) * S)  # it comes back
+    assert not forgets(session(ahead_s), state, (here_s + 30) * S)
+
+
+def test_a_request_waits_until_the_clock_is_known_and_not_for_ever(asked: dict[bytes, int]) -> None:
+    state, forgetter = LaneState(), session(None)
+    send(state, NOW_S * S)
+    asked[b"a"] = NOW_S
+    assert not forgets(forgetter, state, (NOW_S + 1) * S)
+    assert forgets(forgetter, state, (NOW_S + 2 + int(WAIT_S)) * S)
