@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from klais.system.clock import LATEST_MS
+from klais.system.clock import is_time_ms
 
 MAX_LIMIT = 1e12  # frames/s or frames
 MAX_NUMBER = 1e24  # largest gain, figure or limit of a host: these are sums of reports
@@ -16,10 +16,6 @@ def is_number(value: Any) -> bool:
 
 def _is_limit(value: Any) -> bool:
     return is_number(value) and 0 < value <= MAX_LIMIT
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LATEST_MS
 
 
 def _has_limits(value: Any) -> bool:
@@ -41,7 +37,7 @@ def _rules(*names: str, is_one: Callable[[Any], bool], kind: str) -> dict[str, t
 
 RULES = (
     _rules("rate", "burst", "device_rate", is_one=_is_limit, kind=f"a number above 0, at most {MAX_LIMIT:g}")
-    | _rules("until_ms", "limits_until_ms", "forget_ms", "at", is_one=_is_time, kind="a time in epoch ms")
+    | _rules("until_ms", "limits_until_ms", "forget_ms", "at", is_one=is_time_ms, kind="a time in epoch ms")
     | _rules("cut", is_one=is_number, kind="a number")
     | _rules("block", "unblock", "ack", "mute", "alert", is_one=lambda v: isinstance(v, bool), kind="a boolean")
     | _rules("mode", "author", "reason", "by", is_one=lambda v: isinstance(v, str), kind="text")

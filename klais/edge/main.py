@@ -53,6 +53,7 @@ from klais.system.address import Bind
 from klais.system.memory import release_startup_memory
 from klais.system.numa import pin, plan, read_topology
 from klais.system.private_files import write_own
+from klais.system.processes import raise_open_files
 from klais.system.sd_notify import Notifier
 from klais.telemetry import log as logs
 from klais.telemetry.metrics import EdgeMetrics
@@ -362,6 +363,7 @@ def main(
 ) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. See :class:`Edge`."""
     fault.arm(settings.fault_point)
+    raise_open_files()  # each file of the spool is open
     if settings.cpus:  # first of all: threads started from here on inherit it
         placement = plan(settings.cpus, 1, read_topology(settings.iface))
         log.info("edge_placed", did=pin(placement.cpus[0]), why=placement.why)

@@ -17,6 +17,7 @@ from klais.control.xdp_applier import Applier
 from klais.core.dam.bucket import TokenBucket
 from klais.edge.linger import PARTITIONS
 from klais.kafka.stats import StatsFollower
+from klais.telemetry.view import number_of
 
 BEHIND_FILTER = 1.2  # times the limit, while a kernel filter enforces it
 POLL_S = 0.1  # between two reads of the limit in force
@@ -120,7 +121,7 @@ class HostLimit:
 
     def share(self, edges: Mapping[str, Mapping[str, Any]], rate: float) -> float:
         """This edge's part of its host's ``rate`` (frames/s), max-min fair by what each edge receives."""
-        here = {name: at["rates"].get("received", 0.0) for name, at in edges.items() if at.get("host") == self._host}
+        here = {name: number_of(at, "rates", "received") for name, at in edges.items() if at.get("host") == self._host}
         names = sorted(here.keys() | {self._name})
-        wants = {at: float(here[name]) for at, name in enumerate(names) if name in here}
+        wants = {at: here[name] for at, name in enumerate(names) if name in here}
         return share_out(wants, len(names), rate)[names.index(self._name)]

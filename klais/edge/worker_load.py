@@ -5,6 +5,7 @@ from typing import Any
 
 from klais.edge.linger import LingerController
 from klais.kafka.stats import StatsFollower
+from klais.telemetry.view import number_of
 
 PERIOD_S = 1.0
 FULL_HOST = 0.85  # a worker whose host has all cores busy counts as this share of a core: the linger grows
@@ -18,8 +19,10 @@ def busiest_worker(records: Iterable[Mapping[str, Any]]) -> float:
     >>> busiest_worker([{"gauges": {"cpu_share": 0.3, "host_cpu_share": 1.0}}, {"gauges": {"cpu_share": 0.5}}])
     0.85
     """
-    gauges = [record["gauges"] for record in records]
-    shares = (max(float(g.get("cpu_share") or 0), FULL_HOST * float(g.get("host_cpu_share") or 0)) for g in gauges)
+    shares = (
+        max(number_of(record, "gauges", "cpu_share"), FULL_HOST * number_of(record, "gauges", "host_cpu_share"))
+        for record in records
+    )
     return max(shares, default=0.0)
 
 

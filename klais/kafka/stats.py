@@ -15,6 +15,7 @@ from klais.kafka.clients import confluent_config
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
+from klais.system.clock import is_time_ms
 from klais.telemetry import log as logs
 from klais.telemetry.schema import VERSION
 from klais.telemetry.stats import Numbers
@@ -147,7 +148,7 @@ class StatsFollower(TopicFollower):
         self._newest = alive | {key: (now_s, record)}
         self._views = {k: v for k, v in self._views.copy().items() if k in alive}  # other threads put views in
         at_ms = record.get("at_ms")
-        if appended_ms is not None and isinstance(at_ms, int | float):
+        if appended_ms is not None and is_time_ms(at_ms):
             clocks = {name: offset_s for name, offset_s in self._clocks.items() if name in alive}
             self._clocks = clocks | {key: (at_ms - appended_ms) / 1000}
 

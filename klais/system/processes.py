@@ -1,10 +1,13 @@
 """Our own processes: how to start one, and how to identify one by more than its number, which the kernel reuses."""
 
+import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
+OPEN_FILES = 65_536  # as in our systemd units; the usual soft limit, 1024, is one for programs with select(2)
 
 
 def python_module(module: str, *words: str) -> list[str]:
@@ -37,6 +40,16 @@ def has_ended(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # it ended between the two calls; ZombieProcess is a NoSuchProcess
         return True
+
+
+def raise_open_files(wanted: int = OPEN_FILES) -> int:
+    """Raise this process's soft limit of open files up to its hard limit, at most to ``wanted``; returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def prefer_for_oom_kill(pid: int) -> None:

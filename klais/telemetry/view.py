@@ -161,6 +161,18 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_VALUE
 
 
+def number_of(record: Record, part: str, name: str) -> float:
+    """A number in an unparsed record (``part``: ``rates`` or ``gauges``); 0 if it has none that a process sends.
+
+    Examples
+    --------
+    >>> number_of({"rates": {"passed": 5}}, "rates", "passed"), number_of({"rates": {"passed": "x"}}, "rates", "passed")
+    (5.0, 0.0)
+    """
+    value = record[part].get(name)
+    return float(value) if _is_number(value) and value >= 0 else 0.0
+
+
 def _usable(value: Any) -> Any:
     """Remove numbers that no process sends from a gauge, so that sums fit a double and 64 bits."""
     if isinstance(value, Mapping):

@@ -248,6 +248,7 @@ ON_THE_HOST: dict[str, list[str]] = {
         f"{FUZZ}/test_fuzz_control.py::test_any_control_record_is_refused_or_all_readers_go_on",
         f"{FUZZ}/test_fuzz_control.py::test_any_state_of_incidents_is_refused_or_the_grouping_goes_on",
         f"{FUZZ}/test_fuzz_control.py::test_any_statistics_record_is_refused_or_the_controller_goes_on",
+        f"{FUZZ}/test_fuzz_control.py::test_any_statistics_record_is_refused_or_the_edges_go_on",
         f"{FUZZ}/test_fuzz_profiles.py::test_a_number_that_no_detector_writes_is_refused",
         f"{FUZZ}/test_fuzz_files.py::test_a_mutated_claim_names_numbers_of_edges_or_none",
         f"{FUZZ}/test_fuzz_files.py::test_a_mutated_record_of_the_audit_is_an_object_or_left_out",

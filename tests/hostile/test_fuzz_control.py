@@ -3,13 +3,16 @@
 What one client may write there must not end a follower, a term of the controller, a page or a command.
 """
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 
 from klais.cli.control import line, override_line
 from klais.config.load import Settings
@@ -21,10 +24,17 @@ from klais.control.offenders import Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import merged
 from klais.control.setpoints import ControlFollower, control_in_force
+from klais.control.xdp_applier import Applier
 from klais.core.incidents.grouping import Grouping, Rules
 from klais.core.incidents.incident import facts
 from klais.core.incidents.summary import FlagSeen, read_flag
 from klais.edge.blocked_sources import ranges_of
+from klais.edge.host_checks import ClockCheck
+from klais.edge.linger import LingerController
+from klais.edge.shedding import HostLimit, LoadShedder
+from klais.edge.worker_load import WorkerLoad
+from klais.kafka.same_id import SameIdCheck
+from klais.kafka.stats import StatsFollower
 from klais.telemetry.view import SystemView
 from klais.text import escape
 from klais.ui.incidents import incident_body
@@ -258,6 +268,59 @@ def test_any_statistics_record_is_refused_or_the_controller_goes_on() -> None:
         return True
 
     tried("stats records", 1200, look)
+
+
+def test_any_statistics_record_is_refused_or_the_edges_go_on() -> None:
+    """An edge reads the records of all processes in the thread that receives frames."""
+    settings = Settings(control_auto=True)
+    control = ControlFollower(settings)
+    limits = {"hosts": {"h": {"rate": 5000.0, "burst": 100.0}}, "mode": "auto", "rate": 5000.0}
+    control.consume("global", orjson.dumps(limits))
+    applier = Applier(settings, control)
+
+    def look(random: np.random.Generator, turn: int) -> bool:
+        wrong, taken = changed(random, STATS, 6), True
+        system = StatsFollower(settings)
+        shedder, linger = LoadShedder(4), LingerController(5_000_000, 1 << 24, 1024)
+        try:
+            for name, kind in (("edge-1", "edge"), ("edge-2", "edge"), ("w", "worker"), ("c", "controller")):
+                record = STATS if name == "edge-1" and turn % 2 else wrong
+                record = record | {"kind": kind} if isinstance(record, dict) else record
+                try:
+                    system.consume(name, orjson.dumps(record), T0_MS)
+                except ValueError:
+                    taken = False
+            HostLimit(shedder, "edge-1", "h", control, system, applier).on_tick(1.0)
+            WorkerLoad(linger, system).on_tick(10.0)
+            SameIdCheck(system, "edge-1", "j").on_tick(1.0)
+            clock = ClockCheck(system, "edge-1")
+            clock.problem()
+            assert 0 <= clock.record_ms() < 1 << 62
+            assert shedder.rate_per_s > 0 and 0 <= shedder.acquire(10, 1) <= 10
+            assert 0 < linger.linger_ns < 10**12
+            orjson.dumps([system.newest("worker"), system.senders()])
+        except Exception as error:
+            raise AssertionError(on_failure(wrong)) from error
+        return taken
+
+    tried("stats records at the edge", 1200, look)
+
+
+@pytest.mark.parametrize("value", ["x", None, [1], {}, True, -1.0, 1e300, -1e300, 10**400, ""])
+def test_no_value_of_another_process_ends_an_edge(value: Any) -> None:
+    settings = Settings(control_auto=True)
+    control, system = ControlFollower(settings), StatsFollower(settings)
+    limits = {"hosts": {"h": {"rate": 5000.0, "burst": 100.0}}, "mode": "auto", "rate": 5000.0}
+    control.consume("global", orjson.dumps(limits))
+    gauges = {"cpu_share": value, "host_cpu_share": value}
+    record = STATS | {"at_ms": value, "rates": {"received": value}, "gauges": gauges}
+    for name, kind in (("edge-1", "edge"), ("edge-2", "edge"), ("w", "worker"), ("c", "controller")):
+        text = json.dumps(record | {"kind": kind}).encode()
+        with suppress(ValueError):  # a number that no JSON parser of ours takes
+            system.consume(name, text, T0_MS)
+    HostLimit(LoadShedder(4), "edge-1", "h", control, system, Applier(settings, control)).on_tick(1.0)
+    WorkerLoad(LingerController(5_000_000, 1 << 24, 1024), system).on_tick(10.0)
+    assert 0 <= ClockCheck(system, "edge-1").record_ms() < 1 << 62
 
 
 def test_any_flag_is_read_or_left_out() -> None:

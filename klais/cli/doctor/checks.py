@@ -105,6 +105,7 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
     for name, variable, folder in (
         ("state folder", "KLAIS_STATE_DIR", settings.state_dir),
         ("cache folder", "KLAIS_CACHE_DIR", cache_root(settings.cache_dir)),
+        *([("spool folder", "KLAIS_SPOOL_DIR", settings.spool_dir)] if settings.spool_dir else []),
     ):
         there = _nearest(folder.absolute())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -126,6 +127,20 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, "warn", text, fix)
         else:
             yield Finding(name, "ok", text)
+
+
+def check_spool(settings: Settings) -> Iterator[Finding]:
+    """Whether the disk has room for the spools of this machine's edges, as large as they may become."""
+    folder = settings.spool_dir or settings.state_dir
+    most = settings.spool_max_bytes * settings.edge_workers
+    there = _nearest(folder.absolute())
+    used = sum(path.stat().st_size for path in folder.glob("spool-*/*.spool"))
+    free, text = shutil.disk_usage(there).free, f"up to {most / (1 << 30):.1f} GiB in {folder}"
+    if most > free + used:
+        fix = "free some space, lower KLAIS_SPOOL_MAX_BYTES, or set KLAIS_SPOOL_DIR to a folder on another disk"
+        yield Finding("spool", "warn", f"{text}, but only {(free + used) / (1 << 30):.1f} GiB are left for it", fix)
+    else:
+        yield Finding("spool", "ok", text if most else "no spool (KLAIS_SPOOL_MAX_BYTES=0)")
 
 
 def check_kernels(settings: Settings) -> Iterator[Finding]:
@@ -292,6 +307,7 @@ CHECKS: tuple[Check, ...] = (
     check_receive_buffer,
     check_settings,
     check_folders,
+    check_spool,
     check_kernels,
     check_clock,
     check_ports,

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -212,6 +214,20 @@ def test_doctor_checks_of_this_machine(tmp_path: Path) -> None:
 def test_doctor_names_a_folder_it_may_not_write(tmp_path: Path) -> None:
     found = list(doctor_checks.check_folders(Settings(state_dir=Path("/proc/klais"), cache_dir=tmp_path)))
     assert [(f.name, f.status) for f in found] == [("state folder", "fail"), ("cache folder", "ok")]
+
+
+def test_the_doctor_looks_at_the_disk_of_the_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"state_dir": tmp_path, "cache_dir": tmp_path, "spool_dir": Path("/proc/klais")}
+    (spool,) = [f for f in doctor_checks.check_folders(Settings(**given)) if f.name == "spool folder"]
+    assert spool.status == "fail" and "KLAIS_SPOOL_DIR" in spool.fix
+    there = tmp_path / "spool" / "spool-1"
+    there.mkdir(parents=True)
+    (there / "a.spool").write_bytes(bytes(2000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=9_000_000))
+    settings = Settings(**given | {"spool_dir": there.parent}, spool_max_bytes=9_001_000)
+    assert [f.status for f in doctor_checks.check_spool(settings)] == ["ok"]
+    (found,) = doctor_checks.check_spool(settings.model_copy(update={"edge_workers": 2}))
+    assert found.status == "warn" and "KLAIS_SPOOL_MAX_BYTES" in found.fix
 
 
 def test_doctor_sees_ports_that_a_stranger_holds(monkeypatch: pytest.MonkeyPatch) -> None:

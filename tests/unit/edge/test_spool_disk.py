@@ -13,6 +13,7 @@ from klais.core.wire.constants import Reason
 from klais.edge.batcher import ClosedBatch
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.backlog import RETRY_S, Backlog, spool_folder
+from klais.edge.sinks.spool.disk import MAX_FILES, Spool
 from klais.edge.sinks.spool.segment import HEADER_SIZE, read_position
 from klais.telemetry import log as logs
 
@@ -174,3 +175,26 @@ def test_a_spool_folder_that_cannot_be_made_is_said_at_once_and_the_edge_takes_f
     assert why in fields["why"] and "KLAIS_SPOOL_DIR" in fields["do"] and "the edge receives" in fields["now"]
     assert backlog.append(built(0), 0.0) is Reason.PASSED and backlog.no_room == ""
     assert hand_out(backlog) == [built(0).value]
+
+
+@pytest.mark.parametrize("before", [0, 1 << 20])
+def test_a_limit_that_is_raised_at_run_time_makes_no_small_files(tmp_path: Path, before: int) -> None:
+    """Each file is open: many of them would use up the descriptors of the process."""
+    spool_folder(Settings(state_dir=tmp_path)).mkdir(mode=0o700)  # of an earlier run: it is opened without a limit too
+    small = Settings(state_dir=tmp_path, spool_max_bytes=before, batch_max_bytes=65_536)
+    backlog = Backlog(small, Counts())
+    backlog.configure(small.model_copy(update={"spool_max_bytes": 1 << 30}))
+    for number in range(40):
+        value = encode_batch([b"f" * 50_000], 0, 1, 9, number)
+        assert backlog.append(ClosedBatch(value, 0, 1), 0.0) is Reason.PASSED
+    assert len(list(spool_folder(small).glob("*.spool"))) == 1
+    backlog.close()
+
+
+def test_the_number_of_files_of_a_large_spool_is_bounded(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    spool = Spool(tmp_path, 7, MAX_FILES * 5000, "none", segment_bytes=100)
+    for _ in range(45):
+        spool.append(bytes(1000), 0, 1)
+    assert len(list(tmp_path.glob("*.spool"))) == 45 // 4 + 1
+    spool.close()

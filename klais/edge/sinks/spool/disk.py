@@ -37,6 +37,7 @@ from klais.system.private_files import open_own
 
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
+MAX_FILES = 2048
 UNREADABLE = ".unreadable"  # suffix of such a segment in place of .spool
 
 
@@ -94,7 +95,7 @@ class Spool:
     ) -> None:
         self.folder, self.max_bytes, self.sync_policy, self.interval_s = folder, max_bytes, sync, interval_s
         self._identity = identity
-        self._segment_bytes = max(1, min(segment_bytes, max_bytes // 8))
+        self._segment_bytes = segment_bytes
         self.batches = self.frames = self.bytes = self.recovered = 0
         self.damage = Damage()
         self._segments: list[Segment] = []
@@ -152,7 +153,9 @@ class Spool:
             raise SpoolFull(
                 f"the spool {self.folder} has {self.bytes} of {self.max_bytes} bytes (KLAIS_SPOOL_MAX_BYTES)"
             )
-        if not self._writing or (self._segments[-1].size and self._segments[-1].size + size > self._segment_bytes):
+        # Each file is open: their number is bounded, also if the limit is raised while the edge runs.
+        room = max(min(self._segment_bytes, self.max_bytes // 8), self.max_bytes // MAX_FILES)
+        if not self._writing or (self._segments[-1].size and self._segments[-1].size + size > room):
             self._roll()
         segment = self._segments[-1]
         head = encode_head(value, partition, frames, segment.name.salt)
