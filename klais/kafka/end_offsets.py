@@ -39,10 +39,6 @@ class Sample:
     at_s: float
     ends: Offsets
 
-    def total(self, topic: str) -> int:
-        """Sum over the partitions of a topic."""
-        return sum(offset for (name, _), offset in self.ends.items() if name == topic)
-
 
 @dataclass(slots=True)
 class Group:
@@ -115,14 +111,18 @@ class EndOffsets:
         return 0.0 if since_s is None else time.monotonic() - since_s
 
     def rate(self, topic: str) -> float | None:
-        """Records/s written to a topic, over up to 10 s; None before the second sample."""
+        """Records/s written to a topic, over up to 10 s, of the partitions in both samples; None = unknown: before the
+        second sample, or if no broker has answered for 10 s.
+        """
         samples = list(self._samples)
-        if len(samples) < 2:
+        if len(samples) < 2 or time.monotonic() - samples[-1].at_s > RATE_OVER_S:
             return None
         newest = samples[-1]
         oldest = next(s for s in samples if newest.at_s - s.at_s <= RATE_OVER_S)
         oldest = oldest if oldest is not newest else samples[-2]
-        return (newest.total(topic) - oldest.total(topic)) / (newest.at_s - oldest.at_s)
+        both = [place for place in newest.ends if place[0] == topic and place in oldest.ends]
+        grown = sum(newest.ends[place] - oldest.ends[place] for place in both)
+        return grown / (newest.at_s - oldest.at_s) if both else None
 
     def groups(self) -> list[Group]:
         """The groups with committed offsets on the topics of KLAIS; queried at most once a second. Blocks.

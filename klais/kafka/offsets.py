@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais.config.load import Settings
@@ -38,6 +38,19 @@ def tail_ranges(start: int, end: int) -> Iterator[tuple[int, int]]:
         low = max(start, end - stride)
         yield low, end
         end, stride = low, stride * TAIL_STRIDE
+
+
+def known_offset(offset: int) -> int:
+    """An offset of an answer.
+
+    Raises
+    ------
+    confluent_kafka.KafkaException
+        If librdkafka left it invalid (-1001), as it does without an error for brokers that did not answer in time.
+    """
+    if offset == OFFSET_INVALID:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the leader of the partition did not answer in time"))
+    return offset
 
 
 def list_offsets(
@@ -76,7 +89,7 @@ def list_offsets(
         left, failed, moves = [], None, True
         for place, future in client.list_offsets(wanted, request_timeout=timeout_s).items():
             try:
-                found[(place.topic, place.partition)] = future.result().offset
+                found[(place.topic, place.partition)] = known_offset(future.result().offset)
             except KafkaException as error:
                 failed, moves = error, moves and error.args[0].code() in LEADER_MOVES
                 left.append((place.topic, place.partition))

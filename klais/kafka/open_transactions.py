@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais.config.load import Settings
 from klais.errors import KlaisError
-from klais.kafka.offsets import Offsets
+from klais.kafka.offsets import Offsets, known_offset
 from klais.kafka.topics import Topics
 
 STUCK_S = 50.0  # longer than the transaction of a fence may take, also of a process that died in it
@@ -85,7 +85,7 @@ def _offsets(admin: AdminClient, places: list[tuple[str, int]], isolation: Isola
     asked = admin.list_offsets(wanted, isolation_level=isolation, request_timeout=TIMEOUT_S)
     for place, future in asked.items():
         try:
-            out[(place.topic, place.partition)] = future.result().offset
+            out[(place.topic, place.partition)] = known_offset(future.result().offset)
         except KafkaException:
             continue  # a missing topic or a moving leader is reported elsewhere
     return out

@@ -249,7 +249,7 @@ class Changes:
         async with self._one:
             try:
                 before, after = await asyncio.to_thread(
-                    apply, self._control, self._writer(), scope, changes, author, asked.reason, who.address
+                    lambda: apply(self._control, self._writer(), scope, changes, author, asked.reason, who.address)
                 )
             except KafkaException as error:
                 text = f"Kafka did not acknowledge the change, so it is not in force: {error}"

@@ -142,11 +142,22 @@ def sentence(found: list[dict[str, str]], sample: Mapping[str, float], path: Map
     """The state of the system in one sentence; ``path`` has its mean rates."""
     if found:
         more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-        return found[0]["text"][:1].upper() + found[0]["text"][1:] + more + "."
+        return _begun(found[0]["text"]) + more + "."
     return (
         f"All is well: {path['edge_received']:,.0f} frames/s arrive and {path['worker_passed']:,.0f} pass; "
         f"{sample['devices']:,.0f} devices are known."
     )
+
+
+def _begun(text: str) -> str:
+    """A text as the beginning of a sentence; the id of a process (``edge-1``) stays as it is.
+
+    Examples
+    --------
+    >>> _begun("no edge has reported"), _begun("edge-1 does not reach Kafka")
+    ('No edge has reported', 'edge-1 does not reach Kafka')
+    """
+    return text[:1].upper() + text[1:] if text.partition(" ")[0].isalpha() else text
 
 
 def process(name: str, seen: ProcessView, record: Record) -> dict[str, Any]:

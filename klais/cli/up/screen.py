@@ -51,7 +51,7 @@ class ScreenReporter:
 
 
 def picture(snapshot: Snapshot, addresses: Addresses, height: int = 1000) -> Group:
-    """The whole screen, top to bottom; in a terminal with few lines, fewer of the newest records, then of the addresses."""
+    """The whole screen, top to bottom; in a terminal with few lines first fewer records, then fewer addresses."""
     t, rates = snapshot.totals, snapshot.rates
     head = Text(f"KLAIS  {format_duration(round(snapshot.elapsed_s))}", style="bold")
     head.append("   Ctrl-C stops", style="dim")

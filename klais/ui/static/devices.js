@@ -21,6 +21,8 @@ const SILENT = new Map([
 const silentText = (seconds) =>
   SILENT.get(seconds) ?? (/^\d{1,10}$/.test(seconds) ? duration(Number(seconds)) : printable(seconds));
 
+const intervalsText = (count) => (count ? `${printable(count)} of its intervals` : "any interval");
+
 function csv(rows) {
   // Spreadsheets evaluate text that begins like a formula, and a device id may be one.
   const risky = (value) => typeof value === "string" && /^[=+\-@\t\r]/.test(value);
@@ -122,7 +124,7 @@ export function Devices({ query, about, paused }) {
       <label>Silent for more than <select value=${query.silent_intervals ?? ""}
         onChange=${(e) => change({ silent_intervals: e.target.value })}>
         ${[...new Set(["", ...INTERVALS, query.silent_intervals ?? ""])].map(
-          (each) => html`<option value=${each}>${each ? `${printable(each)} of its intervals` : "any interval"}</option>`,
+          (each) => html`<option value=${each}>${intervalsText(each)}</option>`,
         )}</select></label>
       <button type="button" disabled=${!data?.items?.length} onClick=${() => copy(data.items, say)}>Copy as CSV</button>
       <span role="status">${said}</span>

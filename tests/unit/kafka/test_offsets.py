@@ -1,16 +1,17 @@
 """Offsets of partitions: all of them, those that succeeded, and errors that do not pass for an offset."""
 
+import time
 from concurrent.futures import Future
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable
 from klais.kafka import end_offsets
-from klais.kafka.end_offsets import EndOffsets, topics_body
+from klais.kafka.end_offsets import EndOffsets, Sample, topics_body
 from klais.kafka.offsets import list_offsets
 from klais.kafka.topics import Topics
 
@@ -51,6 +52,27 @@ def test_a_partition_that_fails_fails_the_call_unless_the_others_will_do() -> No
     assert list_offsets(broker(7, None), PLACES, partial=True) == {("raw", 0): 7}
     with pytest.raises(KafkaException):
         list_offsets(broker(None, None), PLACES, partial=True)
+
+
+def test_an_invalid_offset_is_an_error() -> None:
+    """librdkafka gives it, without an error, for a broker that accepts connections and does not answer."""
+    with pytest.raises(KafkaException, match="did not answer in time"):
+        list_offsets(broker(OFFSET_INVALID, OFFSET_INVALID), PLACES)
+    assert list_offsets(broker(7, OFFSET_INVALID), PLACES, partial=True) == {("raw", 0): 7}
+    assert list_offsets(broker(-1, 5), PLACES, OffsetSpec.for_timestamp(1)) == {("raw", 0): -1, ("raw", 1): 5}
+
+
+def test_a_rate_counts_the_partitions_that_both_samples_have_and_is_unknown_in_an_outage() -> None:
+    offsets, now_s = EndOffsets(Settings()), time.monotonic()
+    offsets._samples.append(Sample(now_s - 4, {("raw", 0): 1000, ("raw", 1): 5000}))
+    assert offsets.rate("raw") is None
+    offsets._samples.append(Sample(now_s, {("raw", 0): 1200}))  # the leader of partition 1 is away
+    assert offsets.rate("raw") == 50.0 and offsets.rate("other") is None
+    offsets._samples.append(Sample(now_s + 1e-3, {}))
+    assert offsets.rate("raw") is None
+    old = EndOffsets(Settings())
+    old._samples.extend(Sample(now_s - at_s, {("raw", 0): 7}) for at_s in (20, 15))
+    assert old.rate("raw") is None, "0 records/s would be a claim"
 
 
 def test_a_partition_whose_leader_moves_is_asked_again() -> None:
