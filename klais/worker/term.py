@@ -24,6 +24,7 @@ from klais.config.load import Settings
 from klais.control.decide import Decision, Inputs, LoopState, decide, is_change
 from klais.control.election import SILENCE, RecentGauges, heartbeat_s
 from klais.control.forecast import Predictor, TrafficForecast
+from klais.control.habits import Habits
 from klais.control.measure import measure, offenders_of
 from klais.control.offenders import MAX_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
@@ -105,7 +106,7 @@ class Term:
         self._counters, self._stats_producer = counters, producer
         self._publisher = StatsPublisher(producer, "controller", name, self._reported, host=host_of(settings))
         self._applier = Applier(settings, self._follower)
-        self._window, self._offenders = TrafficWindow(), Offenders()
+        self._window, self._habits, self._offenders = TrafficWindow(), Habits(), Offenders()
         self.incidents = Incidents(settings, self._follower)
         self._forecast = predictor.predict(self._window.rows())
         self._measured: tuple[SystemView, TrafficForecast, Inputs] | None = None  # inputs of the newest decision
@@ -233,7 +234,8 @@ class Term:
         settings, follower = self._settings, self._follower
         system = self._stats.view()
         if self._window.add(now_s, system):
-            self._forecast = self._predictor.predict(self._window.rows())
+            rows = self._window.rows()
+            self._forecast = self._habits.of(now_s, self._predictor.predict(rows), rows)
         if self._measured is None or self._measured[0] is not system or self._measured[1] is not self._forecast:
             self._measured = system, self._forecast, measure(system, self._forecast)
         inputs = self._measured[2]
