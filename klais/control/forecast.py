@@ -6,8 +6,6 @@ window's median. Pure: numpy only. The learned forecast is in :mod:`klais.traffi
 """
 
 import math
-from collections import deque
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -156,43 +154,3 @@ def _sure_slope(values: npt.NDArray[np.float64], spread: float) -> float:
     slope = float(at @ values / (at @ at))
     variance = 12.0 * spread * spread / (n * (n * n - 1))
     return slope * max(0.0, 1.0 - variance / (slope * slope + 1e-12))
-
-
-class Features:
-    """Collects one row per second from running totals and the activity of the fleet in the last second."""
-
-    def __init__(self) -> None:
-        self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW_S)
-        self._before: tuple[float, Mapping[str, float]] | None = None
-
-    def is_due(self, now_s: float) -> bool:
-        """Whether :meth:`add` would use its arguments: at the first call, and once a second."""
-        return self._before is None or now_s - self._before[0] >= 1.0
-
-    def add(self, now_s: float, totals: Mapping[str, float], activity: Mapping[str, float]) -> bool:
-        """Add totals (:func:`klais.control.measure.traffic_totals`) and activity
-        (:func:`~klais.control.measure.activity_of`); return whether a second is complete.
-
-        Falling totals, as when a process starts or stops, give no row: counting restarts from them.
-        """
-        if self._before is None:
-            self._before = (now_s, totals)
-            return False
-        elapsed_s, before = now_s - self._before[0], self._before[1]
-        if not self.is_due(now_s):
-            return False
-        self._before = (now_s, totals)
-        grown = {name: (value - before.get(name, 0.0)) / elapsed_s for name, value in totals.items()}
-        if min(grown["received"], grown["bytes"]) < 0.0:
-            return False
-        frames = grown["received"]
-        mean_bytes = grown["bytes"] / frames if frames > 0 else 0.0
-        counted = (max(0.0, grown[name]) for name in ("malformed", "duplicates", "limited", "resets"))
-        row = (frames, totals["devices"], max(0.0, grown["devices"]), mean_bytes, max(0.0, grown["dropped"]))
-        activity_now = (activity[name] for name in ("active", "entropy", "top_share", "size_cv"))
-        self._rows.append((*row, *activity_now, *counted))
-        return True
-
-    def window(self) -> Window:
-        """Rows so far, float64 [n <= 60, len(FEATURES)], the newest last."""
-        return np.array(self._rows, np.float64).reshape(-1, len(FEATURES))

@@ -5,11 +5,8 @@ from collections.abc import Iterable
 
 from klais.control.decide import Inputs
 from klais.control.forecast import TrafficForecast
-from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
-from klais.telemetry.view import ProcessView, SystemView, dropped_by_reason, partition_of
+from klais.telemetry.view import ProcessView, SystemView, partition_of
 
-MALFORMED = {reason.label for reason in Reason if FIRST_MALFORMED <= reason <= LAST_MALFORMED} | {Reason.TOO_LONG.label}
-LIMITED = {reason.label for reason in (Reason.BLOCKED, Reason.DEVICE_RATE, Reason.DEVICE_LIMIT)}
 RECENT_S = 5.0  # records read by lanes were written about as long ago
 
 
@@ -63,23 +60,6 @@ def measure(system: SystemView, forecast: TrafficForecast) -> Inputs:
         forecast=forecast,
         fresh=bool(workers),
     )
-
-
-def traffic_totals(system: SystemView) -> dict[str, float]:
-    """Running totals for the traffic features: received frames, drops by kind, restarts of sequence numbers, and the
-    number of known devices."""
-    edges, workers = system.edges.values(), system.workers.values()
-    by_reason = dropped_by_reason([*edges, *workers])
-    return {
-        "received": sum(edge.counters.get("received", 0.0) for edge in edges),
-        "bytes": sum(edge.counters.get("received_bytes", 0.0) for edge in edges),
-        "dropped": float(sum(process.counters.get("dropped", 0.0) for process in (*edges, *workers))),
-        "malformed": float(sum(by_reason.get(label, 0) for label in MALFORMED)),
-        "duplicates": float(by_reason.get(Reason.DUPLICATE.label, 0)),
-        "limited": float(sum(by_reason.get(label, 0) for label in LIMITED)),
-        "resets": sum(worker.counters.get("resets", 0.0) for worker in workers),
-        "devices": system.gauge("devices"),
-    }
 
 
 def activity_of(system: SystemView) -> dict[str, float]:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.control.forecast import SMALL_RATE, WINDOW_S, TrendPredictor
+from klais.control.forecast import HORIZON_S, SMALL_RATE, WINDOW_S, TrendPredictor
+from klais.control.habits import Habits
 from klais.sim.herd import SPREAD_S
 from klais.traffic.bases import Base
 from klais.traffic.features import features
@@ -57,13 +58,29 @@ def watch(base: Base, run: Run, seed: int, max_s: int = DAY_S, trend_every: int 
     seconds = int(min(max_s, len(base.counts) * base.step_s))
     counts = base.seconds(0, seconds, rng)
     rate = rng.poisson(counts * RATE / max(float(counts.mean()), 1e-6)).astype(np.float64)
+    return _watched(rate, run, rng, trend_every)
+
+
+def watch_simulated(
+    run: Run, seed: int, noise: float, peak: float = 1.0, peak_s: int = 0, every_s: int = 60, seconds: int = DAY_S
+) -> Days:
+    """Simulated seconds of 1,600 frames/s: ``noise`` is the deviation of the log of the rate from second to second, and
+    every ``every_s`` the rate is ``peak`` times as high for ``peak_s``."""
+    rng = np.random.default_rng(seed)
+    shape = np.where(np.arange(seconds) % every_s < peak_s, peak, 1.0) * np.exp(rng.normal(0.0, noise, seconds))
+    return _watched(rng.poisson(RATE * shape).astype(np.float64), run, rng)
+
+
+def _watched(rate: Floats, run: Run, rng: np.random.Generator, trend_every: int = 0) -> Days:
+    seconds = len(rate)
     rows = Fleet(20_000, 1e9, 0.0, [Group(rate, np.full(seconds, 20_000.0))]).rows(rng)
     windows = windows_of(rows)
-    inputs = (features(windows[at : at + CHUNK]) for at in range(0, len(windows), CHUNK))
-    parts = [interpret(run(x), x)[:2] for x in inputs]
-    predicted, kinds = np.concatenate([p[1] for p in parts]), np.concatenate([p[0].argmax(axis=1) for p in parts])
     starts = range(0, len(windows), CHUNK)
     medians = np.concatenate([np.median(windows[at : at + CHUNK, :, 0], axis=1) for at in starts])
+    inputs = (features(windows[at : at + CHUNK]) for at in starts)
+    parts = [interpret(run(x), x)[:2] for x in inputs]
+    predicted, kinds = np.concatenate([p[1] for p in parts]), np.concatenate([p[0].argmax(axis=1) for p in parts])
+    predicted = _with_habits(predicted, rate, medians)
     trend = np.full(len(predicted), np.nan)
     if trend_every:
         predict = TrendPredictor().predict
@@ -72,6 +89,15 @@ def watch(base: Base, run: Run, seed: int, max_s: int = DAY_S, trend_every: int 
     came, ahead = truth(rate)
     ratio = ahead[WINDOW_S - 1 :] / np.maximum(medians, SMALL_RATE)
     return Days(predicted, trend, came[WINDOW_S - 1 :], kinds, ratio, seconds / DAY_S)
+
+
+def _with_habits(predicted: Floats, rate: Floats, medians: Floats) -> Floats:
+    """Probabilities float64 [t] as the controller uses them; ``rate`` starts 59 s earlier."""
+    level = np.maximum(medians, SMALL_RATE)
+    mean = np.convolve(rate, np.full(HORIZON_S, 1.0 / HORIZON_S), "valid")[WINDOW_S - HORIZON_S :]
+    habits, of_1s, of_5s = Habits(), rate[WINDOW_S - 1 :] / level, mean / level
+    seen = zip(predicted.tolist(), of_1s.tolist(), of_5s.tolist(), strict=True)
+    return np.array([habits.look(float(second), *each) for second, each in enumerate(seen)])
 
 
 def alarms_of(predicted: Floats, came: npt.NDArray[np.bool_]) -> list[tuple[int, int, bool]]:

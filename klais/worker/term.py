@@ -23,12 +23,14 @@ from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.decide import Decision, Inputs, LoopState, decide, is_change
 from klais.control.election import SILENCE, RecentGauges, heartbeat_s
-from klais.control.forecast import Features, Predictor, TrafficForecast
-from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
+from klais.control.forecast import Predictor, TrafficForecast
+from klais.control.habits import Habits
+from klais.control.measure import measure, offenders_of
 from klais.control.offenders import MAX_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import Unread, device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
+from klais.control.window import TrafficWindow
 from klais.control.xdp_applier import Applier
 from klais.errors import KafkaUnavailable
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
@@ -104,9 +106,9 @@ class Term:
         self._counters, self._stats_producer = counters, producer
         self._publisher = StatsPublisher(producer, "controller", name, self._reported, host=host_of(settings))
         self._applier = Applier(settings, self._follower)
-        self._features, self._offenders = Features(), Offenders()
+        self._window, self._habits, self._offenders = TrafficWindow(), Habits(), Offenders()
         self.incidents = Incidents(settings, self._follower)
-        self._forecast = predictor.predict(self._features.window())
+        self._forecast = predictor.predict(self._window.rows())
         self._measured: tuple[SystemView, TrafficForecast, Inputs] | None = None  # inputs of the newest decision
         self._state = LoopState()
         self._written: Decision | None = None
@@ -231,12 +233,9 @@ class Term:
     def _decide(self, now_s: float, dt_s: float) -> Decision:
         settings, follower = self._settings, self._follower
         system = self._stats.view()
-        if (
-            system.edges
-            and self._features.is_due(now_s)
-            and self._features.add(now_s, traffic_totals(system), activity_of(system))
-        ):
-            self._forecast = self._predictor.predict(self._features.window())
+        if self._window.add(now_s, system):
+            rows = self._window.rows()
+            self._forecast = self._habits.of(now_s, self._predictor.predict(rows), rows)
         if self._measured is None or self._measured[0] is not system or self._measured[1] is not self._forecast:
             self._measured = system, self._forecast, measure(system, self._forecast)
         inputs = self._measured[2]

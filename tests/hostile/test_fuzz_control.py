@@ -4,6 +4,7 @@ What one client may write there must not end a follower, a term of the controlle
 """
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import astuple
@@ -17,13 +18,14 @@ import pytest
 from klais.cli.control import line, override_line
 from klais.config.load import Settings
 from klais.control.decide import LoopState, decide, is_change
-from klais.control.forecast import Features, TrendPredictor
+from klais.control.forecast import TrendPredictor
 from klais.control.incidents import Mutes, Wanted, mutes_in_force, page
-from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
+from klais.control.measure import activity_of, measure, offenders_of
 from klais.control.offenders import Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import merged
 from klais.control.setpoints import ControlFollower, control_in_force
+from klais.control.window import TrafficWindow
 from klais.control.xdp_applier import Applier
 from klais.core.incidents.grouping import Grouping, Rules
 from klais.core.incidents.incident import facts
@@ -247,14 +249,15 @@ def test_any_statistics_record_is_refused_or_the_controller_goes_on() -> None:
         ):
             return False
         try:
-            features, sampler, state, offenders = Features(), Sampler(), LoopState(), Offenders()
+            window, sampler, state, offenders = TrafficWindow(), Sampler(), LoopState(), Offenders()
             for second in range(11):
                 other = STATS if second % 2 else wrong
                 system = SystemView.of(
                     lambda kind, other=other: {f"{kind}-{n}": other | {"kind": kind} for n in range(2)}
                 )
-                features.add(float(second), traffic_totals(system), activity_of(system))
-                forecast = TrendPredictor().predict(features.window())
+                window.add(float(second), system)
+                assert all(math.isfinite(value) for value in activity_of(system).values())
+                forecast = TrendPredictor().predict(window.rows())
                 state, decision = decide(
                     state, measure(system, forecast), targets, gains, request, PARTITIONS, float(second), 1.0
                 )

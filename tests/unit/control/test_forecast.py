@@ -9,7 +9,6 @@ from klais.control.forecast import (
     HORIZON_S,
     NOTHING,
     SMALL_RATE,
-    Features,
     NoPredictor,
     TrendPredictor,
 )
@@ -70,38 +69,6 @@ def test_it_beats_the_climatology_on_recorded_traffic() -> None:
     brier, climatology = float(((p - y) ** 2).mean()), float(((y.mean() - y) ** 2).mean())
     print(f"bursts {y.mean():.3f}, brier {brier:.4f}, climatology {climatology:.4f}")
     assert brier < 0.85 * climatology
-
-
-ACTIVITY = {"active": 8.0, "entropy": 2.0, "top_share": 0.2, "size_cv": 0.1}
-
-
-def totals(**given: float) -> dict[str, float]:
-    names = ("received", "bytes", "dropped", "devices", "malformed", "duplicates", "limited", "resets")
-    return dict.fromkeys(names, 0.0) | given
-
-
-def test_features_are_growth_per_second() -> None:
-    features = Features()
-    first = totals(devices=10.0)
-    assert not features.add(0.0, first, ACTIVITY)
-    assert not features.add(0.5, first, ACTIVITY)
-    grown = totals(
-        received=200.0, bytes=10_000.0, dropped=4.0, devices=14.0,
-        malformed=2.0, duplicates=6.0, limited=8.0, resets=10.0,
-    )  # fmt: skip
-    assert features.add(2.0, grown, ACTIVITY)
-    assert features.window().tolist() == [[100.0, 14.0, 2.0, 50.0, 2.0, 8.0, 2.0, 0.2, 0.1, 1.0, 3.0, 4.0, 5.0]]
-    assert not features.add(4.0, first, ACTIVITY)  # a process is gone: its counters with it
-    for second in range(100):
-        features.add(5.0 + second, totals(received=10.0 * second, devices=1.0), ACTIVITY)
-    assert features.window().shape == (60, len(FEATURES))
-
-
-def test_features_are_due_when_they_would_use_what_they_get() -> None:
-    features = Features()
-    for now_s, due in ((3.0, True), (3.0, False), (3.9, False), (4.0, True), (4.5, False), (9.0, True)):
-        assert features.is_due(now_s) is due
-        features.add(now_s, totals(), ACTIVITY)
 
 
 def test_no_forecast_expects_nothing() -> None:
