@@ -144,11 +144,7 @@ class PartitionReader:
             If there was no answer within ``timeout_s``.
         """
         where = TopicPartition(topic, partition)
-        log_start, log_end = await self.offsets(topic, partition)
-        stop = log_end if end is None else min(end, log_end)
-        if not log_start <= start <= log_end:
-            raise _gone(where, start, log_start, log_end)
-        position = start
+        position, stop = start, await self._stop(where, start, end)
         turn = LoopTurn()
         deadline = _Deadline(self._timeout_s, f"{topic}/{partition} cannot be read")
         corrupt_since = None
@@ -188,6 +184,13 @@ class PartitionReader:
                 deadline.renew()
             else:
                 await deadline.wait(None)
+
+    async def _stop(self, where: TopicPartition, start: int, end: int | None) -> int:
+        """The offset before which a read that begins at ``start`` ends."""
+        log_start, log_end = await self.offsets(where.topic, where.partition)
+        if not log_start <= start <= log_end:
+            raise _gone(where, start, log_start, log_end)
+        return log_end if end is None else min(end, log_end)
 
     async def record_at(self, topic: str, partition: int, offset: int) -> RawRecord | None:
         """The record (or transaction marker) at one offset, from a fetch of one batch; None if there is none any more.
