@@ -120,7 +120,8 @@ class Spine:
         The linger controller does not see them, because they do not show the rate.
         """
         for block in blocks:
-            self._on_tick(time.monotonic())
+            self.round_began_s = time.monotonic()
+            self._on_tick(self.round_began_s)
             now_ns = time.monotonic_ns()
             with self.lock:
                 self._batch(block, block.count, now_ns, now_ns)

@@ -1,5 +1,6 @@
 """Child processes: one that cannot outlive its owner (``PR_SET_PDEATHSIG``), and one that does."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -52,6 +53,13 @@ class OwnedChild:
         Descriptors for the program, as described in :mod:`klais.system.activation`.
     on_end : callable
         Called in the keeper's thread when the program has exited.
+
+    Raises
+    ------
+    OSError
+        If it cannot be started.
+    NotPrivate
+        If another user owns the log.
     """
 
     def __init__(
@@ -70,7 +78,11 @@ class OwnedChild:
         self._error: BaseException | None = None
         self._started = threading.Event()
         self._ended = threading.Event()
-        threading.Thread(target=self._keep, name=f"keeper of {Path(command[0]).name}", daemon=True).start()
+        keeper = threading.Thread(target=self._keep, name=f"keeper of {Path(command[0]).name}", daemon=True)
+        try:
+            keeper.start()
+        except RuntimeError as error:  # the system allows no more threads
+            raise OSError(errno.EAGAIN, str(error)) from None
         self._started.wait()
         if self._error is not None:
             raise self._error

@@ -131,22 +131,27 @@ class Service:
         if self._again_s is not None:
             if now_s < self._again_s:
                 return None
-            self.start()
+            try:
+                self.start()
+            except OSError as error:  # no memory, no process ids: others of this owner go on
+                return self._failed(now_s, f"{self.name} cannot be started: {error.strerror or error}")
             self.restarts += 1
             return f"{self.name}: started again"
         if self._child is None or self._child.returncode is None:
             return None
         if now_s - self._started_s >= STEADY_S:
             self._failures = 0
+        return self._failed(now_s, f"{self.name} ended unexpectedly, {ending(self._child.returncode)}")
+
+    def _failed(self, now_s: float, what: str) -> str:
         self._failures += 1
-        ended = f"{self.name} ended unexpectedly, {ending(self._child.returncode)}"
         if self._failures >= MAX_FAILURES:
             ends = f"; {self.log} ends with:\n{self.last_lines()}" if self.log else ""
-            raise ServiceFailed(f"{ended}, {self._failures} times in a row{ends}")
+            raise ServiceFailed(f"{what}, {self._failures} times in a row{ends}")
         paused = self._failures - self._pauses_skipped
         pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** (paused - 1)) if paused else 0.0
         self._again_s = now_s + pause_s
-        return f"{ended}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
+        return f"{what}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
 
     def replace(self, child: Child, command: Sequence[str]) -> None:
         """Switch to a child that the caller has started; the present one gets SIGTERM and time to exit.

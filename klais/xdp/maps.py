@@ -35,7 +35,17 @@ from klais.xdp.layout import (
     map_specs,
 )
 from klais.xdp.limits import Limits, pack, unpack
-from klais.xdp.pins import check_layout, close_all, inodes, locked, possible_cpus, read_spread, shared, unavailable
+from klais.xdp.pins import (
+    LOCK_WAIT_S,
+    check_layout,
+    close_all,
+    inodes,
+    locked,
+    possible_cpus,
+    read_spread,
+    shared,
+    unavailable,
+)
 from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
 from klais.xdp.source_blocks import SourceBlock, SourceBlocks
 from klais.xdp.sources import SourceLimit, Sources
@@ -74,7 +84,12 @@ class XdpStatus:
 
 
 class XdpMaps:
-    """The maps of a loaded filter; close it, or use it as a context manager."""
+    """The maps of a loaded filter; close it, or use it as a context manager.
+
+    ``lock_wait_s``: how long a change waits for another process that holds the lock of the maps (XdpUnavailable).
+    """
+
+    lock_wait_s = LOCK_WAIT_S
 
     def __init__(self, pin_dir: Path, fds: dict[str, int], pins: dict[str, int]) -> None:
         self.pin_dir = pin_dir
@@ -363,5 +378,5 @@ class XdpMaps:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Lock out other writers: a change is a read followed by a write."""
-        with locked(self.pin_dir):
+        with locked(self.pin_dir, self.lock_wait_s):
             yield

@@ -22,8 +22,8 @@ _NEED = "the filter's maps need root (or CAP_BPF and CAP_NET_ADMIN): run this wi
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock this folder of pins.
+def locked(folder: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """Lock this folder of pins; ``wait_s`` for one holder.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        lock(fd, str(folder), LOCK_WAIT_S)
+        lock(fd, str(folder), wait_s)
         yield
     except LockHeld as error:
         raise XdpUnavailable(str(error)) from None

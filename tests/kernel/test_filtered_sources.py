@@ -24,9 +24,9 @@ from klais.edge.sources.xdp_filter import source as filtered
 from klais.edge.sources.xdp_filter.attachment import Filter
 from klais.edge.sources.xdp_filter.source import FilteredSource, Rings
 from klais.edge.spine import Spine
-from klais.errors import PortInUse, SourceUnavailable
+from klais.errors import LockHeld, PortInUse, SourceUnavailable
 from klais.system.address import source_text
-from klais.xdp import loader
+from klais.xdp import loader, pins
 from klais.xdp.layout import SLOT_FRAME_BYTES
 from klais.xdp.maps import XdpMaps
 from tests.support import xdp_filter as filter_tools
@@ -143,6 +143,27 @@ def test_an_edge_whose_filter_was_unloaded_ends_without_an_error(behind: Behind)
         source.close()
         source.close()
         assert source.socket.fileno() == -1
+
+
+@BOTH
+def test_a_stopped_holder_of_the_maps_lock_holds_up_neither_frames_nor_the_end(
+    behind: Behind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def held(_fd: int, what: str, wait_s: float) -> None:
+        waits.append(wait_s)
+        raise LockHeld(f"{what} is held by pid 1")
+
+    monkeypatch.setattr(filtered, "KEEP_EVERY_NS", 20_000_000)
+    with behind.rig.opened() as source:
+        with XdpMaps.open(behind.pin_dir) as maps:
+            maps.set_ports([1])  # a reload has set the ports: the source needs its own again
+        monkeypatch.setattr(pins, "lock", held)
+        wait_for(lambda: source.fill(10_000_000) or waits, 5, "the source to look at the filter")
+        source.begin_drain()
+        source.close()
+    assert len(waits) >= 2 and max(waits) <= 2.0
 
 
 @BOTH

@@ -298,3 +298,16 @@ def test_reports_need_not_wait_while_the_edge_waits_for_kafka() -> None:
     sink.drain, until_s = waits, time.monotonic() + 60  # type: ignore[method-assign]
     spine.drain(0.0, 60.0)
     assert seen == [0]
+
+
+def test_each_block_of_early_frames_is_a_round() -> None:
+    """Otherwise `/livez` says that the loop hangs while a slow disk takes the frames of a long start."""
+    spine, _ = build([])
+    spine.round_began_s = 0.0
+    spine.take([])
+    assert spine.round_began_s == 0.0
+    source = MemorySource([[encode_frame("dev-1", 1, b"{}")]])
+    source.count = source.fill(0)  # type: ignore[attr-defined]
+    block: Any = source
+    spine.take([block])
+    assert spine.round_began_s > 0.0 and spine.counts.received == 1

@@ -1,10 +1,15 @@
 """Children of `klais up`: started again after pauses that grow, given up after too many failures; logs kept apart."""
 
+import errno
+import os
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from klais.system.child import OwnedChild
 from klais.system.supervised import FIRST_PAUSE_S, MAX_FAILURES, STEADY_S, Service, ServiceFailed
 
 
@@ -108,3 +113,39 @@ def test_the_log_of_the_run_before_is_kept_beside(tmp_path: Path) -> None:
 
 def test_a_log_that_is_not_there_yet_is_said_so(world: World) -> None:
     assert world.service.last_lines() == "  (nothing)"
+
+
+def test_a_child_that_cannot_be_started_again_is_tried_after_the_next_pause(world: World) -> None:
+    """For example because there is no memory for a moment: the others of a fleet must go on."""
+    spawn = world.service._spawn
+
+    def fails(*_: object) -> FakeChild:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    world.service._spawn = fails
+    world.fail()
+    said = world.wait(FIRST_PAUSE_S * 1.1)
+    assert said is not None and "edge cannot be started: Cannot allocate memory" in said and "in 2 s" in said
+    assert world.wait(FIRST_PAUSE_S) is None and world.service.restarts == 0
+    world.service._spawn = spawn
+    assert world.wait(FIRST_PAUSE_S * 1.1) == "edge: started again" and world.service.restarts == 1
+
+
+def test_a_child_that_can_never_be_started_again_is_given_up(world: World) -> None:
+    def fails(*_: object) -> FakeChild:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    world.service._spawn = fails
+    world.fail()
+    with pytest.raises(ServiceFailed, match="cannot be started: Resource temporarily unavailable, 5 times in a row"):
+        for _ in range(MAX_FAILURES):
+            world.wait(60.0)
+
+
+def test_a_system_that_allows_no_more_threads_is_an_error_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(OSError, match="can't start new thread"):
+        OwnedChild([sys.executable, "-c", ""], None)

@@ -19,6 +19,8 @@ from klais.xdp.maps import XdpMaps
 log = logs.get("klais.edge.source")
 
 LOAD_TIMEOUT_S = 120.0
+# The thread that receives must not wait long for a process that was stopped while it held the lock of the maps.
+KEEP_WAIT_S, RELEASE_WAIT_S = 0.2, 2.0
 
 
 class Filter:
@@ -71,6 +73,7 @@ class Filter:
         lock of the maps makes it impossible, it is logged: the edge drains all the same.
         """
         accepted, self._accept = self._accept, ""
+        self.maps.lock_wait_s = RELEASE_WAIT_S
         try:
             if accepted and self.maps.status().accept == where:
                 self.maps.set_accept("pass")
@@ -88,6 +91,7 @@ class Filter:
                 self.maps, old = XdpMaps.open(self.pin_dir), self.maps
                 old.close()
             self._seen = now
+        self.maps.lock_wait_s = KEEP_WAIT_S  # it is tried again in a second
         self._need_port()  # a reload sets the ports
         return replaced or self.maps.status().accept == "pass"
 
