@@ -1,4 +1,8 @@
-"""The devices of this worker that lose most frames above their own rate, from the growth of a column of the rows."""
+"""The devices of this worker that lose most frames above their own rate, from the growth of a column of the rows.
+
+A lane that catches up, for example on a spool that an edge replays, takes many seconds of frames in one. So the time
+that counts is that between the receive times of the newest frames, if it is longer than that between the samples.
+"""
 
 import time
 import weakref
@@ -8,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.lane.state import LaneState
-from klais.worker.rows import Part
+from klais.worker.rows import Part, last_seen_ns
 
 MAX_NAMED = 10  # devices named in one record
 # A device known for so long is probably genuine, and a flood in its name forged. Its own rate limits it.
@@ -28,8 +32,9 @@ class TopOffenders:
 
     def __init__(self, spare_known: bool = True, wall_s: Callable[[], float] = time.time) -> None:
         self._spare_known, self._wall_s = spare_known, wall_s
-        # Of each partition the owner of the rows, and the column. An `id` of the owner may be given again.
-        self._before: dict[int, tuple[weakref.ref[LaneState], npt.NDArray[np.uint32]]] = {}
+        # Of each partition the owner of the rows, the column, and the newest receive time (ns since the epoch). An `id`
+        # of the owner may be given again.
+        self._before: dict[int, tuple[weakref.ref[LaneState], npt.NDArray[np.uint32], int]] = {}
         self._at_s = 0.0
 
     def sample(self, parts: list[Part], now_s: float) -> dict[str, float]:
@@ -38,9 +43,9 @@ class TopOffenders:
         before, self._before = self._before, {}
         found: list[tuple[float, str]] = []
         for part in parts:
-            now = part.column("device_rate").copy()
-            self._before[part.partition] = (weakref.ref(part.state), now)
-            owner, old = before.get(part.partition, (None, now))
+            now, newest_ns = part.column("device_rate").copy(), int(last_seen_ns(part).max(initial=0))
+            self._before[part.partition] = (weakref.ref(part.state), now, newest_ns)
+            owner, old, old_ns = before.get(part.partition, (None, now, newest_ns))
             if owner is None or owner() is not part.state or elapsed_s <= 0.0:
                 continue  # the lane has moved here: its counters grew before this second
             grown = now.copy()
@@ -56,5 +61,5 @@ class TopOffenders:
             )
             for row in top[grown[top] > 0].tolist():
                 name = part.rows["id"][row].tobytes()[: int(part.rows["id_size"][row])].decode(errors="replace")
-                found.append((int(grown[row]) / elapsed_s, name))
+                found.append((int(grown[row]) / max(elapsed_s, (newest_ns - old_ns) * 1e-9), name))
         return {name: round(per_s, 1) for per_s, name in sorted(found, reverse=True)[:MAX_NAMED]}

@@ -55,6 +55,20 @@ def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
     assert np.uint32(state.rows["device_rate"][: state.used].sum()) > 0
 
 
+def test_a_lane_that_catches_up_makes_nobody_an_offender() -> None:
+    """A device that loses 20 frames a second does so in a replayed spool, too: ten seconds of it come at once."""
+    state, top, second_ns = LaneState(), TopOffenders(wall_s=lambda: T0_NS / 1e9), 1_000_000_000
+    tight, number, found = limits(device_rate=1.0, device_burst=1.0), 0, []
+    for at, seconds in enumerate((1, 1, 10, 10, 1, 1)):
+        for _ in range(seconds):
+            received_ns = T0_NS + number * second_ns
+            some = frames(*(("loud", 100 * number + n) for n in range(21)))
+            take_raw(state, number, batch(some, number, received_ns), tight, bounds(), T0_NS + 100 * second_ns)
+            number += 1
+        found.append(top.sample([Part.of(0, state)], float(at)))
+    assert found == [{}, *[{"loud": 20.0}] * 5]
+
+
 def test_rows_at_the_address_of_those_of_an_ended_session_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python gives an `id` again: devices would be named for all that they ever lost."""
     monkeypatch.setattr(module, "id", lambda _: 1, raising=False)
