@@ -57,7 +57,8 @@ def _first(body: Any, size: str) -> Any:
 def devices_of(body: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
     """The recorded rows of ``/devices/`` that match a request, in its order; a cursor is the number of rows before it.
 
-    A recording holds the rows of one page of devices; ``recorded`` states how many of all devices they are.
+    A recording holds the rows of one page of devices; ``recorded`` states how many of all devices they are. It does not
+    have their queues and intervals: no device has queued frames, and the silent ones are overdue.
     """
     rows = body["items"]
     sort = query.get("sort", body["sort"])
@@ -70,6 +71,8 @@ def devices_of(body: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]
         and query.get("state", row["state"]) == row["state"]
         and (row["dropped"] > 0 or "dropped" not in query)
         and (silent_s is None or _age_s(row["last_seen"]) > silent_s)
+        and (row["state"] == "silent" or "silent_intervals" not in query)
+        and "queued" not in query
     ]
     known = [row for row in found if row.get(sort) is not None]
     known.sort(key=lambda row: row[sort], reverse=order == "desc")

@@ -21,7 +21,7 @@ const SILENT = new Map([
 const silentText = (seconds) =>
   SILENT.get(seconds) ?? (/^\d{1,10}$/.test(seconds) ? duration(Number(seconds)) : printable(seconds));
 
-const intervalsText = (count) => (count ? `${printable(count)} of its intervals` : "any interval");
+const intervalsText = (count) => (count ? `${printable(count)} of its intervals` : "any number");
 
 function csv(rows) {
   // Spreadsheets evaluate text that begins like a formula, and a device id may be one.
@@ -121,7 +121,7 @@ export function Devices({ query, about, paused }) {
         ${[...new Set([...SILENT.keys(), silent])].map(
           (each) => html`<option value=${each}>${silentText(each)}</option>`,
         )}</select></label>
-      <label>Silent for more than <select value=${query.silent_intervals ?? ""}
+      <label>Overdue by more than <select value=${query.silent_intervals ?? ""}
         onChange=${(e) => change({ silent_intervals: e.target.value })}>
         ${[...new Set(["", ...INTERVALS, query.silent_intervals ?? ""])].map(
           (each) => html`<option value=${each}>${intervalsText(each)}</option>`,

@@ -200,13 +200,13 @@ async def test_a_cursor_of_a_list_in_another_order_is_refused(views):
 async def test_devices_with_queued_frames_and_those_silent_for_many_intervals():
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     views = make_views(lanes)
-    slow = [(f"slow-{i}", 1) for i in range(6)]
+    slow, now = [(f"slow-{i}", 1) for i in range(6)], time.time_ns()
     for second in range(4):  # an interval of 1 s
-        feed(lanes, frames(*((f"slow-{i}", second) for i in range(6))), NOW - (60 - second) * S, second)
+        feed(lanes, frames(*((f"slow-{i}", second) for i in range(6))), now - (9000 - second) * S, second)
     assert (await body_of(views, "/devices/", "/devices/?queued=true"))["total"] == 0
-    for second in range(4):  # an interval of 20 s, and more frames than the rate permits
-        late = frames(*((f"late-{i}", 9 * second + k) for i in range(6) for k in (1, 2)))
-        feed(lanes, late, NOW - (60 - 20 * second) * S, 10 + second, lim=limits(rate=0.001, burst=1.0))
+    for nth in range(4):  # an interval of 2,000 s, and more frames than the rate permits
+        late = frames(*((f"late-{i}", 9 * nth + k) for i in range(6) for k in (1, 2)))
+        feed(lanes, late, now - (6000 - 2000 * nth) * S, 10 + nth, lim=limits(rate=0.0001, burst=1.0))
     queued = await body_of(views, "/devices/", "/devices/?queued=true&size=500")
     waiting = {p: {bytes(word) for word in lane.session.state.queue.waiting_ids().view("S16").ravel()}
                for p, lane in lanes.items()}  # fmt: skip
@@ -215,7 +215,7 @@ async def test_devices_with_queued_frames_and_those_silent_for_many_intervals():
     assert not wanted & {name for name, _ in slow}
     silent = await body_of(views, "/devices/", "/devices/?silent_intervals=20&size=500")
     assert {item["device_id"] for item in silent["items"]} == {name for name, _ in slow}
-    none = await body_of(views, "/devices/", "/devices/?silent_intervals=100")
+    none = await body_of(views, "/devices/", "/devices/?silent_intervals=1000000")
     assert none["total"] == 0
 
 
