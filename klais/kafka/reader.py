@@ -148,8 +148,7 @@ class PartitionReader:
         stop = log_end if end is None else min(end, log_end)
         if not log_start <= start <= log_end:
             raise _gone(where, start, log_start, log_end)
-        position = start
-        turn = LoopTurn()
+        position, turn = start, LoopTurn()
         deadline = _Deadline(self._timeout_s, f"{topic}/{partition} cannot be read")
         corrupt_since = None
         while position < stop:
@@ -178,8 +177,7 @@ class PartitionReader:
                                 yield RawRecord(record.offset, record.key, record.value, headers, producer_id=producer)
                                 await turn.end()
                     except CorruptRecords as error:
-                        start = max(position, error.start)
-                        report_damaged(topic, partition, start, error.next_offset - 1, error.why)
+                        report_damaged(topic, partition, max(position, error.start), error.next_offset - 1, error.why)
                 elif controls:
                     for offset in range(max(position, batch.base_offset), min(batch.next_offset, stop)):
                         yield RawRecord(offset, None, None, (), control=True, producer_id=batch.producer_id)
