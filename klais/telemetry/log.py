@@ -10,6 +10,7 @@ characters are escaped, so a value chosen by a device or a broker cannot start a
 import json
 import logging
 import logging.config
+import math
 import os
 import threading
 import time
@@ -112,7 +113,19 @@ class JsonFormatter(_Formatter):
             "event": event,
         }
         row = head | {f"{key}_" if key in head else key: value for key, value in fields.items()}
-        return json.dumps(row, default=plain)
+        try:
+            return json.dumps(row, default=plain, allow_nan=False)
+        except ValueError:  # NaN and infinities are not JSON (RFC 8259)
+            return json.dumps(_finite(row), default=lambda value: _finite(plain(value)))
+
+
+def _finite(value: Any) -> Any:
+    """The value with text in place of numbers that JSON lacks, as in ``"nan"``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class OwnFileHandler(logging.FileHandler):

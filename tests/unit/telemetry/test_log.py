@@ -44,6 +44,14 @@ def test_nothing_breaks_the_line(written: Written, form: str, nasty: object) -> 
     text.encode()
 
 
+@pytest.mark.parametrize("odd", [float("nan"), np.float32("inf"), {"k": [-np.inf]}])
+def test_a_number_that_json_lacks_becomes_text(written: Written, odd: object) -> None:
+    log.setup(Settings(log_format="json"), "edge")
+    log.get("klais.x").info("odd", value=odd)
+    row = json.loads(written(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert row["value"] in ("nan", "inf", {"k": ["-inf"]})
+
+
 def test_json_line(written: Written) -> None:
     log.setup(Settings(log_format="json"), "worker")
     log.get("klais.x").error("lost", frames=np.int64(3), level="mine", error=ValueError("a\nb"))
