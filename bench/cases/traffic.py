@@ -1,10 +1,10 @@
 """``python -m bench traffic [DIR] [--json]``: the forecast's model on the later part of recorded traces.
 
-Without DIR it uses the recording in the package, else the traces (``*.csv`` of timestamp,count) in that folder. Five
+Without DIR it uses the recording in the package, else the traces (``*.csv`` of timestamp,count) in that folder. Six
 groups of figures: macro-F1 of the classes (test settings, and kinds of floods and herds not in the training), Brier
-score of the burst against the trend and the climatology, false alarms a day, lead before the peak of Beta(3,4) herds
-beside the best possible one (``best_lead.py``), and the time of one answer by ONNX Runtime and by scikit-learn in the
-same run.
+score of the burst against the trend and the climatology, false alarms a day of recordings, false alarms of simulated
+days with noise and peaks, lead before the peak of Beta(3,4) herds beside the best possible one (``best_lead.py``), and
+the time of one answer by ONNX Runtime and by scikit-learn in the same run.
 """
 
 import argparse

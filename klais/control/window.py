@@ -2,8 +2,9 @@
 
 Each process counts for itself. Two of its reports give its figures per second between them, by its own clock. So a
 report that comes late, or after an outage of Kafka, fills the seconds that it covers; it is not a burst in the second
-of its arrival. Seconds of which nothing is known are *unknown*, not 0. A process that restarts, and a worker whose
-lanes change, starts to count again: its totals are another sum, and their difference is no traffic.
+of its arrival. Seconds of which nothing is known are *unknown*, not 0; those without any report are left out. A process
+that restarts, and a worker whose lanes change, starts to count again: its totals are another sum, and their difference
+is no traffic.
 
 Arrivals are what edges receive from devices. Workers also read frames of the past: a spool that an edge replays, or a
 backlog. So what workers count (duplicates, restarts of sequence numbers, limits, new devices) is scaled to arrivals.
@@ -79,7 +80,9 @@ class _Process:
         grown = (totals - before[2]) / elapsed_s
         if grown.min() < 0.0:
             return
-        covered = min(WINDOW_S, max(1, age_s, round(min(elapsed_s, WINDOW_S))))
+        known = np.flatnonzero(~np.isnan(self.per_s[:, 0]))
+        longest = WINDOW_S - int(known[0]) if len(known) else age_s
+        covered = max(1, min(longest, max(age_s, round(min(elapsed_s, WINDOW_S)))))
         if now is not None:
             scale = grown[0] / now[0] if covered > 1 and now[0] > 0.0 else 1.0
             grown = np.concatenate((grown, now * scale))
@@ -128,9 +131,11 @@ class TrafficWindow:
             self._began_s = now_s
         second = int(now_s - self._began_s)
         passed, self._second = second - self._second, second
-        self._edges = _advanced(self._edges, system.edges, passed, len(EDGE) + len(ACTIVITY))
-        self._workers = _advanced(self._workers, system.workers, passed, len(WORKER))
-        self._devices = np.concatenate((self._devices, np.full(min(passed, WINDOW_S), system.gauge("devices"))))
+        # Many equal seconds, the mean of an outage, would hide the noise of the traffic: they are left out.
+        moved = min(passed, WAIT_S) if system.edges else 0
+        self._edges = _advanced(self._edges, system.edges, moved, passed, len(EDGE) + len(ACTIVITY))
+        self._workers = _advanced(self._workers, system.workers, moved, passed, len(WORKER))
+        self._devices = np.concatenate((self._devices, np.full(moved, system.gauge("devices"))))
         self._devices = self._devices[-WINDOW_S:]
         for name, edge in system.edges.items():
             self._edges[name].take(edge.instance, edge.uptime_s, _of_edge(edge), _activity(edge))
@@ -168,13 +173,14 @@ class TrafficWindow:
 
 
 def _advanced(
-    processes: dict[str, _Process], reporting: Collection[str], seconds: int, figures: int
+    processes: dict[str, _Process], reporting: Collection[str], moved: int, passed: int, figures: int
 ) -> dict[str, _Process]:
-    """The processes in the new second: with new ones, without those that are silent for long."""
+    """The processes after ``passed`` seconds, of which ``moved`` are in the window: with new ones, without those that
+    are silent for long."""
     out = {}
     for name, process in processes.items():
-        process.advance(seconds)
-        process.silent_s = 0 if name in reporting else process.silent_s + seconds
+        process.advance(moved)
+        process.silent_s = 0 if name in reporting else process.silent_s + passed
         if process.silent_s < FORGET_S:  # its next report tells what happened in between
             out[name] = process
     for name in reporting:

@@ -311,6 +311,18 @@ def test_batches_that_an_edge_repeats_are_no_traffic() -> None:
     assert window.rows()[-1, AT["dropped"]] == pytest.approx(13.0)
 
 
+def test_the_window_keeps_the_noise_of_the_traffic_over_an_outage() -> None:
+    """With 60 times the mean of the outage, the noise of the next second would be a surprise."""
+    window, before = TrafficWindow(), 0.0
+    for second, system in enumerate(an_outage_of_kafka(600, restarts=False)):
+        window.add(float(second), system)
+        if second >= 60:
+            spread = float(window.rows()[:, AT["rate"]].std())
+            before = before or spread
+            assert spread > 0.7 * before > 0.0, second
+    assert len(window.rows()) == 60
+
+
 @pytest.mark.parametrize("gap_s", [0, 40])
 def test_a_real_burst_is_seen_also_right_after_an_outage(gap_s: int, learned: LearnedPredictor) -> None:
     edges, workers, window = {"e": Edge()}, {"w": Worker()}, TrafficWindow()
