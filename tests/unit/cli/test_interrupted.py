@@ -8,6 +8,7 @@ from pytest import MonkeyPatch
 
 from klais.cli import tap
 from klais.cli.main import main
+from klais.errors import WorkerUnavailable
 from klais.redrive import run
 from klais.redrive.dead_letters import DeadLetter
 
@@ -35,3 +36,22 @@ def test_a_tap_without_a_sample_yet_is_no_error(monkeypatch: MonkeyPatch) -> Non
     monkeypatch.setattr(tap.Followers, "samples", interrupt)
     ran = CliRunner().invoke(main, ["tap"])
     assert ran.exit_code == 0 and "0 of 0 frames that matched were shown" in ran.output
+
+
+def test_a_worker_that_sends_samples_again_is_named(monkeypatch: MonkeyPatch) -> None:
+    turns = iter([[(1, {"matched": 0, "frames": []})], None, [(1, {"matched": 0, "frames": []})]])
+
+    def samples(_params: object) -> Iterator[tuple[int, dict[str, object]]]:
+        found = next(turns, [])
+        if found is None:
+            raise WorkerUnavailable("no worker answers")
+        yield from found
+
+    monkeypatch.setattr(tap, "RETRY_S", 0.01)
+    worker = SimpleNamespace(url="http://w:6066", kind="worker", tap=samples)
+    notices: list[str] = []
+    followers = tap.Followers([worker], {})  # type: ignore[list-item]
+    for shown, _ in enumerate(followers.samples(600.0, notices.append), 1):
+        if shown == 2:
+            break
+    assert notices[-1] == "http://w:6066 sends samples again" and "no worker answers" in notices
