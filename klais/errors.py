@@ -156,6 +156,10 @@ class ModelRefused(KlaisError):
     """A model file is damaged, of another version, or owned by another user; the next model of the chain is used."""
 
 
+class ModelNotWritten(KlaisError):
+    """A model cannot be stored: its folder cannot be written, or the disk is full."""
+
+
 class ModelUnavailable(KlaisError):
     """A model does not respond: it is missing, busy, failed, or took too long."""
 

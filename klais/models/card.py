@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from klais.errors import ModelRefused
+from klais.errors import ModelNotWritten, ModelRefused
 from klais.system import shallow_json
 from klais.system.private_files import not_ours
 
@@ -88,21 +89,29 @@ def write_model(folder: Path, files: dict[str, bytes], about: dict[str, Any]) ->
 
     Raises
     ------
-    OSError
-        If it cannot be written.
+    ModelNotWritten
+        If a file cannot be written, for example because the disk is full; what was written is removed.
     """
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     whole = {"format": FORMAT, **about, "files": digests}
     text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    for name, data in [*files.items(), (CARD, text.encode())]:
-        part = folder / f".{name}.part"
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a power loss may leave a card whose files are empty
-        part.chmod(0o644)
-        os.replace(part, folder / name)
+    new, part = not folder.is_dir() or not any(folder.iterdir()), folder
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for name, data in [*files.items(), (CARD, text.encode())]:
+            part = folder / f".{name}.part"
+            with part.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())  # else a power loss may leave a card whose files are empty
+            part.chmod(0o644)
+            os.replace(part, folder / name)
+    except OSError as error:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif part != folder:
+            part.unlink(missing_ok=True)
+        raise ModelNotWritten(f"{error.filename or part} cannot be written: {error.strerror or error}") from error
     return Card(str(about["kind"]), str(about["version"]), digests, whole)
 
 

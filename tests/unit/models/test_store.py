@@ -2,11 +2,12 @@
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
 
-from klais.errors import ModelRefused
+from klais.errors import ModelNotWritten, ModelRefused
 from klais.models.card import read_card, read_file, write_model
 from klais.models.store import ModelStore
 from klais.system.private_files import write_own
@@ -118,6 +119,23 @@ def test_nothing_unusable_becomes_active(tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="damaged"):
         store.activate("traffic", "own-1")
     assert store.active_version("traffic") is None
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_model_that_does_not_fit_the_disk_is_named_and_leaves_no_file(tmp_path: Path, existing: bool) -> None:
+    folder = tmp_path / "traffic" / "m1"
+    folder.parent.mkdir()
+    if existing:
+        model(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(ModelNotWritten, match=r"m1/\.b\.bin\.part cannot be written: File too large"):
+            write_model(folder, {"b.bin": bytes(10_000)}, ABOUT | {"version": "m1"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_model_in_another_ones_folder_and_an_unfinished_one_are_no_models(tmp_path: Path) -> None:
