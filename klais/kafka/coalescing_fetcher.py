@@ -16,6 +16,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.structs import TopicPartition
 
 from klais.kafka.buffered_records import BufferedRecords, report_damaged
+from klais.kafka.codecs import limit_decompression
 from klais.kafka.fetch_coalescing import LATE_WAIT_MS, FetchCoalescing
 
 
@@ -23,6 +24,7 @@ class CoalescingFetcher:
     """Replaces a fetcher's ``_proc_fetch_request``; one policy for each broker."""
 
     def __init__(self, fetcher: Any) -> None:
+        limit_decompression()
         self._fetcher, self._fetch = fetcher, fetcher._proc_fetch_request
         self._brokers: dict[int, FetchCoalescing] = {}
         fetcher._proc_fetch_request = self

@@ -22,6 +22,7 @@ from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.buffered_records import report_damaged
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.closing import close_client, start_client
+from klais.kafka.codecs import limit_decompression
 from klais.kafka.fetched_batches import CorruptRecords, batches_beyond, leader_epoch, records_of
 from klais.kafka.log_filter import filter_aiokafka
 from klais.system.loop_turn import LoopTurn
@@ -65,6 +66,7 @@ class PartitionReader:
     """
 
     def __init__(self, settings: Settings, timeout_s: float = 60.0) -> None:
+        limit_decompression()
         self._timeout_s = timeout_s
         self._options: dict[str, Any] = {
             "request_timeout_ms": 30_000,

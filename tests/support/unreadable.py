@@ -1,7 +1,8 @@
-"""A record batch that brokers accept and aiokafka cannot read to its end: the name of a header is not UTF-8."""
+"""Record batches that brokers accept and aiokafka cannot read: a header's name is no UTF-8, records fill the memory."""
 
 from dataclasses import replace
 
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from klais.config.load import Settings
@@ -24,10 +25,19 @@ def unreadable_batch() -> BuiltBatch:
     return replace(built, data=data[:CRC_AT] + crc + data[AFTER_CRC:])
 
 
+def huge_batch(codec: int, size: int) -> bytes:
+    """One record of ``size`` zeros. ``codec``: 1 gzip, 2 snappy, 3 lz4, 4 zstd."""
+    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, 2 * size)
+    builder.append(0, 0, b"key", bytes(size), [])
+    return bytes(builder.build())
+
+
 async def write_unreadable(settings: Settings, topic: str) -> None:
-    """Append the batch to partition 0 of a topic."""
+    """Append a batch of each kind to partition 0 of a topic."""
     producer = await make_producer(settings)
+    huge = replace(unreadable_batch(), data=huge_batch(4, 64 << 20), count=1)
     try:
-        await (await producer.send_batch(ReadyBatch(unreadable_batch()), topic, partition=0))
+        for batch in (unreadable_batch(), huge):
+            await (await producer.send_batch(ReadyBatch(batch), topic, partition=0))
     finally:
         await abandon(producer)
