@@ -28,7 +28,7 @@ BY_DATAGRAM: dict[str, list[str]] = {
         f"{WORK}::test_python_runs_as_little_for_any_payload",
         f"{NAMES}::test_a_step_reads_a_few_names_and_later_steps_the_others",
         f"{LANE}/test_resume.py::test_a_poison_record_is_a_dead_letter_and_its_replay_counts_the_same",
-        "tests/broker/test_lane_invariants.py::test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside",
+        "tests/broker/test_lane_poison.py::test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside",
     ],
     "numbers with which CPUs are slow": [
         "tests/unit/core/anomaly/test_two_tier.py::test_what_is_nearly_zero_is_zero",
