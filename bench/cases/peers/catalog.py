@@ -43,7 +43,7 @@ class Peer:
 
     @property
     def label(self) -> str:
-        """Its name in figures, for example ``syslog_ng`` or ``rsyslog_50ms``."""
+        """Its name in figures, for example ``syslog_ng`` or ``rsyslog_70ms``."""
         return "_".join(filter(None, (self.name, self.variant))).replace("-", "_")
 
 
@@ -63,7 +63,7 @@ GATEWAYS = (
     _RSYSLOG,
     replace(_KLAIS, title="KLAIS edge, its defaults", variant="defaults", linger_ms=None),
     replace(_RSYSLOG, title="rsyslog, its default linger", variant="defaults", linger_ms=None),
-    replace(_RSYSLOG, title="rsyslog, linger 50 ms", variant="50ms", linger_ms=50.0),
+    replace(_RSYSLOG, title="rsyslog, linger 70 ms", variant="70ms", linger_ms=70.0),
     Peer(
         "syslog-ng",
         "syslog-ng: network, kafka-c",

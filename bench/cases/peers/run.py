@@ -2,7 +2,7 @@
 
 Gateways get the same frames from the same sender (plain ``sendmmsg``, no GSO) over UDP and write to the same Kafka,
 acks=all, lz4, a linger of 10 ms (asyncio: 5), on one core; KLAIS and rsyslog also with their defaults, and rsyslog with
-the 50 ms that KLAIS waits by default. Those that corrupt binary get text of the same length.
+the 70 ms that KLAIS waits by default. Those that corrupt binary get text of the same length.
 Lost = sent - what is in the topic. Workers get the same backlog. A peer that is not there is named with the reason.
 What each does not do stands beside its figures: most do much less than KLAIS.
 """
@@ -28,10 +28,10 @@ from klais.cli.version import versions
 
 RATES = (20_000, 60_000)
 SECONDS, REPEATS = 5.0, 3
-PAIRS = {  # equal linger of 10 ms; each with its own defaults; equal linger of 50 ms, the default of KLAIS
+PAIRS = {  # equal linger of 10 ms; each with its own defaults; equal linger of 70 ms, the default of KLAIS
     "rsyslog": ("klais", "rsyslog"),
     "rsyslog_defaults": ("klais_defaults", "rsyslog_defaults"),
-    "rsyslog_50ms": ("klais_defaults", "rsyslog_50ms"),
+    "rsyslog_70ms": ("klais_defaults", "rsyslog_70ms"),
 }
 AGAIN = 1.2  # growth of the rate where an earlier repeat found one
 Found = dict[str, Any]

@@ -14,6 +14,7 @@ from bench.harness import Bench
 from bench.harness.report import TARGETS
 from bench.kept import KeptSamples
 from bench.paper_tables import TABLES
+from klais.config.load import Settings
 from klais.sim.stream import FrameStream, StreamOptions
 
 NOTHING = Does("no", "no", "no", "no", "no")
@@ -74,6 +75,10 @@ def test_text_frames_are_as_long_and_have_no_byte_that_is_not_text() -> None:
 def test_each_peer_and_each_ablation_has_its_row_in_the_paper() -> None:
     for name, count in (("gateways", len(GATEWAYS)), ("stream-workers", len(WORKERS)), ("ablations", len(ABLATIONS))):
         assert len(TABLES[name].lines(KeptSamples([]))) == 2 + count
+
+
+def test_the_longer_linger_of_rsyslog_is_the_default_of_klais() -> None:
+    assert {peer.linger_ms for peer in GATEWAYS} == {10.0, None, Settings().linger_ms}
 
 
 def test_verdicts_are_about_figures_that_a_run_gives() -> None:
