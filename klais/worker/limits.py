@@ -40,17 +40,24 @@ class LaneLimits:
     """The present limits of each lane. The global rate is divided by demand if a controller publishes shares; burst and
     queue are divided evenly.
 
+    Parameters
+    ----------
+    settings, control
+        Of the worker; without ``control`` the settings apply.
+    ahead_s : callable
+        How far the clock of this host is ahead of Kafka's (s), None = not known yet.
+
     Attributes
     ----------
     device_limit : int
         Devices that one lane may hold.
     queue_limit, queue_bytes : int
         Frames that may wait in the queue of one lane, and the memory that they may use.
-    ahead_s : callable
-        How far the clock of this host is ahead of Kafka's (s), None = not known yet.
     """
 
-    def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
+    def __init__(
+        self, settings: Settings, control: ControlFollower | None, ahead_s: Callable[[], float | None] = lambda: 0.0
+    ) -> None:
         self._settings = settings
         self._control = control
         # Allowances of the whole process, which limit the rate of anomaly records and dead letters.
@@ -59,7 +66,7 @@ class LaneLimits:
         self._overrides, self._overrides_hold = NO_OVERRIDES, _NEVER
         self._blocked: tuple[bytes, ...] = ()
         self._blocked_hold = _NEVER
-        self.ahead_s: Callable[[], float | None] = lambda: 0.0
+        self.ahead_s = ahead_s
         n = settings.partitions
         self.queue_limit = settings.dam_queue_limit // n
         self.queue_bytes = settings.dam_queue_bytes // n

@@ -65,10 +65,10 @@ class WorkerRuntime:
         # Edges write only to these partitions. If the topic has more, `/health` reports it, and these lanes continue.
         self._ours = frozenset(range(settings.partitions))
         self.control = ControlFollower(settings)
-        self.limits = LaneLimits(settings, self.control)
         self.offsets, self.topics_watch = EndOffsets(settings), TopicsWatch(settings)
         self.controller = Controller(settings, self.worker_id, observe=self._observe_inference, control=self.control)
-        self.limits.ahead_s = partial(self.controller.stats.clock_offset_s, self.worker_id)
+        ahead_s = partial(self.controller.stats.clock_offset_s, self.worker_id)
+        self.limits = LaneLimits(settings, self.control, ahead_s)
         self.scoring, self.types_in_use = cpu_budget(settings), TypesInUse()
         self.types = TypeKeeper(settings, self.types_in_use, lanes)
         statistics = self.controller.statistics

@@ -31,8 +31,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, int]:
 
 def session(ahead_s: float | None = 0.0) -> Forgetter:
     """Of a lane that starts: it knows nothing of earlier sessions."""
-    lane_limits = LaneLimits(Settings(), None)
-    lane_limits.ahead_s = lambda: ahead_s
+    lane_limits = LaneLimits(Settings(), None, lambda: ahead_s)
     return Forgetter(Settings(), lane_limits, 0)
 
 
