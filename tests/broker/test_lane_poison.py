@@ -1,17 +1,12 @@
 """Records on which a lane could fail: foreign, empty, unreadable for the client, or such that a defect shows."""
 
-from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, until
+from tests.support.lanes import caught_up, figures, landed, lanes, live, records, two_lanes, until
 from tests.support.unreadable import write_unreadable
 
 
 async def test_poison_of_all_kinds_stops_no_lane(settings_for, topics_of):
-    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
-    topics = topics_of(settings)
-    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
-    async with lanes(settings, (0, 1)) as found:
-        for p in (0, 1):
-            await live(found[p])
-            edges[p].send(5)
+    async with two_lanes(settings_for, topics_of, 5) as it:
+        settings, topics, edges, found = it.settings, it.topics, it.edges, it.lanes
         edges[0].put(None)
         edges[0].put(b"another program's record")
         edges[0].send(0)
@@ -51,13 +46,8 @@ async def test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside(set
         return decide(state, offset, value, *rest)
 
     monkeypatch.setattr(session, "take_raw", defect)
-    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
-    topics = topics_of(settings)
-    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
-    async with lanes(settings, (0, 1)) as found:
-        for p in (0, 1):
-            await live(found[p])
-            edges[p].send(3)
+    async with two_lanes(settings_for, topics_of, 3) as it:
+        settings, topics, edges, found = it.settings, it.topics, it.edges, it.lanes
         edges[0].send(1, "tripwire")
         await until(lambda: found[0].restarts > 0, "the lane fails")
         edges[1].send(3)

@@ -15,7 +15,7 @@ from klais.core.wire.constants import encode_frame
 from klais.kafka.admin import ensure_topics
 from klais.verify.audit import audit_lane
 from klais.worker.quarantine import FAILURES
-from tests.support.lanes import Edge, caught_up, checkpoint, figures, landed, lanes, live, records, until
+from tests.support.lanes import Edge, caught_up, checkpoint, figures, landed, lanes, live, records, two_lanes, until
 from tests.support.topics import alter
 
 HOUR_NS = 3600 * 10**9
@@ -38,12 +38,8 @@ async def audited(settings, partitions: tuple[int, ...] = (0,)) -> None:
 
 
 async def test_a_frame_whose_record_is_too_large_for_the_topic_becomes_a_dead_letter(settings_for, topics_of):
-    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
-    topics = topics_of(settings)
-    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
-    async with lanes(settings, (0, 1)) as found:
-        for p in (0, 1):
-            await live(found[p])
+    async with two_lanes(settings_for, topics_of) as it:
+        settings, topics, edges, found = it.settings, it.topics, it.edges, it.lanes
         alter(settings, topics.telemetry, max_message_bytes=2000)
         edges[0].send(2)
         large = encode_frame(b"large", 1, json.dumps({"noise": noise(4000)}).encode())
@@ -120,12 +116,8 @@ async def test_a_record_whose_time_the_topic_refuses_becomes_a_dead_letter(setti
 
 async def test_where_the_dead_letter_is_refused_too_the_lane_waits_for_what_its_text_says(settings_for, topics_of):
     """A compacted topic refuses records without a key. What the text names is done, and the lane goes on."""
-    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
-    topics = topics_of(settings)
-    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
-    async with lanes(settings, (0, 1)) as found:
-        for p in (0, 1):
-            await live(found[p])
+    async with two_lanes(settings_for, topics_of) as it:
+        settings, topics, edges, found = it.settings, it.topics, it.edges, it.lanes
         alter(settings, topics.dead_letter, cleanup_policy="compact")
         edges[0].put(b"no frame batch")
         edges[0].send(1)

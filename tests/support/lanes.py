@@ -131,6 +131,20 @@ async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> Async
             await asyncio.gather(*(lane.stop() for lane in found.values()))
 
 
+@asynccontextmanager
+async def two_lanes(settings_for, topics_of, batches: int = 0) -> AsyncIterator[SimpleNamespace]:
+    """Two live lanes, which have the first ``batches`` of their edges: settings, topics, edges and lanes."""
+    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
+    topics = topics_of(settings)
+    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
+    async with lanes(settings, (0, 1)) as found:
+        for p in (0, 1):
+            await live(found[p])
+            if batches:
+                edges[p].send(batches)
+        yield SimpleNamespace(settings=settings, topics=topics, edges=edges, lanes=found)
+
+
 async def live(lane: Lane) -> None:
     """Wait until a lane is live."""
     await until(lambda: lane.live.is_set(), f"lane {lane.partition} live: {lane.failure}")
