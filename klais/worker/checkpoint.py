@@ -71,6 +71,8 @@ class Checkpointer:
                 # Later steps write behind this offset, so recovery skips the dead letters of edges before it.
                 dead_letters_end = self._watch.dead_letters_end
                 shot = begin_snapshot(state)
+                for part in (session.journal, *session.outputs.values()):
+                    part.covered.begin(shot.step)
                 while not copy_rows(state, shot, COPY_ROWS):  # noqa: ASYNC110  (lets the lane go on in between)
                     await asyncio.sleep(0)
                 newest = state.step  # a row that was copied late may contain steps up to this one
@@ -116,11 +118,11 @@ class Checkpointer:
         if self._changelog_restarted():
             return False
         fault.at("checkpoint_marker")
-        journal_offset = session.journal.offset_after(shot.step, self._journal_offset)
+        journal_offset = session.journal.covered.offset(self._journal_offset)
         before = self._outputs.get("telemetry", 0)
         for name, out in session.outputs.items():
             known = self._outputs.get(name, 0)
-            self._outputs[name] = max(known, out.offset_after(shot.step, known))
+            self._outputs[name] = max(known, out.covered.offset(known))
         if self._outputs["telemetry"] > before:
             self._telemetry_epoch = session.epoch
         partitions = session.context.topics.partitions

@@ -118,7 +118,7 @@ class Lane:
                     for resumption in resumed:  # no await in between: they are sent in one batch, all or none
                         session.journal.put(resumption)
                     await session.pending.wait_empty()
-                    session.send_late()
+                    await session.send_late(reader)
                     await checkpointer.run_once()  # another recovery must not count the same losses again
                 await self._go_live(session)
                 tasks.create_task(checkpointer.run())

@@ -17,6 +17,7 @@ from klais.errors import LaneFailed, OutputRefused
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark, RecordBatchWriter
 from klais.telemetry.log import every, get
+from klais.worker.covered_offset import CoveredOffset
 from klais.worker.quarantine import Quarantine
 from klais.worker.refused_records import RefusedRecords
 
@@ -57,6 +58,9 @@ class Sending(ABC):
         self._on_sent = on_sent  # called with the seconds until each batch is acknowledged
         self._steps: deque[Step] = deque()
         self._wake = asyncio.Event()
+        # Where a checkpoint ends. Outputs: exact, so that a loss can be counted. Journal: batches count as a whole, so
+        # it is at or before the first step after the checkpoint.
+        self.covered = CoveredOffset()
         self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES, lineage=lineage)
 
     async def run(self) -> None:
@@ -103,19 +107,11 @@ class Journal(Sending):
         super().__init__(sender, on_sent)
         self._quarantine = quarantine
         self._then: Callable[[Step], None] | None = then
-        self._offsets: deque[tuple[int, int]] = deque()  # (last step of a batch, offset after it)
 
     def put(self, step: Step) -> None:
         """Queue a decided step."""
         self._steps.append(step)
         self._wake.set()
-
-    def offset_after(self, step: int, otherwise: int) -> int:
-        """A journal offset at or before the first step after ``step`` (earlier steps may follow it, too)."""
-        found = otherwise
-        while self._offsets and self._offsets[0][0] <= step:
-            found = self._offsets.popleft()[1]
-        return found
 
     async def _send_some(self) -> None:
         writer = self._writer
@@ -138,7 +134,7 @@ class Journal(Sending):
             return
         fault.at("journal_acked")
         if base >= 0:
-            self._offsets.append((self._steps[count - 1].record.step, base + count))
+            self.covered.acknowledged(self._steps[count - 1].record.step, base + count)
         for _ in range(count):
             step = self._steps.popleft()
             if self._then is not None:
@@ -177,12 +173,15 @@ class Output(Sending):
         self._begin = 0  # number of records of the first step already written
         self._first: tuple[Step, int]  # step and index of the first record in the batch
         self.offset = -1  # after the newest acknowledged batch, -1 = unknown
-        self._offsets: deque[tuple[int, int]] = deque()  # (step, offset after its last record)
         self.records = 0
+
+    def lacks(self, step: int) -> bool:
+        """Whether the previous owner may not have sent all records of a step."""
+        return step >= self._from[0]
 
     def put(self, step: Step) -> None:
         """Queue a journalled step that has records for this topic, unless the previous owner has sent it."""
-        if step.record.step >= self._from[0]:
+        if self.lacks(step.record.step):
             self._steps.append(step)
             self._wake.set()
         elif self._done is not None:
@@ -191,13 +190,6 @@ class Output(Sending):
     def acked_step(self, journalled: int) -> int:
         """The step up to which all of this topic's outputs are acknowledged."""
         return self._steps[0].record.step - 1 if self._steps else journalled
-
-    def offset_after(self, step: int, otherwise: int) -> int:
-        """The offset after the last record of all steps up to ``step``. It is exact, so that a loss can be counted."""
-        found = otherwise
-        while self._offsets and self._offsets[0][0] <= step:
-            found = self._offsets.popleft()[1]
-        return found
 
     async def _send_some(self) -> None:
         writer = self._writer
@@ -235,7 +227,8 @@ class Output(Sending):
                 base = self.offset
             if base >= 0:
                 self.offset = base + count
-                self._offsets += [(step, base + records) for step, records in ends]
+                for done, records in ends:
+                    self.covered.acknowledged(done, base + records)
         self._begin = begin
         for _ in range(finished):
             self._landed(self._steps.popleft())

@@ -6,6 +6,7 @@ Counters and offsets stay correct, rows miss those frames. Frames that were not 
 record is there and they did not wait in the queue; the others are counted as lost (:class:`Losses`).
 """
 
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -19,13 +20,14 @@ from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step
 from klais.core.wire.batch import decode_batch
 from klais.errors import BatchFormatError, OffsetGone
-from klais.kafka.reader import PartitionReader, RawRecord
+from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import Mark
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import get
 from klais.worker.doubled import Frame, count_waiting
 from klais.worker.invariant import RecoveryPlan
 from klais.worker.quarantine import Quarantine
+from klais.worker.raw_values import RawValues
 
 log = get("klais.worker.replay")
 
@@ -94,7 +96,7 @@ class Replay:
         quarantine: Quarantine,
     ) -> None:
         self._quarantine = quarantine
-        self._state, self._marker, self._journal, self._plan = state, marker, journal, plan
+        self._state, self._marker, self._journal, self._plan = state, marker, deque(journal), plan
         self._telemetry, self._doubled, self._floor = telemetry, doubled, floor
         self.unread = False  # set from the first step whose frames are gone, or that follows a gap
         self._losses = Losses()
@@ -108,20 +110,14 @@ class Replay:
         state = self._state
         start, end = await reader.offsets(topic, partition)
         await self._refill_queue(reader, topic, partition, start, end)
-        needed = [record.raw_offset for record in self._journal if record.kind in NEEDS_RAW]
-        raw: AsyncIterator[RawRecord] | None = None
-        if needed and needed[0] < end:
-            raw = reader.read(topic, partition, max(start, needed[0]), min(end, max(needed) + 1))
-        newest: RawRecord | None = None
+        last_needed = max((record.raw_offset for record in self._journal if record.kind in NEEDS_RAW), default=-1)
+        raw = RawValues(reader, topic, partition, start, min(end, last_needed + 1))
         turn = LoopTurn()
-        for record in self._journal:
+        while self._journal:
+            record = self._journal.popleft()  # not kept in memory for the whole session
             value: bytes | None = None
             if record.kind in NEEDS_RAW:
-                while raw is not None and (newest is None or newest.offset < record.raw_offset):
-                    newest = await anext(raw, None)
-                    raw = raw if newest is not None else None
-                if newest is not None and newest.offset == record.raw_offset:
-                    value = newest.value or b""
+                value = await raw.at(record.raw_offset)
                 if value is None or fingerprint(value) != record.raw_crc:
                     # Where there is no record, but one after it, compaction removed it: other records are as before.
                     compacted = value is None and start <= record.raw_offset < end

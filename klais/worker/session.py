@@ -17,6 +17,7 @@ from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.lane.step import NO_LIMIT, Step, forget, note_lost, release, resume, take_poison, take_raw
 from klais.core.wire.batch import received_at_of
 from klais.kafka.fenced import FencedSender
+from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import Mark
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext
@@ -25,6 +26,7 @@ from klais.worker.forget import Forgetter
 from klais.worker.history import SessionEnd
 from klais.worker.intake import Raw
 from klais.worker.invariant import RecoveryPlan
+from klais.worker.late_steps import LateSteps
 from klais.worker.outputs import Journal, Output, Records, Telemetry
 from klais.worker.quarantine import Quarantine
 from klais.worker.refused_records import RefusedRecords
@@ -171,7 +173,7 @@ class LaneSession:
         self._refused = out = RefusedRecords(found.journal, quarantine, self._skip_refused)
         self._unjournalled: list[RefusedRecord] = []  # set aside during a replay, and journalled after it
         self._replayed, self.set_aside = False, 0
-        self._late: list[Step] = []  # steps of a replay whose outputs wait
+        self._late = LateSteps()
         self.telemetry = Telemetry(
             found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out,
             on_landed=context.on_landed, min_offset=found.floors["telemetry"],
@@ -354,17 +356,19 @@ class LaneSession:
         """
         if self.replay.unread:
             self.journalled = step.record.step
-            self._late.append(step)
+            self._late.add(step, self.telemetry, self.dead_letter)
         else:
             self.pending.add(step)
             self.send_outputs(step)
 
-    def send_late(self) -> None:
+    async def send_late(self, reader: PartitionReader) -> None:
         """Send the outputs that had to wait. All losses of the replay are journalled."""
-        late, self._late = self._late, []
-        for step in late:
+        async for step in self._late.steps(reader, self.context.topics.raw, self.partition):
             self.pending.add(step)
             self.send_outputs(step)
+            await self.pending.wait_below_limit()
+        for step in self._late.newer():
+            self.dead_letter.put(step)
 
     def send_outputs(self, step: Step) -> None:
         """Send the outputs of a step whose journal record is acknowledged."""
@@ -375,7 +379,7 @@ class LaneSession:
             self.anomalies.put(step)
         asides = step.record.resumed.aside if step.record.resumed else ()
         self._refused.written(asides)
-        if step.corrupt is not None or asides or (step.dead is not None and len(step.dead)):
+        if step.has_letters and not self._late.holds_back(step):
             self.dead_letter.put(step)
         if not step.passed:
             self._progressed()

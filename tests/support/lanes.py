@@ -147,7 +147,7 @@ async def two_lanes(settings_for, topics_of, batches: int = 0) -> AsyncIterator[
 
 async def live(lane: Lane) -> None:
     """Wait until a lane is live."""
-    await until(lambda: lane.live.is_set(), f"lane {lane.partition} live: {lane.failure}")
+    await until(lane.live.is_set, lambda: f"lane {lane.partition} live: {lane.failure}")
 
 
 async def caught_up(settings: Settings, lane: Lane) -> None:
