@@ -193,6 +193,16 @@ def test_setup_names_a_java_that_this_debian_has_to_an_ordinary_user(tmp_path: P
     assert done.stderr.count("openjdk-21-jre-headless maven") == 2 and "openjdk-17" not in done.stderr
 
 
+def test_setup_waits_for_another_program_that_installs_packages(tmp_path: Path) -> None:
+    fakes = (
+        'id() { echo 0; }\nmissing_packages() { echo maven; }\napt-get() { [ "$1" = update ] || echo "$*" >calls; }\n'
+    )
+    done = setup_functions(tmp_path, f"{fakes}install_packages")
+    assert done.returncode == 0, done.stderr
+    called = (tmp_path / "calls").read_text()
+    assert called == "-o DPkg::Lock::Timeout=300 install -y --no-install-recommends maven\n"
+
+
 def test_setup_finds_the_cache_without_home(tmp_path: Path) -> None:
     (tmp_path / "klais" / "broker").mkdir(parents=True)
     (tmp_path / "klais" / "broker" / "pom.xml").write_text("<kafka.version>0.0.0</kafka.version>")
