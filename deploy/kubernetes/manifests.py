@@ -58,10 +58,15 @@ def text(documents: list[Object]) -> str:
 
 
 def main() -> None:
-    """Write all files, and remove obsolete ones."""
-    made = {HERE / name: text(documents) for name, documents in files().items()}
-    for path in HERE.glob("*/**/*.yaml"):
-        if path not in made:
+    """Write all files, and remove obsolete ones; files that it has not generated stay."""
+    write(HERE)
+
+
+def write(folder: Path) -> None:
+    """Write all files below ``folder``."""
+    made = {folder / name: text(documents) for name, documents in files().items()}
+    for path in folder.glob("*/**/*.yaml"):
+        if path not in made and path.read_text("utf-8", "replace").startswith(_HEAD):
             path.unlink()
     for path, content in made.items():
         path.parent.mkdir(parents=True, exist_ok=True)

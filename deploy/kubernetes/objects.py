@@ -204,7 +204,8 @@ def topics() -> Object:
     resources = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
     main = container("topics", ["topics", "create", "--wait", "120"], [], resources=resources)
     spec = {"restartPolicy": "OnFailure", "containers": [main]}
-    body = {"backoffLimit": 10, "template": pod(TOPICS, spec, {"emptyDir": {}})}
+    # A finished Job is removed, because kubectl cannot change one: it could not apply the next image.
+    body = {"backoffLimit": 10, "ttlSecondsAfterFinished": 600, "template": pod(TOPICS, spec, {"emptyDir": {}})}
     hooks = {"argocd.argoproj.io/hook": "Sync", "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation"}
     metadata = meta(TOPICS) | {"annotations": hooks}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": body}

@@ -13,7 +13,7 @@ import psutil
 
 from klais.broker.config import BrokerFiles
 from klais.broker.embedded import START_TIMEOUT_S, STOP_GRACE_S, EmbeddedKafka, Owner, Progress, is_owner, running_owner
-from klais.config.load import Settings, environ_of
+from klais.config.load import Settings, child_environ
 from klais.errors import BrokerOwned, KafkaUnavailable
 from klais.system.child import start_detached
 from klais.system.private_files import open_own
@@ -102,7 +102,7 @@ def start(settings: Settings, say: Progress) -> Status:
     process = None
     with open(open_own(files.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as log:
         if owner is None:
-            env = {**os.environ, **environ_of(settings), "KLAIS_STATE_DIR": str(files.root.parent)}
+            env = child_environ(settings) | {"KLAIS_STATE_DIR": str(files.root.parent)}
             process = start_detached(python_module("klais", "kafka", "run"), log, env)
     follower = _LogFollower(files.supervisor_log, say)
     deadline = time.monotonic() + START_TIMEOUT_S + 600  # a first start may have to fetch the jars

@@ -58,13 +58,19 @@ PRIVATE = ("up", "edge", "worker", "kafka", "topics", "replay", "xdp", "warm")
 
 
 def _set_environ(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Set the variable of an option given before a command, so that child processes also use it."""
+    """Set the variable of an option given before a command, so that child processes also use it, and the file of
+    KLAIS_ENV_FILE does not override it."""
     if value is not None and param.name is not None:
         if (
             not value
         ):  # for example `--profile "$SYSTEM"` with SYSTEM unset: an empty KLAIS_PROFILE would mean no profile
             raise click.BadParameter("is empty", ctx, param)
-        os.environ["KLAIS_" + param.name.upper()] = value
+        from klais.config.layers import GIVEN_OPTIONS
+
+        name = "KLAIS_" + param.name.upper()
+        os.environ[name] = value
+        given = {*os.environ.get(GIVEN_OPTIONS, "").split(","), name} - {""}
+        os.environ[GIVEN_OPTIONS] = ",".join(sorted(given))
 
 
 def _common_options(hidden: bool) -> list[click.Option]:

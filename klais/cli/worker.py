@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from klais.cli.printing import say, say_json
-from klais.config.load import Settings, environ_of, load
+from klais.config.load import Settings, child_environ, environ_of, load
 from klais.errors import SetupMissing
 from klais.system.ports import check_port
 from klais.system.private_files import named_folder, not_ours, own_folder
@@ -37,8 +37,8 @@ def worker_command(settings: Settings) -> list[str]:
 
 def worker_environ(settings: Settings) -> dict[str, str]:
     """The environment of a worker: that of this process with every setting that differs from its default, except those
-    from the file of settings, which it reads itself at each SIGHUP."""
-    return os.environ | environ_of(settings, reads_file=True)
+    from the files of settings, which it reads itself at each SIGHUP."""
+    return child_environ(settings, reads_files=True)
 
 
 def leave_folder_of_others(settings: Settings) -> Settings:

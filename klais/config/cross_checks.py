@@ -99,8 +99,8 @@ def _topic_problems(s: SettingsFields) -> list[Problem]:
     from klais.config.topic_names import TopicNames
 
     names = TopicNames.of(s)
-    others = {names.raw, names.anomalies, names.journal, names.dead_letter, names.stats, names.control}
-    if names.telemetry in others | {names.devices_changelog, names.profiles_changelog}:
+    # Kafka has no two topics whose names differ in . and _ only: the names of its metrics would be the same.
+    if names.telemetry.replace(".", "_") in {name.replace(".", "_") for name in names.others}:
         text = f"KLAIS_KAFKA_TOPIC={s.kafka_topic!r} is the name of another topic of klais: choose another"
         return [Problem(("kafka_topic",), text)]
     if names.telemetry in (".", ".."):

@@ -65,7 +65,8 @@ def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple
     held = sorted(name for name in out if name in secrets)
     if held and (problem := not_private(info)):
         problems.append(
-            f"KLAIS_ENV_FILE={path}: it holds {held[0]}, and {problem}: chmod 600 it, or use {held[0]}_FILE"
+            f"KLAIS_ENV_FILE={path}: it holds {held[0]}, and {problem}: let only the user that runs klais read it "
+            f"(chown, chmod 600), or use {held[0]}_FILE"
         )
     if problems:
         raise ConfigError("\n".join(problems))

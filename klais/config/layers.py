@@ -18,7 +18,10 @@ from klais.system.paths import from_home
 from klais.text import escape, near_names
 
 # Read by tests and tools: not settings, but allowed names.
-ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_JIT")
+GIVEN_OPTIONS = "KLAIS_GIVEN_OPTIONS"
+"""Names the variables, a,b, that an option or a profile of this process or its parent set: the file of
+``KLAIS_ENV_FILE`` does not override them."""
+ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_JIT", GIVEN_OPTIONS)
 ENV_EXTRA_PREFIX = "KLAIS_TEST_"
 NO_FILE = "none"
 _FILES = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
@@ -147,7 +150,9 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
             raise ConfigError(f"{PREFIX}ENV_FILE: {problem}")
         path = from_home(named)
         lines = read_env_lines(path, frozenset(map(variable, SECRETS)))
-        out |= {name: Given(value, "env_file", f"{path}:{line}") for name, (value, line) in lines.items()}
+        given = environ.get(GIVEN_OPTIONS, "").split(",")
+        file = {name: Given(value, "env_file", f"{path}:{line}") for name, (value, line) in lines.items()}
+        out |= {name: one for name, one in file.items() if name not in given}
     return out
 
 

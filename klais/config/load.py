@@ -4,6 +4,7 @@ Every field states unit and range. :func:`load` reports all problems together an
 ``Settings(topic_prefix="x", ...)`` uses only its arguments and the defaults, never the environment.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,9 +13,10 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from klais.config.cross_checks import cross_problems
-from klais.config.fields import FIELDS, digits, is_secret, range_of, variable
-from klais.config.layers import NO_FILE, Layers, clip, gather
+from klais.config.fields import FIELDS, PREFIX, digits, is_secret, range_of, variable
+from klais.config.layers import ENV_EXTRA, ENV_EXTRA_PREFIX, GIVEN_OPTIONS, NO_FILE, Layers, clip, gather
 from klais.config.origins import Source
+from klais.config.profiles import DISPLACED
 from klais.config.secret import Secret
 from klais.config.settings import SettingsFields
 from klais.config.tables import has_table, place_of
@@ -59,6 +61,7 @@ class Settings(SettingsFields, BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     _from_file: frozenset[str] = PrivateAttr(default=frozenset())
+    _above_env_file: frozenset[str] = PrivateAttr(default=frozenset())
     _labels: Mapping[str, str] = PrivateAttr(default_factory=_Labels)
 
     @classmethod
@@ -66,6 +69,8 @@ class Settings(SettingsFields, BaseModel):
         """Create the settings of ``values``, with a record of those that come from the file of settings."""
         made = cls(**values)
         made._from_file = frozenset(name for name, one in layers.given.items() if one.source == "file")
+        above = {name for name, one in layers.given.items() if one.source in ("flag", "profile")}
+        made._above_env_file = frozenset(above if made.profile is None else above | DISPLACED)
         made._labels = _Labels({name: layers.label(name) for name in layers.given})
         return made
 
@@ -73,6 +78,11 @@ class Settings(SettingsFields, BaseModel):
     def from_file(self) -> frozenset[str]:
         """The settings that ``klais.toml`` sets and no higher place overrides: a reload reads them again."""
         return self._from_file
+
+    @property
+    def above_env_file(self) -> frozenset[str]:
+        """The settings of options and of a profile: the file of ``KLAIS_ENV_FILE`` does not override them."""
+        return self._above_env_file
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -195,6 +205,32 @@ def environ_of(settings: Settings, reads_file: bool = False) -> dict[str, str]:
     if settings.profile is not None:
         out[variable("profile")] = ""
     return out | {variable("config"): str(settings.config) if reads_file else NO_FILE}
+
+
+def child_environ(settings: Settings, reads_files: bool = False) -> dict[str, str]:
+    """The environment of a child with these settings: that of this process, without other values of settings.
+
+    A variable that a profile displaces would have effect in the child, which has no profile: as the login of another
+    system. An option of this process would not, if the file of ``KLAIS_ENV_FILE`` has its setting too.
+
+    Parameters
+    ----------
+    settings : Settings
+        The settings of the child.
+    reads_files : bool
+        The child reads ``klais.toml`` and the file of ``KLAIS_ENV_FILE`` itself, now and at each reload.
+    """
+    out = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PREFIX) or name in ENV_EXTRA or name.startswith(ENV_EXTRA_PREFIX)
+    }
+    out |= environ_of(settings, reads_files)
+    if reads_files and settings.env_file is not None:
+        above = {name for name in out.get(GIVEN_OPTIONS, "").split(",") if name}
+        above |= set(map(variable, settings.above_env_file))
+        out |= {variable("env_file"): str(settings.env_file), GIVEN_OPTIONS: ",".join(sorted(above))}
+    return out
 
 
 def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> list[Row]:

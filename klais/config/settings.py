@@ -313,7 +313,9 @@ class SettingsFields(_Fields):
     )
     # all
     state_dir: Folder = _field(Path(".klais"), "folder for the embedded broker's data, spools, sockets and logs")
-    cache_dir: Folder | None = _text(None, "folder for jars and compiled kernels; unset = ~/.cache/klais")
+    cache_dir: Folder | None = _text(
+        None, "folder for jars and, if the environment sets it, compiled kernels; unset = ~/.cache/klais"
+    )
     config: str | None = _text(
         None, "TOML file of settings; none = read none; unset = ./klais.toml, else /etc/klais/klais.toml"
     )

@@ -25,6 +25,12 @@ class TopicNames:
     replication: int
     flush_each: bool
 
+    @property
+    def others(self) -> frozenset[str]:
+        """Every topic except the clean one."""
+        data = (self.raw, self.anomalies, self.journal, self.dead_letter, self.stats, self.control, self.audit)
+        return frozenset((*data, self.devices_changelog, self.profiles_changelog))
+
     @classmethod
     def of(cls, settings: SettingsFields) -> Self:
         """The names in force for ``settings``."""

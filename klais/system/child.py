@@ -11,7 +11,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
-from klais.errors import NotPrivate
 from klais.system.private_files import open_own
 
 # Runs in the child, then becomes the program. The parent may have died before prctl, so getppid is checked.
@@ -58,7 +57,7 @@ class OwnedChild:
     ------
     OSError
         If it cannot be started.
-    NotPrivate
+    klais.errors.NotPrivate
         If another user owns the log.
     """
 
@@ -101,7 +100,7 @@ class OwnedChild:
                     env=self._env,
                     pass_fds=self._inherit,
                 )
-        except (OSError, NotPrivate) as error:
+        except BaseException as error:  # whatever it is: the owner waits
             self._error = error
             self._started.set()
             return

@@ -44,7 +44,7 @@ def release_startup_memory() -> None:
     gc.collect()
     gc.freeze()
     libc = ctypes.CDLL(None)
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
         span, rights, _, _, _, *path = line.split(maxsplit=5)
         if rights == "r-xp" and path and path[0].startswith("/"):  # not r--p: the loader wrote to some of those
             start, end = (int(part, 16) for part in span.split("-"))

@@ -41,7 +41,7 @@ class Notifier:
         if not self._address:
             return
         text = "\n".join(f"{name.upper()}={value}" for name, value in fields.items())
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.sendto(text.encode(), self._address)
 
@@ -51,7 +51,7 @@ class Notifier:
         if not self._address:
             return
         text = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"  # an ICMP error must not make the manager close it
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.setblocking(False)
             rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))
             manager.sendmsg([text.encode()], [rights], 0, self._address)

@@ -88,6 +88,13 @@ def test_the_image_runs_as_nobody_special_and_its_commands_work(image: tuple[Bui
         assert words != ["version"] or __version__ in ran.stdout
 
 
+def test_the_image_has_its_kernels_when_an_older_volume_hides_the_cache(image: tuple[Builder, str]) -> None:
+    builder, container = image
+    use = "from klais.jit.library import open_library; open_library()"
+    env = ("--env", "KLAIS_CACHE_DIR=/tmp/older")
+    builder.run("run", "--isolation", "chroot", *env, container, "--", "/opt/klais/bin/python", "-P", "-c", use)
+
+
 def test_an_edge_of_the_image_receives_and_answers_its_probe(image: tuple[Builder, str], tmp_path: Path) -> None:
     builder, container = image
     api, udp = free_port(), free_port(kind="udp")

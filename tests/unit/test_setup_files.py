@@ -1,8 +1,10 @@
 """Files that name the same thing in several places agree; the compose file is YAML that says what it should."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from packaging.requirements import Requirement
 from klais.broker.jars import kafka_version
 from klais.cli.main import COMMANDS
 from klais.config.load import Settings
+from klais.jit.library import SHIPPED
 from klais.kafka.topics import MAX_RECORD_BYTES
 
 ROOT = Path(__file__).parents[2]
@@ -152,3 +155,64 @@ def test_scripts_are_executable_and_parse(name: str) -> None:
     path = ROOT / name
     assert path.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def setup_functions(folder: Path, then: str) -> subprocess.CompletedProcess[str]:
+    """Run ``then`` with the functions of bin/setup, in a project that has no files but those that they read."""
+    functions, found, _ = (ROOT / "bin" / "setup").read_text().partition("\ninstall_packages\n")
+    assert found
+    (folder / "bin").mkdir()
+    (folder / "bin" / "setup").write_text(f"{functions}\n{then}\n")
+    for name in ("pyproject.toml", "requirements-dev.lock"):
+        (folder / name).touch()
+    env = {"PATH": os.environ["PATH"], "PYTHON": sys._base_executable, "LC_ALL": "C"}  # type: ignore[attr-defined]
+    command = ["bash", str(folder / "bin" / "setup")]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("state", ["interrupted", "moved", "complete"])
+def test_setup_makes_a_venv_again_only_if_it_cannot_be_used(tmp_path: Path, state: str) -> None:
+    venv = tmp_path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    if state != "interrupted":
+        (pip,) = venv.glob("lib/python*/site-packages")
+        (pip / "pip.py").touch()
+    (venv / "klais-setup.stamp").write_text(f"old  - {'/elsewhere' if state == 'moved' else tmp_path}")
+    (venv / "before").touch()
+    done = setup_functions(tmp_path, "install_python_packages() { :; }\nmake_venv")
+    assert done.returncode == 0, done.stderr
+    assert (venv / "before").exists() == (state == "complete")
+    assert (venv / "klais-setup.stamp").read_text().endswith(f" {tmp_path}")
+
+
+def test_setup_names_a_java_that_this_debian_has_to_an_ordinary_user(tmp_path: Path) -> None:
+    fakes = "id() { echo 1000; }\napt-get() { :; }\nmissing_packages() { echo JAVA maven; }\n"
+    fakes += 'apt-cache() { [ "$2" = openjdk-21-jre-headless ]; }\n'
+    done = setup_functions(tmp_path, f"{fakes}install_packages")
+    assert done.returncode == 1
+    assert done.stderr.count("openjdk-21-jre-headless maven") == 2 and "openjdk-17" not in done.stderr
+
+
+def test_setup_waits_for_another_program_that_installs_packages(tmp_path: Path) -> None:
+    fakes = (
+        'id() { echo 0; }\nmissing_packages() { echo maven; }\napt-get() { [ "$1" = update ] || echo "$*" >calls; }\n'
+    )
+    done = setup_functions(tmp_path, f"{fakes}install_packages")
+    assert done.returncode == 0, done.stderr
+    called = (tmp_path / "calls").read_text()
+    assert called == "-o DPkg::Lock::Timeout=300 install -y --no-install-recommends maven\n"
+
+
+def test_setup_finds_the_cache_without_home(tmp_path: Path) -> None:
+    (tmp_path / "klais" / "broker").mkdir(parents=True)
+    (tmp_path / "klais" / "broker" / "pom.xml").write_text("<kafka.version>0.0.0</kafka.version>")
+    done = setup_functions(tmp_path, "has_jars || echo none")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "none\n", "")
+
+
+def test_the_image_has_the_kernels_where_no_volume_of_an_older_image_hides_them(compose: dict[str, Any]) -> None:
+    text = (ROOT / "docker" / "Dockerfile").read_text()
+    assert f'cp -r /var/cache/klais/kernels "$jit/{SHIPPED.name}"' in text and SHIPPED.parent == Path("jit")
+    assert f'chmod -R go+rX "$jit/{SHIPPED.name}"' in text, "the image's user is not the one that builds it"
+    mounted = {volume.split(":")[1] for volume in compose["services"]["edge"]["volumes"]}
+    assert "/var/cache/klais" in mounted and not any("jit" in place for place in mounted)

@@ -89,8 +89,15 @@ def test_each_process_has_folders_of_its_own() -> None:
 def test_the_target_starts_and_stops_the_processes_of_a_machine() -> None:
     started = re.findall(r"^Wants=(.*)", (DEPLOY / "klais.target").read_text(), re.MULTILINE)
     assert started == ["klais-edge.service klais-worker.service"]
-    for name in started[0].split():
+    # With its socket open, the next datagram would start the edge again.
+    for name in (*started[0].split(), "klais-edge.socket"):
         assert "\nPartOf=klais.target\n" in (DEPLOY / name).read_text()
+
+
+def test_a_process_that_fails_at_each_start_is_started_again_when_the_cause_is_gone() -> None:
+    for name in ("klais-edge.service", "klais-worker.service"):
+        head = (DEPLOY / name).read_text().partition("[Service]")[0]
+        assert "\nStartLimitIntervalSec=0\n" in head, "else the socket unit fails too, and closes the port"
 
 
 def test_the_kernel_grants_the_receive_buffer_that_an_edge_asks_for() -> None:

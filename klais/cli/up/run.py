@@ -8,7 +8,7 @@ stop:    simulator -> edge drains -> wait until all frames have landed -> worker
 import os
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import Any
 
@@ -82,7 +82,8 @@ class Up:
         self._asked += 1
         if self._asked > 1:
             for child in psutil.Process().children(recursive=True):
-                child.kill()
+                with suppress(psutil.Error):  # it has ended by itself
+                    child.kill()
             os._exit(EXIT_KILLED)
         if self._starting:
             raise _Stopped

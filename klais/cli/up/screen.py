@@ -113,10 +113,18 @@ def _row(name: str, text: str, style: str = "") -> Text:
 def _newest(newest: list[Newest], room: int) -> list[Text]:
     out = [Text("newest records", style="dim")]
     for record in newest[-room:]:
-        at = datetime.fromtimestamp(record.ts_ms / 1000).strftime("%H:%M:%S.%f")[:-3]
+        at = _time(record.ts_ms)
         line = Text(f"  {at}  {escape(record.value.decode(errors='replace'))}", no_wrap=True, overflow="ellipsis")
         out.append(line)
     return out if newest else [*out, Text("  none yet", style="dim")]
+
+
+def _time(ms: int) -> str:
+    """The time of day; ``-`` if no clock shows it, as in a record of another program."""
+    try:
+        return datetime.fromtimestamp(ms / 1000).strftime("%H:%M:%S.%f")[:-3]
+    except (OverflowError, ValueError, OSError):
+        return f"{'-':<12}"
 
 
 def _where(addresses: Addresses) -> list[Text]:

@@ -1,7 +1,6 @@
 """The child processes of ``klais up`` and their order: Kafka, topics, kernels, workers, edge, simulator."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,8 +10,7 @@ from typing import Any
 from klais.broker.embedded import EmbeddedKafka
 from klais.cli.up.launch_options import LaunchOptions, broker_runs, check_ports, ports_of, udp_target
 from klais.cli.worker import data_dir, worker_command
-from klais.config import fields, layers
-from klais.config.load import Settings, environ_of
+from klais.config.load import Settings, child_environ
 from klais.errors import KafkaUnavailable, KlaisError
 from klais.http import client
 from klais.kafka import admin
@@ -213,14 +211,7 @@ class Supervisor:
 
     def _environ(self, settings: Settings) -> dict[str, str]:
         """Exactly these settings: an option may have reset one to its default."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(fields.PREFIX)
-            or name in layers.ENV_EXTRA
-            or name.startswith(layers.ENV_EXTRA_PREFIX)
-        }
-        return kept | environ_of(settings)
+        return child_environ(settings)
 
 
 def ask(url: str, timeout_s: float = 1.0) -> tuple[int, Any] | None:

@@ -5,14 +5,14 @@ place are sums over all its processes, those that ended included: each leaves it
 """
 
 import contextlib
-import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from klais.config.load import Settings, environ_of
+from klais.config.layers import GIVEN_OPTIONS
+from klais.config.load import Settings, child_environ
 from klais.edge.supervisor.merge import sum_metrics
 from klais.http import client
 from klais.http.tokens import token_to_read
@@ -272,7 +272,7 @@ def environment(settings: Settings) -> dict[str, str]:
     A member trusts this machine when a request names the client on whose behalf it is made, so that its log and
     records show who changed something.
     """
-    manager = ("KLAIS_", "NOTIFY_", "WATCHDOG_", "LISTEN_")
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(manager)}
-    file = {"KLAIS_ENV_FILE": str(settings.env_file)} if settings.env_file else {}
-    return ours | environ_of(settings, reads_file=True) | {"KLAIS_API_PROXIES": "127.0.0.1"} | file
+    manager = ("NOTIFY_", "WATCHDOG_", "LISTEN_")
+    out = {n: v for n, v in child_environ(settings, reads_files=True).items() if not n.startswith(manager)}
+    above = {*filter(None, out.get(GIVEN_OPTIONS, "").split(",")), "KLAIS_API_PROXIES"}
+    return out | {"KLAIS_API_PROXIES": "127.0.0.1", GIVEN_OPTIONS: ",".join(sorted(above))}

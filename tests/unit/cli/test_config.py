@@ -23,7 +23,10 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(toml_file, "SEARCHED", toml_file.SEARCHED[:1])
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    clean = {f"KLAIS_{name}": "" for name in ("CONFIG", "PROFILE", "LOG_LEVEL")}  # set back after each run
+    monkeypatch.delenv("KLAIS_GIVEN_OPTIONS", raising=False)  # of tests before
+    clean = {
+        f"KLAIS_{name}": "" for name in ("CONFIG", "PROFILE", "LOG_LEVEL", "GIVEN_OPTIONS")
+    }  # set back after each run
     return lambda *args, **environ: CliRunner().invoke(main, args, env=clean | environ)
 
 
@@ -105,7 +108,44 @@ def test_a_worker_reads_the_file_again_when_it_is_asked_to(run: Run, tmp_path: P
     given = worker_environ(load(web_port=7000))
     assert (given["KLAIS_CONFIG"], given["KLAIS_WEB_PORT"]) == (str(tmp_path / "klais.toml"), "7000")
     Path("klais.toml").write_text('[process]\nlog_level = "error"\n')
-    assert load({name: value for name, value in given.items() if name.startswith("KLAIS_")}).log_level == "error"
+    assert load(_settings_in(given)).log_level == "error"
+
+
+def test_an_option_wins_over_the_file_of_variables_also_in_a_worker(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "worker.env"
+    path.write_text("KLAIS_WEB_PORT=6066\nKLAIS_LOG_LEVEL=info\nKLAIS_PARTITIONS=8\n")
+    shown = run("--log-level", "debug", "config", "diff", KLAIS_ENV_FILE=str(path)).stdout
+    assert 'log_level = "debug"' in shown and "partitions = 8" in shown
+    monkeypatch.setenv("KLAIS_ENV_FILE", "worker.env")
+    given = _settings_in(worker_environ(load(web_port=7000)))
+    assert load(given).web_port == 7000
+    path.write_text("KLAIS_WEB_PORT=6067\nKLAIS_LOG_LEVEL=error\nKLAIS_PARTITIONS=8\n")
+    assert (load(given).web_port, load(given).log_level) == (7000, "error"), "a reload"
+
+
+def test_a_worker_of_a_profile_gets_no_login_of_another_system(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = tmp_path / "home" / "klais" / "profiles.toml"
+    profiles.parent.mkdir(parents=True)
+    profiles.write_text('[prod]\nbootstrap = "a:1"\nworker_url = "http://a:1"\n')
+    file = tmp_path / "worker.env"
+    file.write_text("KLAIS_API_READ_TOKEN=of-another-system\nKLAIS_LOG_LEVEL=debug\n")
+    file.chmod(0o600)
+    others = {"SECURITY_PROTOCOL": "SASL_SSL", "SASL_USERNAME": "other", "SASL_PASSWORD": "hunter2"}
+    for name, value in others.items():
+        monkeypatch.setenv(f"KLAIS_KAFKA_{name}", value)
+    monkeypatch.setenv("KLAIS_ENV_FILE", str(file))
+    monkeypatch.setenv("KLAIS_PROFILE", "prod")
+    child = load(_settings_in(worker_environ(load())))
+    assert (child.kafka_bootstrap, child.kafka_security_protocol, child.log_level) == ("a:1", "PLAINTEXT", "debug")
+    assert (child.kafka_sasl_username, child.kafka_sasl_password, child.api_read_token) == (None, None, None)
+
+
+def _settings_in(environ: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name.startswith("KLAIS_")}
 
 
 def test_a_change_says_what_runs_and_what_it_needs(run: Run) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from klais.cli.up.launch_options import LaunchOptions
@@ -45,3 +46,22 @@ def test_the_processes_end_although_the_terminal_is_closed(tmp_path: Path, monke
     with pytest.raises(BrokenPipeError):
         up.run()
     assert steps == ["check", "close", "stop"]
+
+
+def test_a_second_signal_kills_the_others_when_one_has_just_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Any] = []
+
+    def ended() -> None:
+        raise psutil.NoSuchProcess(1)
+
+    children = [SimpleNamespace(kill=ended), SimpleNamespace(kill=lambda: steps.append("killed"))]
+    process = SimpleNamespace(children=lambda recursive: children)
+    monkeypatch.setattr("klais.cli.up.run.psutil.Process", lambda: process)
+    monkeypatch.setattr("klais.cli.up.run.os._exit", steps.append)
+    up = Up(options(tmp_path), SimpleNamespace(progress=print))
+    up._starting = False
+    for _ in range(2):
+        up._on_signal(2, None)
+    assert steps == ["killed", 130]

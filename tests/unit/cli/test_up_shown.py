@@ -137,6 +137,12 @@ def test_the_picture_fits_the_terminal_with_the_addresses_before_the_records(wid
     assert "landed in" in text and "dead letters" in text
 
 
+def test_a_record_of_another_program_whose_time_no_clock_shows_does_not_end_the_screen() -> None:
+    console = Console(file=io.StringIO(), width=100, height=40)
+    console.print(picture(replace(SNAPSHOT, newest=[Newest(1.0, 10**18, b"", b'{"ts":1}')]), ADDRESSES, 40))
+    assert '-             {"ts":1}' in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_while_no_process_reports_figures_are_unknown() -> None:
     silent = SimpleNamespace(view=lambda: SystemView({}, {}, {}))
     ends = SimpleNamespace(ends=lambda: {0: 5}, is_fresh=lambda: False, latency=lambda: None, newest=list)

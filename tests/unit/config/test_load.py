@@ -112,8 +112,9 @@ def test_fields_that_need_each_other(tmp_path: Path) -> None:
     assert "KLAIS_KAFKA_SSL_KEYFILE is not" in line
     (line,) = problems({"KLAIS_KAFKA_SECURITY_PROTOCOL": "SSL"})
     assert "needs KLAIS_KAFKA_BOOTSTRAP" in line
-    (line,) = problems({"KLAIS_KAFKA_TOPIC": "klais_raw"})
-    assert "another topic" in line
+    for name in ("klais_raw", "klais_audit", "klais.raw", "klais-devices-changelog"):
+        (line,) = problems({"KLAIS_KAFKA_TOPIC": name})
+        assert "another topic" in line
     wrong = {"KLAIS_KAFKA_SECURITY_PROTOCOL": "SSL", "KLAIS_KAFKA_SSL_CAFILE": str(tmp_path / "no.pem")}
     (line,) = problems(cluster | wrong)
     assert line.endswith("is not a readable file")

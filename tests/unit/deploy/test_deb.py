@@ -46,3 +46,12 @@ def test_the_description_has_all_its_values() -> None:
 def test_scripts_of_the_package_parse(name: str) -> None:
     subprocess.run(["sh", "-n", str(SCRIPTS / name)], check=True)
     assert "enable --now" not in re.sub(r'echo ".*"', "", (SCRIPTS / name).read_text()), "a person starts KLAIS"
+
+
+def test_a_removal_closes_the_port_before_it_stops_the_edge() -> None:
+    """Else the next datagram starts the edge between the two."""
+    stopped = re.search(r"for unit in (.*); do", (SCRIPTS / "prerm").read_text())
+    assert stopped is not None
+    units = stopped[1].split()
+    assert units.index("klais-edge.socket") < units.index("klais-edge.service")
+    assert {path.name for path in (ROOT / "deploy").glob("klais*.*") if path.is_file()} == set(units)

@@ -10,7 +10,8 @@ import promql_parser
 import pytest
 import yaml
 
-from deploy.kubernetes.manifests import HERE, files, text
+from deploy.kubernetes import objects
+from deploy.kubernetes.manifests import HERE, files, text, write
 from deploy.kubernetes.objects import EDGE, IMAGE, PARTITIONS, SESSION_S, WORKER
 from deploy.kubernetes.overlays import RULES, XDP_IMAGE
 from klais.cli.main import COMMANDS
@@ -61,6 +62,21 @@ def test_the_committed_manifests_are_what_the_code_makes() -> None:
     )
     for name, content in committed.items():
         assert list(yaml.safe_load_all(content)) == MADE[name]
+
+
+def test_the_generator_removes_its_obsolete_files_and_no_others(tmp_path: Path) -> None:
+    write(tmp_path)
+    own, old = tmp_path / "overlays" / "mine" / "kustomization.yaml", tmp_path / "overlays" / "old.yaml"
+    own.parent.mkdir()
+    own.write_text("resources: [../../base]\n")
+    old.write_text(text([]))
+    write(tmp_path)
+    assert own.exists() and not old.exists()
+
+
+def test_a_finished_job_does_not_keep_the_next_image_from_being_applied() -> None:
+    """The template of a Job is immutable."""
+    assert objects.topics()["spec"]["ttlSecondsAfterFinished"] > 0
 
 
 @pytest.mark.parametrize("version", VERSIONS)

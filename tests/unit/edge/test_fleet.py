@@ -170,3 +170,11 @@ def test_members_read_the_file_of_settings_themselves(tmp_path: Path) -> None:
     given = environment(load({"KLAIS_CONFIG": str(path), "KLAIS_EDGE_WORKERS": "2"}))
     assert (given["KLAIS_CONFIG"], given["KLAIS_EDGE_WORKERS"]) == (str(path), "2")
     assert "KLAIS_LOG_LEVEL" not in given and load(given).log_level == "debug"
+
+
+def test_members_trust_the_supervisor_whatever_the_file_of_variables_says(tmp_path: Path) -> None:
+    path = tmp_path / "edge.env"
+    path.write_text("KLAIS_API_PROXIES=10.0.0.5\nKLAIS_LOG_LEVEL=debug\n")
+    given = environment(load({"KLAIS_ENV_FILE": str(path), "KLAIS_EDGE_WORKERS": "2"}))
+    member = load({name: value for name, value in given.items() if name.startswith("KLAIS_")})
+    assert (member.api_proxies, member.log_level) == ("127.0.0.1", "debug")

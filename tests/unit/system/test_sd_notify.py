@@ -1,5 +1,6 @@
 """What a service manager hears: a real datagram socket in its place."""
 
+import errno
 import os
 import socket
 import uuid
@@ -69,3 +70,15 @@ def test_without_a_manager_or_with_one_that_is_gone_nothing_happens(tmp_path: Pa
 @pytest.mark.parametrize("usec", ["\u00b2", "\uff11", "9" * 5000, "-1", "nan", ""])
 def test_what_is_no_time_of_a_watchdog_means_none(usec: str) -> None:
     assert Notifier({"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": usec}).watchdog_s == 0.0
+
+
+def test_a_process_without_descriptors_left_goes_on(
+    manager: tuple[socket.socket, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    notifier = Notifier({"NOTIFY_SOCKET": manager[1], "WATCHDOG_USEC": "3000000"})
+    monkeypatch.setattr(socket, "socket", none_left)
+    notifier.ping_watchdog(1.0)
+    notifier.store(manager[0], "klais-udp")

@@ -149,3 +149,8 @@ def test_a_system_that_allows_no_more_threads_is_an_error_like_others(monkeypatc
     monkeypatch.setattr(threading.Thread, "start", fails)
     with pytest.raises(OSError, match="can't start new thread"):
         OwnedChild([sys.executable, "-c", ""], None)
+
+
+def test_a_child_that_python_cannot_start_is_an_error_and_not_a_wait() -> None:
+    with pytest.raises(ValueError, match="null byte"):
+        OwnedChild([sys.executable, "-c", "\0"], None)

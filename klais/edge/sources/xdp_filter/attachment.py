@@ -2,14 +2,13 @@
 end.
 """
 
-import os
 import socket
 import subprocess
 import threading
 from pathlib import Path
 from typing import Any
 
-from klais.config.load import Settings, environ_of
+from klais.config.load import Settings, child_environ
 from klais.errors import SetupMissing, SourceUnavailable, XdpForeign, XdpUnavailable
 from klais.system.processes import python_module
 from klais.telemetry import log as logs
@@ -151,7 +150,7 @@ def _load(settings: Settings) -> None:
     mode = "native" if settings.source == "auto" else "auto"
     log.info("filter_loads", iface=settings.iface, mode=mode)
     command = python_module("klais", "xdp", "load", "--iface", settings.iface, "--mode", mode)
-    env = os.environ | environ_of(settings)
+    env = child_environ(settings)
     try:
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LOAD_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
