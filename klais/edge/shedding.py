@@ -21,10 +21,11 @@ from klais.telemetry.view import number_of
 
 BEHIND_FILTER = 1.2  # times the limit, while a kernel filter enforces it
 POLL_S = 0.1  # between two reads of the limit in force
-# While the edge sheds, accepted frames wait for workers anyway, so their batches may collect for longer: 40 records a
-# second. Without this, and two more changes made with it, a worker with 0.2 of a CPU was busy with 59 records of 3
-# frames. The effect of this change alone was not measured.
-SHED_LINGER_NS = 25_000_000  # times partitions
+# While the edge sheds, accepted frames wait for workers anyway, so their batches may collect for longer: 16 records a
+# second with four partitions, 40 with more than ten. Each record costs a worker about a millisecond, so one with 0.1 of
+# a CPU lands a fifth more frames than with 40 records a second (bench/notes/overload.md).
+SHED_LINGER_NS = 250_000_000
+SHED_LINGER_PARTITION_NS = 25_000_000  # for each partition, where that is more
 SHED_NS = 5_000_000_000  # the longer linger ends this long after the last shed frame: earlier frames have landed
 
 
@@ -47,12 +48,10 @@ class LoadShedder:
     def __init__(self, partitions: int = PARTITIONS) -> None:
         self._bucket: TokenBucket | None = None
         self._shed_ns = 0
-        self._linger_ns = SHED_LINGER_NS * max(PARTITIONS, partitions)
+        self._linger_ns = max(SHED_LINGER_NS, SHED_LINGER_PARTITION_NS * partitions)
 
     def linger_ns(self, now_ns: int) -> int:
-        """Minimum time that batches collect frames: 0.1 s with up to four partitions while frames are shed,
-        else 0.
-        """
+        """Minimum time that batches collect frames: 0.25 s with up to ten partitions while frames are shed, else 0."""
         return self._linger_ns if self._shed_ns and now_ns - self._shed_ns < SHED_NS else 0
 
     @property

@@ -56,7 +56,7 @@ def test_no_limit_until_one_is_set_and_after_it_is_lifted() -> None:
 
 
 def test_batches_collect_for_longer_while_frames_are_shed_so_that_records_stay_few() -> None:
-    for partitions, linger_ns in ((1, 100_000_000), (4, 100_000_000), (16, 400_000_000)):
+    for partitions, linger_ns in ((1, 250_000_000), (4, 250_000_000), (16, 400_000_000)):
         shedder = LoadShedder(partitions)
         shedder.limit(1e-3, 5.0)
         assert shedder.acquire(5, 10**9) == 5 and shedder.linger_ns(10**9) == 0
