@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from klais.core.lane.journal import NEEDS_RAW, StepRecord, fingerprint
+from klais.core.lane.render import has_dead_letters
 from klais.core.lane.replay import outputs_of_unread
 from klais.core.lane.step import Step
 from klais.errors import LaneFailed
@@ -33,7 +34,7 @@ class LateSteps:
     def add(self, step: Step, telemetry: Output, dead_letter: Output) -> None:
         """Add a step that is applied, unless all of its outputs are sent."""
         number = step.record.step
-        if (step.passed and telemetry.lacks(number)) or (step.has_letters and dead_letter.lacks(number)):
+        if (step.passed and telemetry.lacks(number)) or (has_dead_letters(step) and dead_letter.lacks(number)):
             self._steps.append(_Late(step.record, step.next_raw, step.record.kind in NEEDS_RAW))
 
     def holds_back(self, step: Step) -> bool:

@@ -12,7 +12,7 @@ from klais import fault
 from klais.core.lane.checkpoint import Marker
 from klais.core.lane.counters import passed
 from klais.core.lane.journal import RefusedRecord, Resumed, StepRecord
-from klais.core.lane.render import anomaly_records, dead_letter_records
+from klais.core.lane.render import anomaly_records, dead_letter_records, has_dead_letters
 from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.lane.step import NO_LIMIT, Step, forget, note_lost, release, resume, take_poison, take_raw
 from klais.core.wire.batch import received_at_of
@@ -379,7 +379,7 @@ class LaneSession:
             self.anomalies.put(step)
         asides = step.record.resumed.aside if step.record.resumed else ()
         self._refused.written(asides)
-        if step.has_letters and not self._late.holds_back(step):
+        if has_dead_letters(step) and not self._late.holds_back(step):
             self.dead_letter.put(step)
         if not step.passed:
             self._progressed()

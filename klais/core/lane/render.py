@@ -126,6 +126,12 @@ def describe_value(payload: bytes, name: str) -> str:
     return "null" if at is None else kinds.get(type(at), "a number beyond double")
 
 
+def has_dead_letters(step: Step) -> bool:
+    """Whether :func:`dead_letter_records` yields any."""
+    asides = step.record.resumed is not None and bool(step.record.resumed.aside)
+    return asides or step.corrupt is not None or (step.dead is not None and len(step.dead) > 0)
+
+
 def dead_letter_records(step: Step) -> Iterator[Rendered]:
     """The records of ``klais_dead_letter`` for a step's malformed frames, or for a record that is not a frame batch."""
     now_ms = step.record.now_ns // 1_000_000

@@ -83,12 +83,6 @@ class Step:
         """Frames this step puts on the clean topic."""
         return sum(len(index) for _, index in self.passed)
 
-    @property
-    def has_letters(self) -> bool:
-        """Whether the step has dead letters."""
-        asides = self.record.resumed is not None and bool(self.record.resumed.aside)
-        return asides or self.corrupt is not None or (self.dead is not None and len(self.dead) > 0)
-
 
 def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bounds: Bounds, now_ns: int) -> Step:
     """Decide one raw record at ``now_ns`` (ns since the epoch) and apply it to ``state``.
