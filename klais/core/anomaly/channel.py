@@ -133,6 +133,8 @@ def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: np
             state["began_s"][r] = np.uint32(max(1.0, min(4e9, t)))
         return 0
     elapsed = t - state["t"][r]
+    if elapsed < 0.0 and t < np.float64(state["began_s"][r]):  # the first row was from a clock in the future
+        state["began_s"][r] = np.uint32(max(1.0, t))
     spacing, gap = np.float64(state["spacing"][r]), 0.0
     if elapsed > 0.0:
         counted = elapsed
