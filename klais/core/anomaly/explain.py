@@ -15,7 +15,6 @@ _EXPECTED_BECAUSE = {
 }
 _KEYS = ("cause", "value", "expected", "score", "scale", "since", "before")
 _OF_TYPE = {Cause.TYPE: "type", Cause.IMPERSONATION: "type", Cause.ODD: "fingerprint"}
-DAY_S = 86_400.0
 MAX_SAMPLES = 250  # the highest number of sampled frames that a fingerprint counts
 UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
@@ -129,9 +128,9 @@ def _what(flag: FlagFacts) -> str:
 
 def _type_text(flag: FlagFacts, kind: Cause) -> str:
     """The sentence for a device that changed its type: to which type, since when, with what evidence."""
-    began_s = max(0.0, flag.at_ns / 1e9 - age_s(flag.since))
-    day = "%Y-%m-%d " if age_s(flag.since) >= DAY_S else ""
-    since = f"since {datetime.fromtimestamp(began_s, UTC):{day}%H:%M} UTC"
+    at_s = flag.at_ns / 1e9
+    at, began = (datetime.fromtimestamp(max(0.0, s), UTC) for s in (at_s, at_s - age_s(flag.since)))
+    since = f"since {began:%H:%M} UTC" if began.date() == at.date() else f"since {began:%Y-%m-%d %H:%M} UTC"
     usual, found = flag.usual or "device", flag.found or "device of another type"
     frames = f"{MAX_SAMPLES} or more" if flag.scale >= MAX_SAMPLES else f"{flag.scale:.0f}"
     sure = f"(evidence {flag.score:.3g} nats in {frames} sampled frames)"

@@ -25,7 +25,7 @@ MEMORY = """
 import resource, sys
 from klais.system.processes import limit_memory
 if sys.argv[1] != "none":
-    resource.setrlimit(resource.RLIMIT_AS, (-1, int(sys.argv[1])))
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), int(sys.argv[1])))
 limit_memory(4 << 30)
 print(*resource.getrlimit(resource.RLIMIT_AS))
 """

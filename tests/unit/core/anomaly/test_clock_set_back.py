@@ -38,7 +38,7 @@ def test_a_series_that_began_in_the_future_grows_old_all_the_same(tier: str, kin
     t = T0 + np.arange(10 * 1440) * 60.0
     t[:5] += YEAR_S
     x = np.round(20 + 0.3 * rng.normal(size=len(t)), 2)
-    x[-1] += 1.8  # enough for a flag after two days, see YOUNG
+    x[-1] += 3.0  # enough for a flag after two days, see YOUNG
     state = np.zeros(1, kind)
     found = score_series(t, x, tier, state)  # type: ignore[arg-type]
     assert T0 < int(state["began_s"][0]) <= T0 + 600
