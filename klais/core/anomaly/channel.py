@@ -255,12 +255,10 @@ def explain_view(kind: int, now: npt.NDArray[np.float64]) -> None:
     """CAUSE and EXPECTED of the view that deviates most; BEST is its signed distance from its mean."""
     if kind == VALUE:
         now[CAUSE], now[EXPECTED] = _LEVEL, now[INPUT] - now[BEST]
-    elif kind == RESIDUAL:
-        now[CAUSE], now[EXPECTED] = _HOUR, now[USUAL_NOW]
     elif kind == CHANGE:
         now[CAUSE], now[EXPECTED] = _JUMP, now[BEFORE]
-    else:
-        now[CAUSE], now[EXPECTED] = _HOUR, now[USUAL_NOW]
+    else:  # at a time of the day that is not known yet, the usual value is the level
+        now[CAUSE], now[EXPECTED] = _HOUR if now[USUAL_NOW] != now[LEVEL] else _LEVEL, now[USUAL_NOW]
 
 
 @kernel(float64(int64, F64), borrows=True, inlined=True)

@@ -331,3 +331,9 @@ def test_the_deviation_of_a_flag_without_a_view_is_score_times_scale(
     found = score_series(t, x, tier)  # type: ignore[arg-type]
     flag = found[15_000:15_003][found["cause"][15_000:15_003] == Cause.RARE][0]
     assert flag["score"] * flag["scale"] == pytest.approx(abs(value - flag["expected"]), rel=1e-3)
+
+
+@TIERS
+def test_a_time_of_the_day_is_named_only_if_it_is_known(tier: str) -> None:
+    early = [cause for at, cause in causes(np.where(np.arange(N) >= 700, 80.0, sensor()), tier) if at < 1440]
+    assert early and Cause.HOUR not in early
