@@ -335,5 +335,6 @@ def test_the_deviation_of_a_flag_without_a_view_is_score_times_scale(
 
 @TIERS
 def test_a_time_of_the_day_is_named_only_if_it_is_known(tier: str) -> None:
-    early = [cause for at, cause in causes(np.where(np.arange(N) >= 700, 80.0, sensor()), tier) if at < 1440]
-    assert early and Cause.HOUR not in early
+    x = 20 + 0.3 * np.random.default_rng(0).normal(size=N)
+    x[600] += 8.0  # after ten hours
+    assert causes(x, tier) == [(600, Cause.LEVEL)]
