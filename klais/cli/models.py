@@ -1,5 +1,6 @@
 """``klais models``: train, evaluate, list and activate models."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,21 +111,39 @@ def activate(version: str, kind: str) -> None:
     show_default=True,
     help="Number of intervals of 190 s for training.",
 )
+@click.option(
+    "--max-bytes",
+    type=click.IntRange(512 << 20, 1 << 40),
+    default=4 << 30,
+    show_default=True,
+    help="Maximum address space of the training.",
+)
 @click.option("--activate", "make_active", is_flag=True, help="Activate it after the training.")
 @click.option("--json", "as_json", is_flag=True, help="The card as one JSON object.")
-def train(traces: Path | None, seed: int, episodes: int, make_active: bool, as_json: bool) -> None:
+def train(traces: Path | None, seed: int, episodes: int, max_bytes: int, make_active: bool, as_json: bool) -> None:
     """Train a model of the traffic at the lowest priority, from the shipped recording or from TRACES (*.csv of
     timestamp,count). It takes some minutes on one core and does not affect the data path."""
+    from klais.errors import ModelNotWritten
     from klais.models.store import ModelStore
+    from klais.system.processes import limit_memory, prefer_for_oom_kill
     from klais.traffic.training import lower_priority
 
     lower_priority()
+    prefer_for_oom_kill(os.getpid())
+    store = ModelStore.of(load())
+    import sklearn.ensemble  # noqa: F401  # with too little memory, its import would fail with another error
+
     from klais.traffic.training import train as run
 
-    store = ModelStore.of(load())
-    made = run(
-        _bases(traces), lambda name: store.new_folder("traffic", name), seed, episodes, lambda text: say(text, err=True)
-    )
+    try:
+        limit_memory(max_bytes)
+        bases = _bases(traces)
+        made = run(
+            bases, lambda name: store.new_folder("traffic", name), seed, episodes, lambda text: say(text, err=True)
+        )
+    except MemoryError:
+        do = "raise --max-bytes, or train with fewer --episodes or shorter recordings"
+        raise ModelNotWritten(f"the training needs more than {max_bytes:,} bytes of address space: {do}") from None
     if make_active:
         store.activate("traffic", made.version)
     if as_json:

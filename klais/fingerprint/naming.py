@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 
+from klais.core.fingerprint.typed import UNKNOWN_NAME
 from klais.fingerprint.model import MAX_NAME_BYTES
 
 # The first match decides: words sent by only one kind of device come before words that many send.
@@ -39,6 +40,7 @@ def name_types(fields: Sequence[Sequence[str]], taken: Collection[str] = ()) -> 
     ['thermostat', 'camera', 'camera (zoom)', 'x+y', 'type 5']
     """
     out: list[str] = []
+    taken = {*taken, UNKNOWN_NAME}
     for at, names in enumerate(fields):
         base = next((word for word, pattern in WORDS if any(_matches(pattern, name) for name in names)), "")
         base = base or _cut("+".join(names[:3]), MAX_NAME_BYTES) or f"type {at + 1}"

@@ -8,7 +8,6 @@ It reads the snapshot and writes a model into the folder MODELS; the data path n
 
 import argparse
 import hashlib
-import resource
 import sys
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from klais.fingerprint.model import FILE, KIND, dump_types, types_of
 from klais.fingerprint.naming import name_types
 from klais.fingerprint.snapshot import NO_TYPES_FOUND, Snapshot, read_snapshot
 from klais.models.card import Card, write_model
+from klais.system.processes import limit_memory
 
 SCRIPT = "klais/fingerprint/training.py"
 MIN_DEVICES, MIN_SHARE = 3, 0.003  # minimum size of a type
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     lower_priority()
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (given.bytes, given.bytes))
+        limit_memory(given.bytes)
         store = ModelStore(given.models)
         snapshot = read_snapshot(given.snapshot)
         before, _ = types_of(store)

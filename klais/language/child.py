@@ -10,13 +10,12 @@ input. It starts in a private folder, which its owner removes after the model is
 import hashlib
 import json
 import os
-import resource
 import sys
 from pathlib import Path
 from typing import Any
 
 from klais.language import phrases, text
-from klais.system.processes import prefer_for_oom_kill
+from klais.system.processes import limit_memory, prefer_for_oom_kill
 
 MAX_TOKENS = 120
 CONTEXT = 4096  # maximum context of your own model in tokens: its own limit may be 100,000, which needs gigabytes
@@ -71,7 +70,7 @@ def main(path: Path, digest: str, is_own: bool, max_bytes: int) -> None:
     """Serve until the end of the input."""
     os.nice(19)
     prefer_for_oom_kill(os.getpid())
-    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    limit_memory(max_bytes)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # output of the library must not look like an answer
     if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:

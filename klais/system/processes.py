@@ -52,6 +52,13 @@ def raise_open_files(wanted: int = OPEN_FILES) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def limit_memory(max_bytes: int) -> None:
+    """Limit the address space of this process for good, to ``max_bytes`` or to an existing lower limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = max_bytes if hard == resource.RLIM_INFINITY else min(max_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
 def prefer_for_oom_kill(pid: int) -> None:
     """Make the kernel choose this process when memory runs out; if that is not permitted, the kernel decides."""
     with suppress(OSError):

@@ -6,6 +6,7 @@ the seconds within are Poisson distributed.
 """
 
 import csv
+from array import array
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.anomaly.samples import MAX_S, MIN_S
 from klais.errors import ConfigError
 from klais.sim.traffic import nasa_trace
 
 Counts = npt.NDArray[np.float64]
 TRAIN_SHARE = 0.6  # of each trace, from its beginning
+MIN_STEPS, MAX_STEPS = 120, 40_000_000  # of a trace; a year has 32 million seconds
+MAX_COUNT = 1e12  # of a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +81,23 @@ def load(path: Path) -> Base:
     ConfigError
         If the file is not a trace.
     """
-    times: list[float] = []
-    counts: list[float] = []
+    times, counts = array("d"), array("d")
     with path.open(newline="", encoding="utf-8", errors="replace") as handle:
+        reader = csv.reader(handle)
         try:
-            rows = list(csv.reader(handle))
+            for number, row in enumerate(reader):
+                at = _time(row[0]) if row else None
+                if at is not None:
+                    times.append(at)
+                    counts.append(_count(row, f"{path.name} line {reader.line_num}"))
+                elif number and row:
+                    raise ConfigError(
+                        f"{path.name} line {reader.line_num}: {row[0]!r:.80} is not a time (ISO 8601, epoch seconds)"
+                    )
         except csv.Error as error:
             raise ConfigError(f"{path.name} is not CSV: {error}") from None
-    for number, row in enumerate(rows):
-        at = _time(row[0]) if row else None
-        if at is None:
-            if number and row:
-                raise ConfigError(f"{path.name} line {number + 1}: {row[0]!r} is not a time (ISO 8601, epoch seconds)")
-            continue
-        times.append(at)
-        counts.append(_count(row))
-    if len(times) < 120:
-        raise ConfigError(f"{path.name} has {len(times)} rows timestamp,count; a trace needs 120")
+    if len(times) < MIN_STEPS:
+        raise ConfigError(f"{path.name} has {len(times)} rows timestamp,count; a trace needs {MIN_STEPS}")
     return _even(path.stem, np.array(times), np.array(counts))
 
 
@@ -104,6 +108,11 @@ def _even(name: str, times: Counts, counts: Counts) -> Base:
     step_s = float(np.median(steps))
     if step_s < 1.0 or (np.abs(steps - step_s) > 0.01 * step_s).mean() > 0.1:  # events, or with gaps: count them
         step_s = step_s if step_s >= 1.0 and not (counts == 1.0).all() else 1.0
+        steps_long = (times[-1] - times[0]) // step_s + 1.0
+        if not MIN_STEPS <= steps_long <= MAX_STEPS:
+            raise ConfigError(
+                f"{name} spans {steps_long:,.0f} steps of {step_s:g} s; a trace has {MIN_STEPS} to {MAX_STEPS:,}"
+            )
         slot = ((times - times[0]) // step_s).astype(np.int64)
         counts = np.bincount(slot, weights=counts).astype(np.float64)
     return Base(name, counts, step_s)
@@ -111,7 +120,8 @@ def _even(name: str, times: Counts, counts: Counts) -> Base:
 
 def _time(text: str) -> float | None:
     try:
-        return float(text)
+        at_s = float(text)
+        return at_s if MIN_S <= at_s <= MAX_S else None
     except ValueError:
         pass
     try:
@@ -121,11 +131,14 @@ def _time(text: str) -> float | None:
     return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
 
 
-def _count(row: list[str]) -> float:
+def _count(row: list[str], place: str) -> float:
     """The count after the timestamp; 1 for an event (rows without a number, or with several)."""
     if len(row) != 2:
         return 1.0
     try:
-        return max(0.0, float(row[1]))
+        count = float(row[1])
     except ValueError:
         return 1.0
+    if count > MAX_COUNT:
+        raise ConfigError(f"{place}: the count {row[1]!r:.80} is above {MAX_COUNT:,.0f}")
+    return max(0.0, count)

@@ -18,7 +18,7 @@ from typing import Any
 
 from klais import fault
 from klais.config.load import Settings
-from klais.control.incidents import Mutes, ack_scope
+from klais.control.incidents import Mutes
 from klais.control.measure import activity_of
 from klais.control.setpoints import ACK, INCIDENT, INCIDENTS, ControlFollower
 from klais.core.incidents.fleet import FleetWatch, judge_fleet
@@ -140,6 +140,7 @@ class Incidents:
         except (ValueError, TypeError, AttributeError) as error:
             log.warning("incidents_not_restored", error=str(error), do="nothing: it starts with the present flags")
             self._grouping = Grouping(self._rules)
+            self._grouping.restore({}, kept)  # otherwise nobody would ever close or remove them
         if (incident := self._grouping.fleet_incident()) is not None:
             self._fleet = FleetWatch(incident.what.first.expected)
         self._totals_before = deepcopy(self._grouping.totals)
@@ -216,15 +217,17 @@ class Incidents:
             return None
         self._saved_s = now_s
         writes: Writes = [*changed]
-        for name in grouping.take_forgotten():
-            writes.append((INCIDENT + name, None))
-            if self._control.record(ack_scope(name)) is not None:
-                writes.append((ACK + name, None))
+        writes += [(INCIDENT + name, None) for name in grouping.take_forgotten()]
+        writes += [(scope, None) for scope in self._control.records() if self._is_left_over(scope)]
         where: dict[str, Any] = {"next": {str(p): offset for p, offset in sorted(self._offsets.items())}}
         where |= {"floor": self._announcer.floor, "topic_id": self._topic_id}
         where |= {"unsent": unsent | {record["id"]: record["revision"] for record in announce}}
         writes.append((INCIDENTS, grouping.state() | where))
         return _Pending(writes, announce)
+
+    def _is_left_over(self, scope: str) -> bool:
+        """Whether it acknowledges an incident that is forgotten, or never existed."""
+        return scope.startswith(ACK) and scope.removeprefix(ACK) not in self._grouping.incidents
 
     async def close(self) -> None:
         """Stop reading; the announcer is closed by :meth:`run`."""

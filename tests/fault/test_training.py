@@ -43,3 +43,25 @@ def test_a_stopped_and_a_killed_training_touch_nothing(tmp_path: Path) -> None:
     assert training.returncode == -signal.SIGKILL
     assert [model.version for model in store.models("traffic")] == ["m1"]
     assert not chain.refresh() and chain.predict(WINDOW).model == "m1 (onnx)" and chain.fallbacks() == []
+
+
+def test_a_training_that_needs_too_much_memory_ends_with_what_to_do(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    env = os.environ | {"KLAIS_MODELS_DIR": str(own), "KLAIS_STATE_DIR": str(tmp_path / "state")}
+    (tmp_path / "traces").mkdir()
+    many = "".join(f"{i},7\n" for i in range(6_000_000))  # 96 MB of numbers, and some copies
+    (tmp_path / "traces" / "long.csv").write_text(many)
+    command = [
+        sys.executable,
+        "-m",
+        "klais",
+        "models",
+        "train",
+        str(tmp_path / "traces"),
+        "--max-bytes",
+        str(512 << 20),
+    ]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60 * PATIENCE)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr, ran.stderr
+    assert "needs more than 536,870,912 bytes of address space: raise --max-bytes" in ran.stderr
+    assert ModelStore(own).models("traffic")[0].shipped

@@ -133,6 +133,8 @@ def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: np
             state["began_s"][r] = np.uint32(max(1.0, min(4e9, t)))
         return 0
     elapsed = t - state["t"][r]
+    if elapsed < 0.0 and t < np.float64(state["began_s"][r]):  # the first row was from a clock in the future
+        state["began_s"][r] = np.uint32(max(1.0, t))
     spacing, gap = np.float64(state["spacing"][r]), 0.0
     if elapsed > 0.0:
         counted = elapsed
@@ -253,12 +255,10 @@ def explain_view(kind: int, now: npt.NDArray[np.float64]) -> None:
     """CAUSE and EXPECTED of the view that deviates most; BEST is its signed distance from its mean."""
     if kind == VALUE:
         now[CAUSE], now[EXPECTED] = _LEVEL, now[INPUT] - now[BEST]
-    elif kind == RESIDUAL:
-        now[CAUSE], now[EXPECTED] = _HOUR, now[USUAL_NOW]
     elif kind == CHANGE:
         now[CAUSE], now[EXPECTED] = _JUMP, now[BEFORE]
-    else:
-        now[CAUSE], now[EXPECTED] = _HOUR, now[USUAL_NOW]
+    else:  # at a time of the day that is not known yet, the usual value is the level
+        now[CAUSE], now[EXPECTED] = _HOUR if now[USUAL_NOW] != now[LEVEL] else _LEVEL, now[USUAL_NOW]
 
 
 @kernel(float64(int64, F64), borrows=True, inlined=True)

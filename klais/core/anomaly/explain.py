@@ -15,6 +15,7 @@ _EXPECTED_BECAUSE = {
 }
 _KEYS = ("cause", "value", "expected", "score", "scale", "since", "before")
 _OF_TYPE = {Cause.TYPE: "type", Cause.IMPERSONATION: "type", Cause.ODD: "fingerprint"}
+MAX_SAMPLES = 250  # the highest number of sampled frames that a fingerprint counts
 UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
@@ -127,10 +128,12 @@ def _what(flag: FlagFacts) -> str:
 
 def _type_text(flag: FlagFacts, kind: Cause) -> str:
     """The sentence for a device that changed its type: to which type, since when, with what evidence."""
-    began_s = max(0.0, flag.at_ns / 1e9 - age_s(flag.since))
-    since = f"since {datetime.fromtimestamp(began_s, UTC):%H:%M} UTC"
+    at_s = flag.at_ns / 1e9
+    at, began = (datetime.fromtimestamp(max(0.0, s), UTC) for s in (at_s, at_s - age_s(flag.since)))
+    since = f"since {began:%H:%M} UTC" if began.date() == at.date() else f"since {began:%Y-%m-%d %H:%M} UTC"
     usual, found = flag.usual or "device", flag.found or "device of another type"
-    sure = f"(evidence {flag.score:.3g} nats in {flag.scale:.0f} sampled frames)"
+    frames = f"{MAX_SAMPLES} or more" if flag.scale >= MAX_SAMPLES else f"{flag.scale:.0f}"
+    sure = f"(evidence {flag.score:.3g} nats in {frames} sampled frames)"
     if kind == Cause.ODD:
         return f"this {usual} sends what neither it nor any known type sends, {since} {sure}"
     article = "an" if found[:1].lower() in "aeiou" else "a"

@@ -14,15 +14,16 @@ from klais.core.anomaly.record import Cause
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 # Indices in ``fleet`` (float64 [FLEET]): newest receive time and the clock (s), mean time step (s), number of steps,
-# common change of the logarithm of intervals.
-NEWEST_S, CLOCK_S, STEP_S, STEPS, SHIFT = range(5)
-FLEET = 5
+# common change of the logarithm of intervals, frames in a row far behind the newest time.
+NEWEST_S, CLOCK_S, STEP_S, STEPS, SHIFT, BEHIND = range(6)
+FLEET = 6
 # Indices in ``seen`` (float64 [SEEN]), for a flag of the rhythm: observed and expected interval (s), score, usual size.
 INTERVAL_S, USUAL_S, SCORE, USUAL_SIZE = range(4)
 SEEN = 4
 
 FLEET_MIN = 8  # minimum number of devices in a fleet
 MAX_ADVANCE_STEPS = 20.0  # mean time steps that the clock advances while no device sends
+BEHIND_S, BEHIND_FRAMES = 60.0, 300.0  # so many frames in a row, so far behind: the clock was set back
 SHIFT_GAIN, MAX_SHIFT = 10.0, 0.7  # how fast the common change follows: 10 times while all devices send once
 WARM_BUCKETS, LEARN_BUCKETS = 12, 15.0
 MEMORY_BUCKETS, SPREAD_BUCKETS = 300.0, 500.0
@@ -39,10 +40,18 @@ _MAX_BUCKETS = np.uint16(60_000)
 
 @kernel(float64(F64, float64, int64), borrows=True, inlined=True)
 def advance_clock(fleet: npt.NDArray[np.float64], t: float, devices: int) -> float:
-    """The fleet's clock (s) at receive time ``t`` (s): it follows the time but stops while no device sends."""
+    """The fleet's clock (s) at receive time ``t`` (s): it follows the time but stops while no device sends.
+
+    One frame from an edge whose clock was wrong must not stop it until that time is reached: after ``BEHIND_FRAMES``
+    frames in a row that are far behind the newest time, it follows theirs.
+    """
     step = t - fleet[NEWEST_S]
     if step <= 0.0:
+        fleet[BEHIND] = fleet[BEHIND] + 1.0 if step < -BEHIND_S else 0.0
+        if fleet[BEHIND] >= BEHIND_FRAMES:
+            fleet[NEWEST_S], fleet[BEHIND] = t, 0.0
         return float(fleet[CLOCK_S])
+    fleet[BEHIND] = 0.0
     if fleet[STEPS] > 0.0:
         counted = step
         if fleet[STEPS] > 200.0 and devices >= FLEET_MIN:

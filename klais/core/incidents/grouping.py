@@ -24,6 +24,7 @@ MAX_SAVED = 256  # waiting pairs in the saved state: a new leader knows fewer on
 MAX_OPEN = 100
 MAX_CLOSED = 200  # closed incidents that are remembered
 NOISE_MS = 3_600_000.0  # memory for how many flags of a family stay alone
+AHEAD_MS = 60_000  # times further in the future are from a clock that was set back since
 UPDATE_MS = 60_000  # an incident that grows is written again after this time, and immediately when it has doubled
 Key = tuple[str, str]  # feature, family
 Place = tuple[str, str, str]  # and device
@@ -120,6 +121,7 @@ class Grouping:
 
     def settle(self, now_ms: int) -> list[Incident]:
         """Decide on the waiting flags; returns each incident that was opened, updated or closed once."""
+        self._correct_future(now_ms)
         self._decay(now_ms)
         if self._pending:
             self._join()
@@ -241,6 +243,22 @@ class Grouping:
     def _take(self, place: Place) -> Summary:
         self._highest.clear()
         return self._pending.pop(place)
+
+    def _correct_future(self, now_ms: int) -> None:
+        """Times in the future count as now; otherwise nothing would end until the clock reaches them."""
+        latest = now_ms + AHEAD_MS
+        if self._noise_ms > latest:
+            self._noise_ms = now_ms
+        for what in self._pending.values():
+            if what.newest_ms > latest:
+                what.not_after(now_ms)
+        for incident in self.open():
+            if max(incident.what.newest_ms, incident.opened_ms, incident.written_ms) > latest:
+                incident.what.not_after(now_ms)
+                incident.opened_ms, incident.written_ms = (
+                    min(at_ms, now_ms) for at_ms in (incident.opened_ms, incident.written_ms)
+                )
+                self._change(incident)
 
     def _decay(self, now_ms: int) -> None:
         passed, self._noise_ms = max(0, now_ms - self._noise_ms), max(now_ms, self._noise_ms)

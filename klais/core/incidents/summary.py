@@ -234,6 +234,11 @@ class Summary:
         self.partitions, self.edges = _few(self.partitions, other.partitions), _few(self.edges, other.edges)
         self.firmwares = _few(self.firmwares, other.firmwares)
 
+    def not_after(self, at_ms: int) -> None:
+        """Move all times after ``at_ms`` to it."""
+        self.newest_ms = min(self.newest_ms, at_ms)
+        self.first, self.worst = (replace(flag, at_ms=min(flag.at_ms, at_ms)) for flag in (self.first, self.worst))
+
     def copy(self) -> "Summary":
         """A copy that can merge without changing this one."""
         return replace(self, members=Members(self.members.names(), not self.members.exact))

@@ -63,3 +63,33 @@ def test_traces_with_and_without_time_zones(tmp_path: Path) -> None:
     file.write_bytes(b"\xff\xfe\n")
     with pytest.raises(ConfigError, match="no counts"):
         load_trace(str(file))
+
+
+def rows(of: list[tuple[object, object]]) -> str:
+    return "".join(f"{at},{count}\n" for at, count in of)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (rows([(i, 5) for i in range(200)] + [("nan", 5)]), "line 201: 'nan' is not a time"),
+        (rows([(1_764_460_800_000 + 60_000 * i, 5) for i in range(200)]), "line 2: '1764460860000' is not a time"),
+        (rows([(i, 5 if i < 150 else "inf") for i in range(200)]), "line 151: the count 'inf' is above"),
+        (rows([(i, 5 if i < 150 else "1e300") for i in range(200)]), "line 151: the count '1e300' is above"),
+        (rows([(1000, 1)] * 200), "spans 1 steps of 1 s; a trace has 120 to 40,000,000"),
+        (rows([(i * i, 1) for i in range(150)] + [(1e11, 1)]), "spans 100,000,000,001 steps of 1 s"),
+    ],
+)
+def test_a_recording_that_cannot_be_replayed_is_refused_before_the_training(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path / "a.csv")
+    assert said in str(error.value)
+
+
+def test_a_recording_of_events_is_counted_by_the_second(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("time,event\n" + rows([(i // 2, "x") for i in range(400)]))
+    base = load(tmp_path / "a.csv")
+    assert base.step_s == 1.0 and base.counts.tolist() == [2.0] * 200

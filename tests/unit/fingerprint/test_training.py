@@ -85,6 +85,10 @@ def test_names_differ_and_are_short_whatever_the_fields_are_called(fields: list[
     assert all(0 < len(name.encode()) <= MAX_NAME_BYTES for name in names)
 
 
+def test_a_field_called_unknown_does_not_make_a_type_that_counts_as_none() -> None:
+    assert name_types([["unknown"], ["unknown"]]) == ["unknown 2", "unknown 3"]
+
+
 def test_a_snapshot_comes_back_and_a_damaged_or_foreign_one_is_refused(tmp_path: Path) -> None:
     given, path = snapshot((3, 10, 60), (12, 10, 60)), tmp_path / "s.npz"
     write_snapshot(path, given)

@@ -44,3 +44,13 @@ def test_a_flag_says_what_its_numbers_are(facts: FlagFacts, words: tuple[str, ..
 def test_time_spans_come_back_within_five_percent() -> None:
     for seconds in (1.0, 7.0, 60.0, 3600.0, 86_400.0, 3e7):
         assert age_s(age_code_of(seconds)) == pytest.approx(seconds, rel=0.05)
+
+
+def test_a_flag_of_a_type_says_the_day_if_it_is_not_today_and_no_exact_number_that_was_not_counted() -> None:
+    at_ns = 1_764_583_200_000_000_000  # 2025-12-01 10:00 UTC
+    facts = FlagFacts(
+        "type", Cause.IMPERSONATION, 1.0, 2.0, 24.0, 30.0, age_code_of(3600.0), 0, "camera", "lamp", at_ns
+    )
+    assert "since 08:57 UTC" in explain(facts) and "in 30 sampled frames" in explain(facts)
+    facts = FlagFacts("type", Cause.IMPERSONATION, 1.0, 2.0, 24.0, 250.0, DAY, 0, "camera", "lamp", at_ns)
+    assert "since 2025-11-30 " in explain(facts) and "in 250 or more sampled frames" in explain(facts)

@@ -331,3 +331,10 @@ def test_the_deviation_of_a_flag_without_a_view_is_score_times_scale(
     found = score_series(t, x, tier)  # type: ignore[arg-type]
     flag = found[15_000:15_003][found["cause"][15_000:15_003] == Cause.RARE][0]
     assert flag["score"] * flag["scale"] == pytest.approx(abs(value - flag["expected"]), rel=1e-3)
+
+
+@TIERS
+def test_a_time_of_the_day_is_named_only_if_it_is_known(tier: str) -> None:
+    x = 20 + 0.3 * np.random.default_rng(0).normal(size=N)
+    x[600] += 8.0  # after ten hours
+    assert causes(x, tier) == [(600, Cause.LEVEL)]

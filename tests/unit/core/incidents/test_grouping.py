@@ -261,3 +261,30 @@ def test_the_facts_of_an_incident_are_those_that_the_language_knows():
     alone = fed(flag("dev-7", cause="stuck"))
     alone.settle(at(31))
     assert facts(shown(alone.open()[0]))["device"] == "dev-7"
+
+
+DAY_S = 86_400
+
+
+def test_a_clock_that_was_a_day_ahead_and_was_set_back_keeps_nothing_open_or_quiet():
+    grouping = fed(*(flag(f"dev-{i}", at_s=DAY_S) for i in range(5)), settle_s=DAY_S)
+    for i in range(40):  # single flags, which raise the number of devices that a group needs
+        grouping.absorb(flag(f"lone-{i}", feature=f"f{i}", at_s=DAY_S))
+    grouping.absorb(flag("waiting", feature="w", at_s=DAY_S + 50))
+    grouping.settle(at(DAY_S + 40))
+    (incident,) = grouping.open()
+    grouping.settle(at(0))  # the clock is right again
+    assert shown(incident)["opened_at"] == incident.what.newest_ms == at(0)
+    grouping.settle(at(31))
+    assert grouping.state()["pending"] == [], "what waited is decided"
+    (closed,) = grouping.settle(at(RULES.quiet_ms / 1000))
+    assert closed is incident and "over after 10 min" in shown(closed)["explanation"]
+    for i in range(3):
+        grouping.absorb(flag(f"dev-{i}", feature="t", at_s=7200))
+    grouping.settle(at(7200))
+    assert len(grouping.open()) == 1, "the single flags are forgotten"
+
+
+def test_flags_a_little_ahead_of_this_clock_keep_their_time():
+    grouping = fed(*(flag(f"dev-{i}", at_s=20) for i in range(5)), settle_s=0)
+    assert [one.what.newest_ms for one in grouping.open()] == [at(20)]
