@@ -243,7 +243,8 @@ class Grouping:
         return self._pending.pop(place)
 
     def _decay(self, now_ms: int) -> None:
-        passed, self._noise_ms = max(0, now_ms - self._noise_ms), max(now_ms, self._noise_ms)
+        ahead = self._noise_ms - now_ms > NOISE_MS  # of a clock that was wrong: else nothing would decay until then
+        passed, self._noise_ms = max(0, now_ms - self._noise_ms), now_ms if ahead else max(now_ms, self._noise_ms)
         for family in self._noise:
             self._noise[family] *= max(0.0, 1.0 - passed / NOISE_MS)
 

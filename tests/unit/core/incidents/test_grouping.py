@@ -261,3 +261,13 @@ def test_the_facts_of_an_incident_are_those_that_the_language_knows():
     alone = fed(flag("dev-7", cause="stuck"))
     alone.settle(at(31))
     assert facts(shown(alone.open()[0]))["device"] == "dev-7"
+
+
+def test_noise_fades_again_after_a_clock_that_was_a_day_ahead():
+    """Otherwise every single flag of that day would raise the number of devices that an incident needs."""
+    grouping = fed(settle_s=0)
+    grouping.settle(at(86_400))
+    grouping.restore(grouping.state() | {"noise": {"value": 10.0}}, [])
+    grouping.settle(at(1))
+    grouping.settle(at(1 + 1800))
+    assert grouping.state()["noise"]["value"] == pytest.approx(5.0)
