@@ -49,12 +49,12 @@ class Written:
 class Server:
     def __init__(self, access: Access) -> None:
         self.written, self.control = Written(), ControlFollower(Settings(control_auto=True))
-        self.changes = Changes(self.control, lambda: self.written, 1000.0)
+        changes = Changes(self.control, lambda: self.written, 1000.0)
         guard = Guard(AllowedHosts("127.0.0.1"), access)
         page = Page(
             guard=guard,
             feed=load_demo(),
-            changes=self.changes,
+            changes=changes,
             audit=load_demo().audit,
             incidents=lambda query: incidents_body(self.control.records(), query),
             settings=lambda: describe(Settings(api_token=SECRET, partitions=9)),
@@ -283,19 +283,6 @@ async def test_a_change_that_is_not_made_is_not_in_force(serve, client, broken, 
         assert (answer.status, body["code"]) == (status, code)
         assert body["details"] == ({"author": "ben"} if status == 409 else {})
     assert server.control.mode() == "auto"
-
-
-async def test_a_worker_that_has_not_read_the_records_changes_none(serve, client) -> None:
-    """It would start from nothing, and the other fields of the record would be lost."""
-    server = await serve()
-    server.changes._ready = lambda: server.control.wait_caught_up(0.0)
-    async with client.put(server.url + "/api/v1/devices/dev-1/limits", json=WHY | {"rate": 5}) as answer:
-        assert (answer.status, (await answer.json())["code"]) == (503, "starting")
-    assert server.written.records == []
-    server.control._caught_up.set()
-    async with client.put(server.url + "/api/v1/devices/dev-1/limits", json=WHY | {"rate": 5}) as answer:
-        assert answer.status == 200
-    assert len(server.written.records) == 1
 
 
 @pytest.mark.parametrize(("what", "done"), [("block", "blocked"), ("unblock", "unblocked")])
