@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.groups import SuggestingGroup
-from klais.cli.options import ENDS, FRAMES_PER_S, Finite
+from klais.cli.options import BURST, ENDS, FRAMES_PER_S, Finite
 from klais.cli.printing import say, say_json
 from klais.cli.settings import load
 from klais.cli.views import complete_device_id
@@ -83,7 +83,7 @@ def ends(for_s: float | None) -> str:
 
 @control.command("set")
 @click.option("--rate", type=RATE, help="Global rate, frames/s; sets mode manual.")
-@click.option("--burst", type=RATE, help="Global burst, frames.")
+@click.option("--burst", type=BURST, help="Global burst, frames.")
 @click.option("--kp", type=GAIN, help="Proportional gain.")
 @click.option("--ki", type=GAIN, help="Integral gain, 1/s.")
 @click.option("--kd", type=GAIN, help="Derivative gain, s.")
@@ -200,7 +200,7 @@ def _ids(device_ids: tuple[str, ...]) -> tuple[str, ...]:
 @control.command()
 @DEVICE_ID
 @click.option("--rate", type=RATE, help="Its own rate, frames/s.")
-@click.option("--burst", type=RATE, help="Its own burst, frames.")
+@click.option("--burst", type=BURST, help="Its own burst, frames.")
 @click.option("--clear", is_flag=True, help="Return to the default limits.")
 @ENDS
 @WHY
@@ -316,7 +316,21 @@ def override_line(record: dict[str, Any]) -> str:
     """An override as a line of text."""
     names = ("mode", "rate", "burst", "gains", "setpoints", "block")
     sets = ", ".join(f"{name} {record[name]}" for name in names if record.get(name) is not None)
-    ends = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
-    end = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(ends) / 1000)) if ends else "further notice"
     why = f" ({record['reason']})" if record.get("reason") else ""
-    return f"override {record['scope']}: {sets}; by {record.get('author')}{why}, until {end}"
+    return f"override {record['scope']}: {sets}; by {record.get('author')}{why}, {_ends_of(record)}"
+
+
+def _ends_of(record: dict[str, Any]) -> str:
+    """When an override ends; the block and the limits of a device have each their own end."""
+
+    def until(name: str) -> str:
+        at_ms = record.get(name)
+        at = "further notice" if at_ms is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
+        return f"until {at}"
+
+    limits = record.get("rate") is not None or record.get("burst") is not None
+    if not limits or not str(record["scope"]).startswith("device/"):
+        return until("until_ms")
+    if not record.get("block"):
+        return until("limits_until_ms")
+    return f"block {until('until_ms')}, limits {until('limits_until_ms')}"

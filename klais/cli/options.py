@@ -81,6 +81,8 @@ MAX_COUNT = 10**9
 """Highest number of records or rows that an option may ask for; containers and slices have limits near 2^63."""
 SHARE = Finite(0, 1)
 FRAMES_PER_S = Finite(0, MAX_PER_S, min_open=True)
+BURST = Finite(1, MAX_PER_S)
+"""Frames at once: with less than one, no frame would ever pass."""
 SEED = click.IntRange(0, 2**63 - 1)
 PARTITION = click.IntRange(0, 1023)
 ENDS = click.option(

@@ -26,8 +26,6 @@ log = get("klais.control.overrides")
 
 READ_S = 10.0
 REFUSED_S = 1.5  # Kafka refuses a new topic for a moment
-BLOCK_FIELDS = ("block", "unblock", "until_ms")
-LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
 END_FIELDS = ("until_ms", "limits_until_ms")
 READ_BACK_S = 3.0
 MAX_TRIES = 8  # a try fails only if yet another writer was faster
@@ -176,7 +174,7 @@ class Unread:
         self.offset, self._polls = -1, 0
 
     def wrote(self, record: dict[str, Any], offset: int) -> None:
-        """The record was written at ``offset``; -1 = unknown."""
+        """The record was written at ``offset``; -1 = unknown. An empty one: it was removed."""
         self._record, self.offset = record, offset
 
     def close(self) -> None:
@@ -192,6 +190,8 @@ class Unread:
         other = self._watch.before(self.offset) or {}
         self._watching.close()
         newest = self._control.record(self.scope) or {}
+        if not self._record:
+            return other.copy() if other != self.before and not newest else {}
         lost = overwritten(self.before, other, self._record, self._changes)
         owed = {name: value for name, value in lost.items() if newest.get(name) == self._record.get(name)}
         return merged(newest, owed) if owed else {}

@@ -58,6 +58,6 @@ def check(record: dict[str, Any]) -> None:
         It names field, value and valid values.
     """
     for name, value in record.items():
-        rule = RULES.get(name) if value is not None else None
+        rule = RULES.get(name)
         if rule is not None and not rule[0](value):
             raise ValueError(f"{name} is {value!r:.200}, not {rule[1]}")

@@ -13,7 +13,8 @@ A record's key is its scope, its value a JSON object with its fields and ``autho
 - ``incident/<id>``, ``incidents``, ``ack/<id>``, ``mute/...``: see :mod:`klais.control.incidents`.
 
 A record without an end is in force until it is replaced. The newest record of a scope counts, and a record without a
-value deletes it. This reader ignores unknown fields, and logs and skips a record that is not such an object.
+value deletes it. This reader ignores unknown fields and those that are null, and logs and skips a record that is not
+such an object.
 
 If the topic is created again or loses records, what was read stays in force, and the leader writes it again
 (:meth:`ControlFollower.missing`).
@@ -27,10 +28,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from klais.config.load import Settings
+from klais.control.ends import acts_now, in_force, in_force_ms, is_block, to_ns, without_ended
 from klais.control.record_rules import check
 from klais.control.scope_watch import Watch
 from klais.control.source_blocks import SOURCE, source_of_scope
-from klais.core.wire.constants import ID_SIZE
+from klais.core.wire.constants import ID_RULE, is_device_id
 from klais.kafka.follower import STALE_S, TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
@@ -182,13 +184,14 @@ class ControlFollower(TopicFollower):
     def _parsed(key: str, value: bytes | None) -> dict[str, Any] | None:
         record: dict[str, Any] | None = None if value is None else shallow_json.loads(value)
         if record is not None:
-            if key.startswith(DEVICE) and len(key.removeprefix(DEVICE).encode()) > ID_SIZE:
+            if key.startswith(DEVICE) and not is_device_id(key.removeprefix(DEVICE).encode()):
                 # Columns hold 16 bytes: a truncated id would name another device.
-                raise ValueError(f"{key!r} has a device id of more than {ID_SIZE} bytes: no frame has such an id")
+                raise ValueError(f"{key!r} names no device of a frame: {ID_RULE}")
             if not isinstance(record, dict):
                 raise ValueError(f"control record of {key!r} is not a JSON object")
             if key.startswith(SOURCE):
                 source_of_scope(key)
+            record = {name: value for name, value in record.items() if value is not None}
             check(record)
         return record
 
@@ -216,10 +219,11 @@ class ControlFollower(TopicFollower):
         for kept in self._by_device():
             kept.pop(device_id, None)
         rate, burst, forget_ms = record.get("rate"), record.get("burst"), record.get("forget_ms")
-        if _is_block(record):
-            self._blocked[device_id] = _until_ns(record.get("until_ms"))
+        if is_block(record):
+            self._blocked[device_id] = to_ns(record.get("until_ms"))
         if rate is not None or burst is not None:
-            self._device_limits[device_id] = DeviceLimit(rate, burst, _until_ns(record.get("limits_until_ms")))
+            burst = None if burst is None else max(1.0, burst)  # with less, no frame would ever pass
+            self._device_limits[device_id] = DeviceLimit(rate, burst, to_ns(record.get("limits_until_ms")))
         if forget_ms is not None:
             # A request from a clock that is ahead would hold for rows that are not made yet: again at each restart.
             self._to_forget[device_id] = min(forget_ms, appended_ms or forget_ms) // 1000
@@ -231,8 +235,8 @@ class ControlFollower(TopicFollower):
             return  # a deleted record of a scope that never counted
         self._sources_seen = None
         self._blocked_sources.pop(network, None)
-        if _is_block(record):
-            self._blocked_sources[network] = _until_ns(record.get("until_ms"))
+        if is_block(record):
+            self._blocked_sources[network] = to_ns(record.get("until_ms"))
 
     def _now(self) -> _Seen:
         """The present mappings; the same objects until a record changes something."""
@@ -303,7 +307,9 @@ class ControlFollower(TopicFollower):
     def intake(self, host: str) -> tuple[float, float] | None:
         """Rate (frames/s) and burst (frames) that a host's edges may admit, or None if the controller sets none."""
         found = (self._decision().get("hosts") or {}).get(host)
-        return None if found is None or self.mode() == "fixed" else (float(found["rate"]), float(found["burst"]))
+        if found is None or self.mode() == "fixed":
+            return None
+        return float(found["rate"]), max(1.0, float(found["burst"]))
 
     def device(self, device_id: bytes | str) -> dict[str, Any] | None:
         """The record of one device, or None."""
@@ -344,8 +350,8 @@ class ControlFollower(TopicFollower):
         as_set = not tunes and self._auto and override.get("mode") == "auto"  # the settings say the same
         out = [{**override, "scope": OVERRIDE}] if override and not as_set else []
         for scope, record in self.records().items():
-            if scope.startswith((DEVICE, SOURCE)) and _limits(record):
-                out.append({**record, "scope": scope})
+            if scope.startswith((DEVICE, SOURCE)) and acts_now(record):
+                out.append({**without_ended(record), "scope": scope})
         return out
 
 
@@ -353,47 +359,4 @@ def _is_needed(scope: str, record: dict[str, Any]) -> bool:
     """Whether a record has an effect now: it sets something, or says that something must not be set."""
     if not scope.startswith((DEVICE, SOURCE)):
         return in_force_ms(record.get("until_ms"))
-    return _limits(record) or record.get("unblock") is True or record.get("forget_ms") is not None
-
-
-def _limits(record: dict[str, Any]) -> bool:
-    """Whether the record of a device or source blocks or limits it now."""
-    limits = any(record.get(name) is not None for name in ("rate", "burst"))
-    blocks = _is_block(record) and in_force_ms(record.get("until_ms"))
-    return blocks or (limits and in_force_ms(record.get("limits_until_ms")))
-
-
-def _is_block(record: dict[str, Any]) -> bool:
-    return record.get("block") is True and record.get("unblock") is not True
-
-
-def _until_ns(until_ms: int | None) -> int | None:
-    return None if until_ms is None else until_ms * 1_000_000
-
-
-def in_force_ms(until_ms: int | None, at_ms: int | None = None) -> bool:
-    """Whether an end (epoch ms) is in the future, or None."""
-    return until_ms is None or until_ms > (now_ms() if at_ms is None else at_ms)
-
-
-def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:
-    """Whether an end is in the future, or None."""
-    return until_ns is None or until_ns > (time.time_ns() if now_ns is None else now_ns)
-
-
-def control_in_force(follower: ControlFollower, settings: Settings, max_count: int) -> dict[str, Any]:
-    """Limits in force, their set-points, overrides, and the newest ``max_count`` decisions, newest first."""
-    decisions = list(follower.decisions)
-    return {
-        "mode": follower.mode(),
-        "rate": follower.rate(settings.dam_max_rate),
-        "burst": follower.burst(settings.dam_burst_size),
-        "setpoints": {
-            "lag": settings.pid_lag_setpoint,
-            "cpu": settings.pid_cpu_setpoint,
-            "rate_min": settings.pid_rate_min,
-            "rate_max": settings.pid_rate_max,
-        },
-        "overrides": follower.overrides(),
-        "decisions": decisions[::-1][:max_count],
-    }
+    return acts_now(record) or record.get("unblock") is True or record.get("forget_ms") is not None

@@ -11,6 +11,7 @@ from typing import Protocol
 from klais.control.filter_figures import MAX_REPORTED
 from klais.control.setpoints import ControlFollower
 from klais.control.source_blocks import MAX_BLOCKED_SOURCES
+from klais.errors import SourceBlocksFull
 from klais.system.prefix import Network
 from klais.telemetry import log as logs
 
@@ -81,29 +82,46 @@ class SourceApplier:
     def __init__(self, follower: ControlFollower) -> None:
         self._follower = follower
         self._done: set[Network] = set()
-        self._reported = False
+        self._reported = self._full = False  # _full: others wait for the next renewal
         self.allowed: tuple[Network, ...] = ()
         self.figures: tuple[int, dict[str, int]] = (0, {})
 
     def forget(self) -> None:
         """The maps were closed or opened: it has written nothing there."""
-        self._done, self.allowed, self.figures = set(), (), (0, {})
+        self._done, self._full, self.allowed, self.figures = set(), False, (), (0, {})
 
     def write(self, maps: SourceMaps, renew: bool) -> int:
         """Write changes, all entries with ``renew``; returns the number of changes, at most 1."""
         now_ns = time.time_ns()
         ends = self._bounded(self._follower.blocked_sources_in_force())
-        lifted, new = self._done - ends.keys(), ends.keys() - self._done
-        for network in lifted:
+        before, self._full = self._done, self._full and not renew
+        written = before & ends.keys()
+        for network in before - written:
             maps.source_blocks.unblock(network)
         if renew and ends:
             maps.source_blocks.sweep()  # an expired entry of an earlier process hides a wider one
-        for network in ends if renew else new:
-            maps.source_blocks.block(network, block_ttl_s(ends[network], now_ns))
-        self._done = set(ends)
-        if lifted or new:
+        for network in [*(written if renew else ()), *(ends.keys() - written)]:  # first those that have an entry
+            if self._fits(maps, network, block_ttl_s(ends[network], now_ns)):
+                written.add(network)
+        self._done = written
+        if written != before:
             self.read(maps)
-        return int(bool(lifted or new))
+        return int(written != before)
+
+    def _fits(self, maps: SourceMaps, network: Network, ttl_s: float) -> bool:
+        """Write a block; False if the map has no room for it, for example next to those that another process wrote."""
+        if self._full and network not in self._done:
+            return False
+        try:
+            maps.source_blocks.block(network, ttl_s)
+        except SourceBlocksFull as error:
+            self._full = True
+            if calls := logs.every(60, "control.xdp_sources_full"):
+                log.warning(
+                    "xdp_sources_full", why=str(error), calls=calls, means="the edge drops the frames of others"
+                )
+            return False
+        return True
 
     def read(self, maps: SourceMaps) -> None:
         """Read the figures and the allow list."""

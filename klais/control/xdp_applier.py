@@ -2,13 +2,15 @@
 
 A thread that polls ten times a second. Without pinned maps it logs this once, checks again every few seconds, and all
 other work continues. Blocks are written with a short time to live and renewed, so that a block that was lifted while no
-process ran here expires. The heartbeat is renewed while the set-points are confirmed: an operator's as long as this
-process lives, the controller's as long as it reports. Otherwise the filter falls back to the limits given at load.
+process ran here expires. Limits of devices have no end in the map: those that ended while no process ran here are
+removed once the set-points are read. The heartbeat is renewed while the set-points are confirmed: an operator's as long
+as this process lives, the controller's as long as it reports. Otherwise the filter falls back to the limits given at
+load.
 """
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,8 +20,9 @@ import numpy.typing as npt
 
 from klais.config.host import host_of
 from klais.config.load import Settings
+from klais.control.ends import in_force
 from klais.control.filter_figures import FilterFigures, LocalBlock, packet_rates, reported_blocks
-from klais.control.setpoints import ControlFollower, in_force
+from klais.control.setpoints import ControlFollower
 from klais.control.source_applier import SourceApplier, SourceMaps, block_ttl_s
 from klais.errors import RulesFull
 from klais.system.prefix import Network
@@ -33,7 +36,16 @@ COUNTS_S = 1.0  # between two reads of the filter's counters
 BLOCKS_S = 5.0  # between two reads of its blocks
 RENEW_S = 10.0
 STOP_S = 2.0  # how long a stop waits for the thread
+MAX_NAMED = 10  # devices in one line of the log
 HEARTBEATS_PER_TIMEOUT = 4  # heartbeats within the time after which the filter considers them stale
+
+
+class OwnLimit(Protocol):
+    """The limit of one device in the map (``klais.xdp.rules.Rule``)."""
+
+    @property
+    def device_id(self) -> str:
+        """The device."""
 
 
 class Maps(SourceMaps, Protocol):
@@ -53,6 +65,9 @@ class Maps(SourceMaps, Protocol):
 
     def clear_device(self, device_id: bytes | str) -> bool:
         """Remove the limits of one device."""
+
+    def devices_overridden(self) -> Sequence[OwnLimit]:
+        """Devices with their own limits."""
 
     def block(self, device_id: bytes | str, ttl_s: float | None = None) -> None:
         """Drop the frames of a device."""
@@ -100,6 +115,7 @@ class _Applied:
     devices: dict[bytes, tuple[float, float]] = field(default_factory=dict)
     blocked: set[bytes] = field(default_factory=set)
     renewed_s: float = float("-inf")
+    compared: bool = False  # limits of an earlier process with the set-points
     full: bool = False  # the map of rules: rules of further devices wait for the next renewal
 
 
@@ -212,6 +228,7 @@ class Applier:
         renew = now_s - self._done.renewed_s >= RENEW_S
         self._done.full = self._done.full and not renew
         changes = self._write_limits(maps, now_s) + self._write_devices(maps) + self._write_blocks(maps, renew)
+        changes += self._remove_ended(maps)
         changes += self.sources.write(maps, renew)
         if renew:
             self._done.renewed_s = now_s
@@ -261,7 +278,8 @@ class Applier:
         device_rate = self._follower.device_rate(s.dam_device_rate)
         wanted = (*limits, device_rate)
         if wanted != self._done.limits:
-            maps.set_limits(*limits, device_rate, s.dam_device_burst * device_rate / s.dam_device_rate)
+            device_burst = max(1.0, s.dam_device_burst * device_rate / s.dam_device_rate)
+            maps.set_limits(*limits, device_rate, device_burst)
             self._done.limits = wanted
         elif now_s >= self._next_beat_s:
             maps.heartbeat()
@@ -288,6 +306,21 @@ class Applier:
             if done.get(device_id) == limits or self._fits(maps.set_device, device_id in done, device_id, *limits)
         }
         return 1
+
+    def _remove_ended(self, maps: Maps) -> int:
+        """Once: remove limits in the map whose record has none any more. Those without a record are of `klais xdp rate`
+        on this host.
+        """
+        if self._done.compared or not self._follower.wait_caught_up(0.0):
+            return 0
+        self._done.compared, wanted = True, self._done.devices.keys()
+        found = [at.device_id for at in maps.devices_overridden() if self._follower.device(at.device_id) is not None]
+        ended = [device_id for device_id in found if device_id.encode() not in wanted]
+        for device_id in ended:
+            maps.clear_device(device_id.encode())
+        if ended:
+            log.info("xdp_limits_removed", devices=ended[:MAX_NAMED], count=len(ended), why="klais_control has none")
+        return int(bool(ended))
 
     def _write_blocks(self, maps: Maps, renew: bool) -> int:
         now_ns = time.time_ns()

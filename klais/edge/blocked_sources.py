@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from klais.control.ends import in_force
 from klais.control.filter_figures import MAX_REPORTED
-from klais.control.setpoints import in_force
 from klais.core.wire.batch import SOURCE_SIZE
 from klais.edge.kernels import mark_blocked
 from klais.system.prefix import Network, packed
@@ -110,7 +110,7 @@ class BlockedSources:
         self._blocked, self._allowed = blocked, allowed
         self._table = _NONE
         self._seen: tuple[Blocks, tuple[Network, ...]] = ({}, ())
-        self._next_s, self._next_end_ns = 0.0, float("inf")
+        self._next_s, self._made_ns, self._next_end_ns = 0.0, 0, float("inf")
 
     @property
     def active(self) -> bool:
@@ -123,9 +123,10 @@ class BlockedSources:
             return
         self._next_s = now_s + POLL_S
         seen, now_ns = (self._blocked(), self._allowed()), time.time_ns()
-        if seen[0] is self._seen[0] and seen[1] == self._seen[1] and now_ns < self._next_end_ns:
+        same = seen[0] is self._seen[0] and seen[1] == self._seen[1]
+        if same and self._made_ns <= now_ns < self._next_end_ns:  # a clock that was set back: ended ones are in force
             return
-        allowed_before, self._seen = self._seen[1], seen
+        allowed_before, self._seen, self._made_ns = self._seen[1], seen, now_ns
         ends = {network: end for network, end in seen[0].items() if in_force(end, now_ns)}
         self._next_end_ns = min((end for end in ends.values() if end is not None), default=float("inf"))
         if ends.keys() != set(self._table.networks) or seen[1] != allowed_before:

@@ -129,6 +129,7 @@ class StatsFollower(TopicFollower):
         self._views: dict[str, tuple[Mapping[str, Any], ProcessView]] = {}  # of the newest records that were requested
         self._systems: dict[float, tuple[Any, float, SystemView]] = {}  # by age: records, valid up to, their view
         self._clocks: dict[str, float] = {}
+        self._appended: tuple[int, float] | None = None  # broker time (ms) of the newest record, when it was read (s)
 
     def reset(self) -> None:
         """See :class:`TopicFollower`."""
@@ -144,6 +145,8 @@ class StatsFollower(TopicFollower):
                 raise ValueError(f"statistics of {key!r} have no object {name!r}")
         # By arrival, not by at_ms, because the clocks of two hosts may differ.
         now_s = time.monotonic()
+        if appended_ms is not None:
+            self._appended = appended_ms, now_s
         alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
         self._views = {k: v for k, v in self._views.copy().items() if k in alive}  # other threads put views in
@@ -199,6 +202,14 @@ class StatsFollower(TopicFollower):
         """
         return self._clocks.get(name)
 
+    def kafka_ms(self) -> float | None:
+        """The broker's clock now (ms since the epoch), from the newest record and the monotonic clock of this host: a
+        step of its wall clock has no effect. Some 10 ms behind. None without a record, or if the topic has no broker
+        times.
+        """
+        newest = self._appended
+        return None if newest is None else newest[0] + 1000 * (time.monotonic() - newest[1])
+
     def senders(self) -> dict[str, dict[str, Any]]:
         """Every process that sent a record in the last ten minutes.
 
@@ -227,13 +238,13 @@ def clock_warning(offset_s: float | None) -> str | None:
     Examples
     --------
     >>> clock_warning(-0.02), clock_warning(7200.4)
-    (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames is wrong by as much; check its time
-    service")
+    (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames and the ends of blocks here are wrong by
+    as much; check its time service")
     """
     if offset_s is None or abs(offset_s) <= CLOCK_TOLERANCE_S:
         return None
     way = "ahead of" if offset_s > 0 else "behind"
     return (
         f"the clock of this host is {abs(offset_s):.0f} s {way} Kafka's: "
-        "ts of its frames is wrong by as much; check its time service"
+        "ts of its frames and the ends of blocks here are wrong by as much; check its time service"
     )

@@ -51,6 +51,7 @@ Seconds = Annotated[
     float | None, Field(default=None, gt=0, le=YEAR_S, description="Expires after this time (s); null = never.")
 ]
 Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Burst = Annotated[float, Field(ge=1, le=1e9, allow_inf_nan=False)]
 
 
 class Reason(Body):
@@ -83,7 +84,7 @@ class DeviceLimits(Reason):
     """A device's own rate and burst."""
 
     rate: Rate | None = Field(default=None, description="frames/s; null = the default of all devices")
-    burst: Rate | None = Field(default=None, description="frames; null = the default of all devices")
+    burst: Burst | None = Field(default=None, description="frames; null = the default of all devices")
     for_s: Seconds = None
 
 
@@ -116,7 +117,7 @@ class Override(Reason):
 
     mode: Literal["manual", "auto"] = Field(description="manual: rate is in force; auto: the controller sets it.")
     rate: Rate | None = Field(default=None, description="frames/s, with mode manual")
-    burst: Rate | None = Field(default=None, description="frames")
+    burst: Burst | None = Field(default=None, description="frames")
     for_s: Seconds = None
 
 
@@ -148,10 +149,18 @@ class Changes:
         Returns the writer; blocking, called in a thread.
     rate_min : float
         Lowest accepted global rate; a lower one would stop the system.
+    ready : callable
+        Whether ``control`` has read the topic: before that, a change would overwrite the other fields of its record.
     """
 
-    def __init__(self, control: ControlFollower, writer: Callable[[], Writer], rate_min: float) -> None:
-        self._control, self._writer, self._rate_min = control, writer, rate_min
+    def __init__(
+        self,
+        control: ControlFollower,
+        writer: Callable[[], Writer],
+        rate_min: float,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._control, self._writer, self._rate_min, self._ready = control, writer, rate_min, ready
         self._one = asyncio.Lock()  # of this worker's requests; `apply` merges those of other processes
 
     async def block(self, device_id: str, asked: Block, who: Requester) -> Changed:
@@ -208,6 +217,7 @@ class Changes:
 
     async def ack(self, incident_id: str, asked: Ack, who: Requester) -> Changed:
         """Acknowledge an incident."""
+        self._need_records()
         if self._control.record(INCIDENT + incident_id) is None:
             raise HttpError(404, "unknown_incident", f"there is no incident {incident_id}", incident_id=incident_id)
         return await self._write(ack_scope(incident_id), {"ack": True, "until_ms": until(asked.for_s)}, asked, who)
@@ -244,8 +254,14 @@ class Changes:
         gone = {name: None for name in ("mode", "rate", "burst", "gains", "setpoints")}
         return await self._write(OVERRIDE, gone | {"until_ms": now_ms()}, asked, who)
 
+    def _need_records(self) -> None:
+        if not self._ready():
+            text = f"this worker has not read {self._control.topic} yet: try again in a moment, or ask another worker"
+            raise HttpError(503, "starting", text)
+
     async def _write(self, scope: str, changes: dict[str, Any], asked: Reason, who: Requester) -> Changed:
         author = who.name or asked.author or f"page {who.address}"
+        self._need_records()
         async with self._one:
             try:
                 before, after = await asyncio.to_thread(

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import orjson
 
 from klais.config.load import Settings
-from klais.control.setpoints import DEVICE, ControlFollower, control_in_force
+from klais.control.setpoints import DEVICE, ControlFollower
+from klais.control.shown import control_in_force
 from klais.errors import KlaisError
 from klais.kafka.offsets import offsets_at
 from klais.kafka.reader import PartitionReader
@@ -18,7 +19,7 @@ from klais.system.clock import now_ms
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.schema import VERSION
-from klais.telemetry.view import Record, SystemView
+from klais.telemetry.view import ProcessView, Record, SystemView
 from klais.ui.history import SECONDS, History
 from klais.ui.sample import Sampler
 from klais.ui.status import body
@@ -43,6 +44,8 @@ class Stats(Protocol):
     """The newest record of each process (:class:`klais.kafka.stats.StatsFollower`)."""
 
     def newest(self, kind: str) -> Mapping[str, Record]: ...
+
+    def read(self, name: str, record: Record) -> ProcessView: ...
 
     def senders(self) -> Mapping[str, Mapping[str, Any]]: ...
 
@@ -91,7 +94,8 @@ class Feed:
 
     def sample(self) -> None:
         """Take one sample."""
-        self._newest, self._at_ms = self._sampler.sample(SystemView.of(self._stats.newest), time.monotonic()), now_ms()
+        system = SystemView.of(self._stats.newest, self._stats.read)
+        self._newest, self._at_ms = self._sampler.sample(system, time.monotonic()), now_ms()
         if self._recovered.is_set():  # before that, a new sample would block older ones from the history
             self.history.add(self._at_ms, self._newest)
 
@@ -113,6 +117,7 @@ class Feed:
             control,
             starting,
             self.history.path(),
+            self._stats.read,
         )
         return self._at_ms, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
 

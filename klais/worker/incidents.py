@@ -170,8 +170,8 @@ class Incidents:
         if not self._ready or self._reader is None:
             return
         batch = self._reader.take()
-        mutes = Mutes.of(self._control.records(), now_ms())
         at_ms = now_ms() - round(1000 * ahead_s)
+        mutes = Mutes.of(self._control.records(), at_ms)
         self._watch_fleet(now_s, at_ms, system, mutes)
         unsent = self._announcer.unsent
         # In a thread: many flags must not delay the lanes.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from klais.config.load import Settings
-from klais.control.setpoints import ControlFollower, in_force
+from klais.control.ends import in_force
+from klais.control.setpoints import ControlFollower
 from klais.core.dam.bucket import TokenBucket
 from klais.core.dam.overrides import NO_OVERRIDES, PREFIX, Overrides, override_table
 from klais.core.lane.journal import Limits

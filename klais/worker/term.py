@@ -23,13 +23,14 @@ from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.decide import Decision, Inputs, LoopState, decide, is_change
 from klais.control.election import SILENCE, RecentGauges, heartbeat_s
+from klais.control.ends import in_force_ms
 from klais.control.forecast import Predictor, TrafficForecast
 from klais.control.habits import Habits
 from klais.control.measure import measure, offenders_of
 from klais.control.offenders import MAX_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import Unread, device_scope, merged
-from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
+from klais.control.setpoints import GLOBAL, ControlFollower
 from klais.control.window import TrafficWindow
 from klais.control.xdp_applier import Applier
 from klais.errors import KafkaUnavailable
@@ -185,7 +186,7 @@ class Term:
                 offenders_s = now_s
                 await self._lost.tick(partial(self._write_again, sender))
                 await self._block_offenders(epoch, sender, now_s)
-                ahead_s = self._stats.clock_offset_s(self._name) or 0.0
+                ahead_s = self._ahead_s()
                 write = partial(self._write_incidents, epoch, sender)
                 await self.incidents.tick(now_s, ahead_s, self._stats.view(), write)
             self._ticked_s = now_s
@@ -194,6 +195,11 @@ class Term:
             due_s = max(due_s + period_s, time.monotonic())
             await asyncio.sleep(max(0.001, due_s - time.monotonic()))
         return False
+
+    def _ahead_s(self) -> float:
+        """How far the clock of this host is ahead of Kafka's, s; 0 = unknown. Right also just after a step of it."""
+        kafka_ms = self._stats.kafka_ms()
+        return 0.0 if kafka_ms is None else (now_ms() - kafka_ms) / 1000
 
     def _superseded(self, epoch: int) -> bool:
         """Whether another worker leads, according to its records: after our fence only a newer leader can write any."""
@@ -279,9 +285,12 @@ class Term:
         return await sender.send(writer), count
 
     async def _remove(self, sender: FencedSender, scope: str) -> None:
+        """Remove a record. What an operator writes at the same moment is written again."""
         writer = RecordBatchWriter(1 << 16, "none")
         writer.append_one(scope.encode(), None)
-        await sender.send(writer)
+        unread = Unread(self._follower, scope, {})
+        unread.wrote({}, await sender.send(writer))
+        self._unread.append(unread)
 
     async def _block_offenders(self, epoch: int, sender: FencedSender, now_s: float) -> None:
         """Block repeat offenders, or with ``monitor`` and in an attack only suggest it. A device that an operator
@@ -293,7 +302,7 @@ class Term:
             return
         blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
         # By Kafka's clock if that of this host is wrong: a block might have ended before it is read.
-        ahead_s = self._stats.clock_offset_s(self._name) or 0.0
+        ahead_s = self._ahead_s()
         kafka_ms = now_ms() - (round(1000 * ahead_s) if abs(ahead_s) > CLOCK_TOLERANCE_S else 0)
         in_force, over = own_blocks(self._follower.records(), kafka_ms)
         for scope in over:
@@ -305,9 +314,9 @@ class Term:
                 before.get("block") is True and in_force_ms(before.get("until_ms"), kafka_ms)
             ):
                 continue
-            blocked = how == "on" and in_force < MAX_BLOCKS
+            blocked = how in ("on", "all") and in_force < MAX_BLOCKS
             log.warning("offender_found", device=device_id, blocked=blocked, for_s=for_s, mode=how, in_force=in_force)
-            if attack and how != "on":
+            if attack and how in ("off", "monitor"):
                 log.warning("block_suggested", device=device_id, do=f"klais control block {device_id} --for 1h")
             if blocked:
                 in_force += 1

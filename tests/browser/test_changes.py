@@ -14,6 +14,7 @@ from klais.http.connections import ConnectionLimits, Listener
 from klais.http.errors import HttpError, reply
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
+from klais.system.clock import now_ms
 from klais.ui.changes import Changes
 from klais.ui.incidents import incidents_body
 from klais.ui.recording import Recording
@@ -131,6 +132,22 @@ def confirm(shown: Watched, reason: str, **fields: str) -> None:
 
 def closed(shown: Watched) -> None:
     shown.page.locator("dialog").wait_for(state="detached")
+
+
+def test_a_block_and_limits_of_one_device_show_each_their_end(ada: Watched, office: Office) -> None:
+    in_an_hour = now_ms() + 3_600_000
+    for name, record in (
+        ("both", {"block": True, "rate": 5, "limits_until_ms": in_an_hour}),
+        ("limited", {"block": True, "until_ms": 1, "rate": 5}),
+    ):
+        office.control.consume(f"device/{name}", orjson.dumps(record))
+    opened(ada, office, "control")
+    table = ada.page.get_by_role("region", name="Overrides in force")
+    table.get_by_role("row", name="both blocked, rate 5/s").get_by_text(
+        "block: until it is removed, limits: in "
+    ).wait_for()
+    table.get_by_role("row", name="limited rate 5/s").get_by_text("until it is removed").wait_for()
+    assert ada.errors == []
 
 
 def test_an_incident_is_acknowledged_and_that_is_taken_back(ada: Watched, office: Office) -> None:

@@ -79,6 +79,28 @@ def test_spools_filters_and_recovering_lanes_are_shown_with_their_figures(tab: T
     assert shown.errors == []
 
 
+def test_an_edge_without_rights_to_the_filter_does_not_hide_what_it_dropped(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    event = shown.page.evaluate(NOW)
+    model = event["edges"][0] | {"host": "h:/maps", "dropped": [], "kernel_dropped": []}
+    losses = [{"reason": "ring_full", "frames": 4711, "intended": False}]
+    event["edges"] = [model | {"id": "a", "kernel_dropped": losses}, model | {"id": "b"}]
+    shown.page.evaluate(SHOW, event)
+    shown.page.locator("main table", has_text="4,711").wait_for()
+    assert shown.errors == []
+
+
+def test_charts_go_on_after_the_clock_of_the_worker_was_a_day_ahead(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    event = shown.page.evaluate(NOW)
+    day, now_ms = 86_400_000, event["at_ms"]
+    for later_ms in (1000, day + 2000, day + 3000, 4000, 5000):
+        shown.page.evaluate(SHOW, event | {"at_ms": now_ms + later_ms})
+    times = shown.page.evaluate("import('/ui/store.js').then(({store}) => store.history.at_ms)")
+    assert times[-3:] == [now_ms + 1000, now_ms + 4000, now_ms + 5000]
+    assert shown.errors == []
+
+
 def test_figures_that_are_missing_or_hostile_leave_no_gap_and_run_nothing(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "edges")
     event = shown.page.evaluate(NOW)

@@ -24,7 +24,8 @@ from klais.control.measure import activity_of, measure, offenders_of
 from klais.control.offenders import Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import merged
-from klais.control.setpoints import ControlFollower, control_in_force
+from klais.control.setpoints import ControlFollower
+from klais.control.shown import control_in_force
 from klais.control.window import TrafficWindow
 from klais.control.xdp_applier import Applier
 from klais.core.incidents.grouping import Grouping, Rules

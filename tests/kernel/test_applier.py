@@ -71,3 +71,20 @@ def test_a_filter_that_is_detached_is_seen() -> None:
                 assert applier.figures.interfaces == (behind.pair.iface,) and not applier.figures.bypassed
         finally:
             applier.stop()
+
+
+def test_a_limit_that_ended_while_no_process_ran_here_is_removed_and_one_of_this_host_stays() -> None:
+    with filtered("ringbuf") as behind:
+        settings = behind.settings()
+        for record in ({"rate": 5.0, "burst": 0.5}, {"rate": 5.0, "limits_until_ms": 1}):
+            follower = ControlFollower(settings)
+            follower.consume(f"device/{DEVICE}", orjson.dumps(record))
+            follower._caught_up.set()
+            applier = Applier(settings, follower)
+            applier.poll(0.0)
+            assert applier.available
+            applier.stop()
+            with XdpMaps.open(behind.pin_dir) as maps:
+                maps.set_device("local", 7.0, 8.0)
+                found = {rule.device_id: rule.burst for rule in maps.devices_overridden()}
+            assert found == {"local": 8.0} | ({} if "limits_until_ms" in record else {DEVICE: 1.0})

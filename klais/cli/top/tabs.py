@@ -90,8 +90,9 @@ def _restoring(process: Mapping[str, Any]) -> str | None:
 def drops(event: Event) -> list[Row]:
     """A row per process and reason, frames since the start of the process; then those of the kernel filters."""
     counted = [(one["id"], one["dropped"]) for kind in ("edges", "workers") for one in event[kind]]
-    # Every edge of a host reports the filter of the host, by the host's name and the folder of the maps.
-    kernels = {edge.get("host") or edge["id"]: edge.get("kernel_dropped", ()) for edge in event["edges"]}
+    # The edges of a host report its filter, by the host's name and the folder of the maps, except those that may not
+    # read them.
+    kernels = {edge.get("host") or edge["id"]: rows for edge in event["edges"] if (rows := edge.get("kernel_dropped"))}
     counted += [(f"kernel of {host.partition(':')[0]}", rows) for host, rows in kernels.items()]
     return [
         {"reason": drop["reason"], "frames": drop["frames"], "intended": drop["intended"], "process": name}

@@ -33,12 +33,20 @@ export function overrideText(row) {
   return parts.join(", ");
 }
 
+// The block and the limits of a device have each their own end.
+function endsOf(row, nowMs) {
+  const limits = row.scope.startsWith("device/") && (row.rate || row.burst);
+  if (!limits) return until(row.until_ms, nowMs);
+  const end = until(row.limits_until_ms, nowMs);
+  return row.block ? `block: ${until(row.until_ms, nowMs)}, limits: ${end}` : end;
+}
+
 export const overrides = (nowMs) => [
   { label: "what", cell: (row) => html`<${Scope} scope=${row.scope} />` },
   { label: "sets", cell: (row) => printable(overrideText(row)) },
   { label: "by", cell: (row) => printable(row.author ?? "?") },
   { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },
-  { label: "ends", cell: (row) => until(row.until_ms ?? row.limits_until_ms, nowMs) },
+  { label: "ends", cell: (row) => endsOf(row, nowMs) },
 ];
 
 export function Control({ store, about, theme }) {

@@ -12,8 +12,9 @@ const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>
 
 function dropped(event) {
   const byReason = new Map();
-  // All edges of a host report the same XDP filter.
-  const kernels = new Map(event.edges.map((edge) => [edge.host, edge.kernel_dropped ?? []]));
+  // The edges of a host report the same XDP filter, except those that may not read its maps.
+  const reporting = event.edges.filter((edge) => edge.kernel_dropped?.length);
+  const kernels = new Map(reporting.map((edge) => [edge.host, edge.kernel_dropped]));
   const kernel = [...kernels].map(([host, rows]) => ({ id: `kernel of ${hostName(host)}`, dropped: rows }));
   for (const process of [...kernel, ...event.edges, ...event.workers]) {
     for (const drop of process.dropped) {

@@ -5,6 +5,7 @@ const SECONDS = 900;
 const SILENT_MS = 3000;
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
 const CALM_MS = 5000; // between two updates, for who wants little motion
+const BACK_MS = 60000; // an event so far before the newest sample is of a clock that was set back
 const SKEW_MS = 5000; // a smaller difference between the clocks is that of an event on its way
 
 export const calmMs = () => (CALM.matches ? CALM_MS : 0);
@@ -126,6 +127,13 @@ class Store {
     this.history = joined;
   }
 
+  // The worker's clock was set back: samples from that time on are of its wrong time.
+  cut(atMs) {
+    const at = this.history.at_ms;
+    const before = (_, i) => at[i] < atMs;
+    this.history = Object.fromEntries(Object.entries(this.history).map(([name, all]) => [name, all.filter(before)]));
+  }
+
   append(event) {
     const joined = {};
     const held = this.history.at_ms.length;
@@ -140,6 +148,7 @@ class Store {
     this.heardMs = Date.now();
     this.connected = true;
     this.error = null;
+    if (event.at_ms < (this.history.at_ms.at(-1) ?? 0) - BACK_MS) this.cut(event.at_ms);
     if (event.at_ms > (this.history.at_ms.at(-1) ?? 0)) this.append(event);
     this.now = event;
     this.aheadMs = event.at_ms - this.heardMs;

@@ -4,7 +4,8 @@ import time
 from typing import Any
 
 from klais.config.load import Settings
-from klais.control.setpoints import ControlFollower, control_in_force
+from klais.control.setpoints import ControlFollower
+from klais.control.shown import control_in_force
 from klais.worker.controller import ControllerStatistics
 from klais.worker.limits import LaneLimits
 from klais.worker.web.times import iso

@@ -23,7 +23,9 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
     page = Page(
         guard=guard,
         feed=Feed(settings, worker.controller.stats, worker.control),
-        changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
+        changes=Changes(
+            worker.control, worker.producer, settings.pid_rate_min, lambda: worker.control.wait_caught_up(0.0)
+        ),
         audit=partial(newest_changes, settings),
         about=lambda: {"worker": worker.worker_id, "workers": peers.others(), "grafana": settings.web_grafana_url},
         settings=lambda: describe(settings),

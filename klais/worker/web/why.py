@@ -14,6 +14,7 @@ from klais.worker.web.device import device_id_text, last_seen, newest_flag, toke
 from klais.worker.web.times import iso
 
 LARGE_SHARE = 0.5  # share of a device's frames
+MAX_WAIT_S = 1e9  # a later end is not shown
 MANY = 3  # count above one or two normal occurrences
 
 
@@ -101,10 +102,12 @@ def _device_rate(row: Any, limits: DeviceLimits) -> dict[str, Any]:
     tokens = tokens_of(row, limits)
     dropped = int(row["device_rate"])
     active = tokens < 1.0
-    until = iso(limits.now_ns + int((1.0 - tokens) / limits.rate * 1e9)) if active else None
+    wait_s = (1.0 - tokens) / limits.rate
+    until = iso(limits.now_ns + int(wait_s * 1e9)) if active and wait_s < MAX_WAIT_S else None
     of = f"{tokens:.1f} of {limits.burst:g} frames are left at {limits.rate:g} frames/s"
     if active:
-        explanation = f"Above its own rate: {of}; frames are dropped until the next token, at {until}."
+        when = f"at {until}" if until else "in more than 30 years"
+        explanation = f"Above its own rate: {of}; frames are dropped until the next token, {when}."
     elif dropped:
         explanation = f"Within its own rate now ({of}); {dropped} frames were dropped above it so far."
     else:
@@ -123,7 +126,7 @@ def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
     full = lane.queue_depth > 0 and lane.queue_depth >= lane.queue_limit
     active = lane.queue_depth > 0 or lane.tokens < 1.0
     wait_s = max(0.0, lane.before_new - lane.tokens) / lane.rate
-    until = iso(limits.now_ns + int(wait_s * 1e9)) if active and wait_s < 1e9 else None
+    until = iso(limits.now_ns + int(wait_s * 1e9)) if active and wait_s < MAX_WAIT_S else None
     if full or (active and lane.queue_limit == 0):
         explanation = (
             f"The lane's queue is full ({lane.queue_depth} of {lane.queue_limit} frames): new frames are dropped."

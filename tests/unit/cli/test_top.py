@@ -127,7 +127,8 @@ def test_what_a_kernel_filter_dropped_is_listed_once_for_its_host(event: dict[st
     edge = event["edges"][0] | {"dropped": [], "host": "h:/sys/fs/bpf/klais"}
     edge["kernel_dropped"] = [{"reason": "ring_full", "frames": 5, "intended": False}]
     older = {name: part for name, part in edge.items() if name not in ("kernel_dropped", "host")}
-    edges = [edge, edge | {"id": "edge-2"}, older | {"id": "of-an-older-version"}]
+    without_rights = edge | {"id": "edge-3", "kernel_dropped": []}
+    edges = [edge, edge | {"id": "edge-2"}, older | {"id": "of-an-older-version"}, without_rights]
     assert drops({"edges": edges, "workers": []}) == [
         {"reason": "ring_full", "frames": 5, "intended": False, "process": "kernel of h"}
     ]

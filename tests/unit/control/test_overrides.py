@@ -220,6 +220,37 @@ def test_a_block_that_took_nothing_is_left_alone(pair: tuple[Topic, Process, Pro
     assert unread.repair() == {} and not controller._watches
 
 
+@pytest.mark.parametrize("others", ["blocks_again", "unblocks", "nothing", "comes_later"])
+def test_a_removal_takes_nothing_from_an_operator_of_the_same_moment(
+    pair: tuple[Topic, Process, Process], monkeypatch: pytest.MonkeyPatch, others: str
+) -> None:
+    """The controller removes its blocks that have ended; it may not have read yet what an operator has just written."""
+    topic, controller, ann = pair
+    monkeypatch.setattr(overrides, "now_ms", lambda: APPENDED_MS)
+    topic.append(SCOPE, {"block": True, "until_ms": 5, "author": "controller"}, {})
+    for process in (controller, ann):
+        process.read()
+    unread = Unread(controller, SCOPE, {})
+    if others == "blocks_again":
+        ann.sets(block=True, until_ms=7)
+    elif others == "unblocks":
+        ann.sets(block=None, unblock=True, until_ms=None)
+    topic.records.append((SCOPE, None))  # type: ignore[arg-type]
+    unread.wrote({}, len(topic.records) - 1)
+    if others == "comes_later":
+        ann.read()
+        ann.sets(rate=5.0)
+    controller.read()
+    repaired = unread.repair()
+    if others in ("nothing", "comes_later"):
+        assert repaired == {} and not controller._watches
+        return
+    assert repaired is not None and repaired["author"] == "ben"
+    topic.append(SCOPE, repaired, {})
+    found = in_force(topic)
+    assert (found.get("until_ms"), found.get("unblock")) == ((7, None) if others == "blocks_again" else (None, True))
+
+
 def test_a_topic_that_is_not_read_ends_the_wait(pair: tuple[Topic, Process, Process]) -> None:
     topic, controller, _ = pair
     unread = Unread(controller, SCOPE, {"block": True})

@@ -5,11 +5,14 @@ from typing import Any
 import orjson
 import pytest
 
+from klais.cli.control import override_line
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
+from klais.control.shown import control_in_force
 from klais.kafka.stats import StatsFollower, clock_warning
 from klais.system.waiting import poll_until
 from klais.telemetry.stats import StatsPublisher, total
+from klais.ui.feed import first_overrides
 
 
 def make() -> ControlFollower:
@@ -61,12 +64,43 @@ def test_blocks_come_and_go() -> None:
     assert follower.device(b"dev/2") is None
 
 
-def test_a_device_that_no_frame_can_name_is_refused() -> None:
-    """Cut to the 16 bytes of a frame it would be another device, which would then be blocked."""
+@pytest.mark.parametrize("name", ["a-name-longer-than-16-bytes", "", "a\0b"])
+def test_a_device_that_no_frame_can_name_is_refused(name: str) -> None:
+    """Cut to the 16 bytes of a frame it would be another device. The kernel filter of each host refuses it, too."""
     follower = make()
-    with pytest.raises(ValueError, match="more than 16 bytes"):
-        put(follower, "device/a-name-longer-than-16-bytes", block=True)
+    with pytest.raises(ValueError, match="names no device of a frame"):
+        put(follower, f"device/{name}", block=True)
     assert follower.blocked() == {}
+    follower.consume(f"device/{name}", None)
+
+
+def test_a_field_that_is_null_is_absent() -> None:
+    follower = make()
+    put(follower, "device/a", block=True, at=None, author=None, until_ms=None)
+    put(follower, "device/b", rate=5.0, burst=None, at=7)
+    assert [row["scope"] for row in first_overrides(follower.overrides())] == ["device/b", "device/a"]
+    assert follower.record("device/a") == {"scope": "device/a", "block": True}
+
+
+def test_overrides_show_only_the_part_of_a_record_that_is_in_force() -> None:
+    follower = make()
+    put(follower, "device/a", block=True, until_ms=1, rate=5.0, author="me")
+    put(follower, "device/b", block=True, rate=5.0, burst=6.0, limits_until_ms=1)
+    put(follower, "device/c", block=True, until_ms=1, rate=5.0, limits_until_ms=1)
+    a, b = follower.overrides()
+    assert a == {"scope": "device/a", "rate": 5.0, "author": "me"}
+    assert b == {"scope": "device/b", "block": True}
+    assert "block" not in override_line(a) and override_line(b).endswith("until further notice")
+    both = {"scope": "device/d", "block": True, "until_ms": 1_700_000_000_000, "rate": 5.0}
+    assert override_line(both).partition("until ")[2].startswith("2023-11-1")
+    assert override_line(both).endswith("limits until further notice")
+
+
+def test_the_set_points_shown_are_those_of_the_controller() -> None:
+    follower, settings = make(), Settings()
+    put(follower, "override", mode="auto", setpoints={"lag": 50_000})
+    shown = control_in_force(follower, settings, 10)["setpoints"]
+    assert (shown["lag"], shown["cpu"]) == (50_000, settings.pid_cpu_setpoint)
 
 
 @pytest.mark.parametrize(

@@ -114,12 +114,18 @@ class Maps:
         self.calls: list[tuple[Any, ...]] = []
         self.blocks: list[Block] = []
         self.allow: list[Network] = []
+        self.room, self.there = 1 << 16, set[Network]()
         self.source_blocks = self.sources = self
 
     def block(self, network: Network, ttl_s: float | None = None) -> None:
+        if network not in self.there and len(self.there) >= self.room:
+            self.calls.append(("full",))
+            raise SourceBlocksFull("the map is full")
+        self.there.add(network)
         self.calls.append(("block", str(network), ttl_s))
 
     def unblock(self, network: Network) -> bool:
+        self.there.discard(network)
         self.calls.append(("unblock", str(network)))
         return True
 
@@ -185,3 +191,22 @@ def test_more_blocks_than_the_map_holds_do_not_stop_the_rest(caplog: pytest.LogC
     written = maps.take()
     assert len(written) == MAX_BLOCKED_SOURCES and ("block", "192.0.0.0/8", TTL_S) in written
     assert caplog.text.count("too_many_blocked_sources") == 1
+
+
+def test_a_map_that_another_process_filled_stops_only_the_blocks_that_do_not_fit() -> None:
+    """An edge that ended a moment ago may have left entries; an error would close all maps of the host."""
+    follower, maps = ControlFollower(Settings()), Maps()
+    applier = SourceApplier(follower)
+    maps.room = 3
+    for network in prefixes(5):
+        put(follower, f"source/{network}", block=True)
+    applier.write(maps, False)
+    assert [call[0] for call in maps.take()] == ["block", "block", "block", "full"]
+    assert applier.write(maps, False) == 0 and maps.take() == [], "a full map is not searched again at once"
+    applier.write(maps, True)
+    assert [call[0] for call in maps.take()] == ["sweep", "block", "block", "block", "full"]
+    first = min(maps.there, key=str)
+    put(follower, f"source/{first}", unblock=True)
+    applier.write(maps, False)
+    applier.write(maps, True)
+    assert len(maps.there) == 3 and first not in maps.there

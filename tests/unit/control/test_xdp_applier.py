@@ -38,6 +38,7 @@ class Noted:
         self.blocks: dict[bytes, float] = {}
         self.dropped: dict[bytes, int] = {}
         self.rules: set[bytes] = set()
+        self.limited: list[str] = []  # devices with a limit that an earlier process wrote
         self.replaced, self.room = False, 1 << 16
         self.attached: tuple[str, ...] | None = ("eth0",)
         self.source_blocks, self.sources = SimpleNamespace(all=list, block=self._block, sweep=int), Sources()
@@ -64,6 +65,9 @@ class Noted:
     def unblock(self, device_id: bytes) -> None:
         self.rules.discard(device_id)
         self.calls.append(("unblock", device_id))
+
+    def devices_overridden(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(device_id=name) for name in self.limited]
 
     def check_pins(self) -> None:
         if self.replaced:
@@ -322,3 +326,27 @@ def test_a_stop_without_a_start_closes_the_maps(host: Host) -> None:
     host.applier.stop()
     host.applier.stop()
     assert host.maps.take() == [("close",)]
+
+
+def test_limits_that_ended_while_no_process_ran_here_are_removed_and_those_of_this_host_stay(host: Host) -> None:
+    host.maps.limited = ["ended", "cleared", "here", "kept"]
+    host.put("device/ended", rate=2.0, limits_until_ms=1)
+    host.put("device/cleared", author="ops")
+    host.put("device/kept", rate=2.0, burst=3.0)
+    host.put("device/new", block=True)
+    first = host.look(0.0)
+    assert [call for call in first if call[0] == "clear_device"] == [], "klais_control may not be read yet"
+    host.follower._caught_up.set()
+    assert host.look(0.1) == [("clear_device", b"ended"), ("clear_device", b"cleared")]
+    host.maps.limited = ["ended"]  # by `klais xdp rate`, afterwards
+    assert host.look(0.2) == []
+
+
+def test_a_burst_of_less_than_a_frame_is_one_frame_and_stops_nothing_else(host: Host) -> None:
+    """The filter refuses it, and no frame would ever pass."""
+    host.put("device/a", burst=0.5)
+    host.put("device/b", block=True)
+    host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 0.1}}, device_rate=1e-6)
+    calls = host.look(0.0)
+    assert ("set_limits", 5.0, 1.0, 1e-6, 1.0) in calls
+    assert ("set_device", b"a", SETTINGS.dam_device_rate, 1.0) in calls and ("block", b"b", TTL_S) in calls

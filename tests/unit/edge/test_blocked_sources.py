@@ -144,6 +144,19 @@ def test_it_follows_the_list_and_the_ends_of_blocks(monkeypatch: pytest.MonkeyPa
     assert lists.dropped(MINE) == [False] and lists.sources.gauges() == {}
 
 
+def test_a_block_that_a_wrong_clock_ended_is_in_force_again_when_the_clock_is_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lists, began_ns = Lists(), time.time_ns()
+    now_ns = began_ns
+    monkeypatch.setattr(blocked_sources.time, "time_ns", lambda: now_ns)
+    hour, day = 3600 * 10**9, 86_400 * 10**9
+    lists.blocked = {ip_network("10.1.0.0/16"): began_ns + hour}
+    for later_ns, blocked in ((0, True), (day, False), (1, True), (-day, True), (hour, False), (hour - 1, True)):
+        now_ns = began_ns + later_ns
+        assert lists.dropped(MINE) == [blocked], later_ns
+
+
 def test_a_longer_or_equal_prefix_that_the_filter_allows_passes() -> None:
     lists = Lists()
     lists.blocked = {ip_network("10.0.0.0/8"): None, ip_network("10.9.0.0/16"): None, ip_network("10.1.2.9"): None}

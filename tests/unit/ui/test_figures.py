@@ -131,6 +131,18 @@ def test_the_history_is_a_ring_and_gives_what_is_newer() -> None:
     assert History().since()["at_ms"] == []
 
 
+def test_samples_go_on_after_the_clock_was_a_day_ahead_for_a_while() -> None:
+    """Otherwise the charts would stand still for a day."""
+    history, day = History(seconds=5), 86_400_000
+    for at_ms in (1000, 2000, 3000, day + 4000, day + 5000, 6000, 7000):
+        history.add(at_ms, dict.fromkeys(SERIES, float(at_ms)))
+    found = history.since()
+    assert found["at_ms"] == found["devices"] == [1000, 2000, 3000, 6000, 7000]
+    for at_ms in (8000, 9000):
+        history.add(at_ms, dict.fromkeys(SERIES, 1.0))
+    assert history.since()["at_ms"] == [3000, 6000, 7000, 8000, 9000]
+
+
 def found_problems(*records: dict, partitions: int = 2) -> list[dict]:
     seen = system(*records)
     return problems(Sampler().sample(seen, 0.0), seen, partitions)

@@ -240,6 +240,7 @@ async def test_incidents_are_acknowledged_and_muted(serve, client) -> None:
         ("PUT", "/devices/dev-1/limits", WHY, 422, "nothing_to_set"),
         ("PUT", "/devices/dev-1/limits", WHY | {"rate": 0}, 422, "out_of_range"),
         ("PUT", "/devices/dev-1/limits", WHY | {"rate": 1e300}, 422, "out_of_range"),
+        ("PUT", "/devices/dev-1/limits", WHY | {"burst": 0.5}, 422, "out_of_range"),
         ("POST", "/devices:block", WHY | {"device_ids": []}, 422, "invalid"),
         ("POST", "/devices:block", WHY | {"device_ids": ["x" * 17]}, 422, "invalid"),
         ("POST", "/devices:unblock", WHY | {"device_ids": ["a"], "for_s": 5}, 422, "unknown_field"),

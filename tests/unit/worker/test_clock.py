@@ -72,7 +72,7 @@ async def test_a_block_of_a_leader_whose_clock_is_wrong_ends_by_kafkas_clock(ahe
 
     term._send = send
     term._offenders.update = lambda *_: {"flood": 60.0}
-    term._stats.clock_offset_s = lambda name: float(ahead_s)
+    term._stats._appended = round((time.time() - ahead_s) * 1000), time.monotonic()
     begin_ms = (time.time() + corrected_s) * 1000
     await term._block_offenders(1, None, 0.0)
     (record,) = written
@@ -80,3 +80,16 @@ async def test_a_block_of_a_leader_whose_clock_is_wrong_ends_by_kafkas_clock(ahe
     term._follower.consume("device/flood", orjson.dumps(record))
     await term._block_offenders(1, None, 1.0)
     assert len(written) == 1, "it is in force"
+
+
+def test_a_step_of_the_wall_clock_does_not_move_the_time_of_incidents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day ahead for one second, all open incidents would close."""
+    settings = Settings()
+    term = Term(settings, "controller-w1", NoPredictor(), None, StatsFollower(settings), dict)
+    assert term._ahead_s() == 0.0
+    record = {"v": 1, "kind": "worker", "at_ms": NOW_S * 1000, "counters": {}, "gauges": {}, "rates": {}}
+    term._stats.consume("w1", orjson.dumps(record), NOW_S * 1000)
+    for step_s in (0, 86_400, -86_400):
+        wall_ms = (NOW_S + step_s) * 1000
+        monkeypatch.setattr("klais.worker.term.now_ms", lambda wall_ms=wall_ms: wall_ms)
+        assert -1 <= wall_ms - 1000 * term._ahead_s() - NOW_S * 1000 < 60_000

@@ -116,6 +116,17 @@ async def test_a_device_of_another_worker_is_asked_there(views):
     assert views.peers.forwarded == [partition, partition]
 
 
+async def test_a_limit_that_is_almost_nothing_has_no_end_to_show(views):
+    control = ControlFollower(Settings())
+    control.consume("device/dev-1", b'{"rate":1e-300,"burst":1}')
+    views = make_views(views.lanes.by_partition, control)
+    state = views.lanes.by_partition[partition_of(b"dev-1", PARTITIONS)].session.state
+    state.rows["tokens"][state.find(b"dev-1")] = 0.0
+    body = await body_of(views, "/devices/{device_id}/why/", "/devices/dev-1/why/")
+    (rule,) = (rule for rule in body["rules"] if rule["rule"] == "device_rate")
+    assert rule["active"] and rule["until"] is None and "in more than 30 years" in rule["explanation"]
+
+
 async def test_a_recovering_lane_says_come_again(views):
     views.lanes.by_partition[partition_of(b"dev-1", PARTITIONS)].live.clear()
     answer = await get(views, "/devices/{device_id}/", "/devices/dev-1/")

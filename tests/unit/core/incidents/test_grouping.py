@@ -288,3 +288,13 @@ def test_a_clock_that_was_a_day_ahead_and_was_set_back_keeps_nothing_open_or_qui
 def test_flags_a_little_ahead_of_this_clock_keep_their_time():
     grouping = fed(*(flag(f"dev-{i}", at_s=20) for i in range(5)), settle_s=0)
     assert [one.what.newest_ms for one in grouping.open()] == [at(20)]
+
+
+def test_noise_fades_again_after_a_clock_that_was_a_day_ahead():
+    """Otherwise every single flag of that day would raise the number of devices that an incident needs."""
+    grouping = fed(settle_s=0)
+    grouping.settle(at(86_400))
+    grouping.restore(grouping.state() | {"noise": {"value": 10.0}}, [])
+    grouping.settle(at(1))
+    grouping.settle(at(1 + 1800))
+    assert grouping.state()["noise"]["value"] == pytest.approx(5.0)
