@@ -81,7 +81,9 @@ def redrive(
       klais redrive --device dev-7 --strip-nul --yes
     """
     from klais import fault
+    from klais.kafka.offsets import need_partitions
     from klais.kafka.probe import need_kafka
+    from klais.kafka.topics import Topics
     from klais.redrive.ledger import read_ledger
     from klais.redrive.run import Choice, Redrive, find_dead_letters
 
@@ -89,6 +91,7 @@ def redrive(
         raise click.UsageError("--from and --to are times here, not offsets")
     settings = load()
     need_kafka(settings)
+    need_partitions(settings, Topics.of(settings).raw)
     choice = Choice(
         reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, max_redrives,
         strip_nul,

@@ -28,11 +28,15 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
     Example:
       klais replay --check --settled
     """
+    from klais.kafka.offsets import need_partitions
     from klais.kafka.probe import need_kafka
+    from klais.kafka.topics import Topics
     from klais.verify.audit import audit_lane
 
     settings = load()
     need_kafka(settings)
+    if not partition:  # a smaller number would leave lanes out
+        need_partitions(settings, Topics.of(settings).journal)
     wrong = False
     for number in partition or range(settings.partitions):
         audit = asyncio.run(audit_lane(settings, number, progress=Progress(f"steps of lane {number}")))
