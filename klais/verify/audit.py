@@ -31,7 +31,7 @@ from klais.verify.comparison import ANY, Comparison, Found
 from klais.verify.lane_log import journal_steps, lane_writer, read_table, scan_journal
 from klais.worker.invariant import Violation
 
-CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
+CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d{1,19}),"ts":(\d{1,19}),"data":(.*)\}$', re.DOTALL)
 MAX_PROBLEMS = 20
 # Counters that a step itself determines. The others need its raw record.
 _EXACT_TALLIES = (
@@ -299,7 +299,7 @@ async def _dead_letters(reader: PartitionReader, topic: str, partition: int) -> 
     async for record in reader.read(topic, partition, start):
         headers = dict(record.headers)
         if headers.get("stage") == b"lane":
-            yield (headers["reason"], record.value), None
+            yield (headers.get("reason"), record.value), None
 
 
 async def _flags(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Found]:
