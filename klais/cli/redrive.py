@@ -91,13 +91,13 @@ def redrive(
         raise click.UsageError("--from and --to are times here, not offsets")
     settings = load()
     need_kafka(settings)
-    need_partitions(settings, Topics.of(settings).raw)
     choice = Choice(
         reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, max_redrives,
         strip_nul,
     )  # fmt: skip
     searched, report = Progress("dead letters read"), Report(listed, form)
     if not yes:
+        need_partitions(settings, Topics.of(settings).raw)
         for part in find_dead_letters(settings, choice, asyncio.run(read_ledger(settings)), searched):
             report.add(part)
         report.end()
