@@ -22,7 +22,7 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
     Every record of iot_telemetry, klais_anomalies and klais_dead_letter must be one that the journal decided, once and
     in order. Every row and counter of the devices table must equal the result of the replay at the checkpoint's step.
     This needs the whole journal: retention must not have cut it (24 h by default). Run it while no worker writes, or
-    while those lanes are idle.
+    while those lanes are idle. What it cannot compare because Kafka lost something is listed as NOT COMPARED.
 
     \b
     Example:
@@ -53,6 +53,9 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
             f"lane {number}: {audit.steps} steps, raw {audit.next_raw}/{audit.raw_end}, {audit.devices} devices, "
             f"{audit.telemetry} clean, {audit.dead_letters} dead letters, {audit.anomalies} anomalies; {verdicts}"
         )
+        if audit.not_compared:
+            why = "Kafka lost records of this lane, which the lane has counted"
+            say(f"  NOT COMPARED: {', '.join(audit.not_compared)} ({why})")
         for text in audit.problems:
             say(f"  DIFFERS: {text}")
         if audit.problems and audit.written:
