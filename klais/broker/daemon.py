@@ -97,10 +97,13 @@ def start(settings: Settings, say: Progress) -> Status:
         raise BrokerOwned(
             f"`{owner.command}` (pid {owner.pid}) already runs the broker, on {owner.bootstrap}: use that one"
         )
+    if owner is not None and owner.ready:
+        return status(settings)
     files = BrokerFiles(settings)
     files.make()
     process = None
-    with open(open_own(files.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as log:
+    new = os.O_TRUNC if owner is None else 0  # a supervisor that is still starting writes to it
+    with open(open_own(files.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | new), "a") as log:
         if owner is None:
             env = child_environ(settings) | {"KLAIS_STATE_DIR": str(files.root.parent)}
             process = start_detached(python_module("klais", "kafka", "run"), log, env)

@@ -30,6 +30,7 @@ SHORT_NAMES = {
     "klais-devices-changelog": "devices_changelog",
 }
 _MARKER = b"KLM1"
+_RESERVED = frozenset({"partition", "offset", "ts", "key", "error", "deleted"})  # not from the content of a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def resolve(name: str, settings: Settings) -> tuple[str, str]:
     if name in SHORT_NAMES:
         kind = SHORT_NAMES[name]
         return kind, getattr(topics, kind)
+    kinds = {spec.name: "other" for spec in topics.specs()} | kinds
     for full in (name, settings.topic_prefix + name):
         if full in kinds:
             return kinds[full], full
@@ -70,7 +72,8 @@ def decode(kind: str, record: Record) -> dict[str, Any]:
     if record.value is None:
         return head | {"deleted": True}
     try:
-        return head | _DECODERS.get(kind, _other)(record)
+        found = _DECODERS.get(kind, _other)(record)
+        return head | {name: value for name, value in found.items() if name not in _RESERVED}
     except (BatchFormatError, JournalFormatError, ValueError, KeyError, RecursionError) as error:
         return head | {"error": str(error), "hex": record.value.hex()}
 

@@ -81,7 +81,9 @@ def redrive(
       klais redrive --device dev-7 --strip-nul --yes
     """
     from klais import fault
+    from klais.kafka.offsets import need_partitions
     from klais.kafka.probe import need_kafka
+    from klais.kafka.topics import Topics
     from klais.redrive.ledger import read_ledger
     from klais.redrive.run import Choice, Redrive, find_dead_letters
 
@@ -95,6 +97,7 @@ def redrive(
     )  # fmt: skip
     searched, report = Progress("dead letters read"), Report(listed, form)
     if not yes:
+        need_partitions(settings, Topics.of(settings).raw)
         for part in find_dead_letters(settings, choice, asyncio.run(read_ledger(settings)), searched):
             report.add(part)
         report.end()

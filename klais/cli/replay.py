@@ -22,17 +22,21 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
     Every record of iot_telemetry, klais_anomalies and klais_dead_letter must be one that the journal decided, once and
     in order. Every row and counter of the devices table must equal the result of the replay at the checkpoint's step.
     This needs the whole journal: retention must not have cut it (24 h by default). Run it while no worker writes, or
-    while those lanes are idle.
+    while those lanes are idle. What it cannot compare because Kafka lost something is listed as NOT COMPARED.
 
     \b
     Example:
       klais replay --check --settled
     """
+    from klais.kafka.offsets import need_partitions
     from klais.kafka.probe import need_kafka
+    from klais.kafka.topics import Topics
     from klais.verify.audit import audit_lane
 
     settings = load()
     need_kafka(settings)
+    if not partition:  # a smaller number would leave lanes out
+        need_partitions(settings, Topics.of(settings).journal)
     wrong = False
     for number in partition or range(settings.partitions):
         audit = asyncio.run(audit_lane(settings, number, progress=Progress(f"steps of lane {number}")))
@@ -49,6 +53,9 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
             f"lane {number}: {audit.steps} steps, raw {audit.next_raw}/{audit.raw_end}, {audit.devices} devices, "
             f"{audit.telemetry} clean, {audit.dead_letters} dead letters, {audit.anomalies} anomalies; {verdicts}"
         )
+        if audit.not_compared:
+            why = "Kafka lost records of this lane, which the lane has counted"
+            say(f"  NOT COMPARED: {', '.join(audit.not_compared)} ({why})")
         for text in audit.problems:
             say(f"  DIFFERS: {text}")
         if audit.problems and audit.written:

@@ -77,7 +77,9 @@ def what_if(
       klais what-if --from 10m --detector zscore --set KLAIS_ANOMALY_Z=8 -o json
       klais what-if -p 0 --from @1200 --to @1300 --rate 500 --svg course.svg
     """
+    from klais.kafka.offsets import need_partitions
     from klais.kafka.probe import need_kafka
+    from klais.kafka.topics import Topics
     from klais.verify.stretches import find_stretches
     from klais.verify.whatif import Question, ask
 
@@ -91,6 +93,7 @@ def what_if(
     question = Question(other, _changed(now, other))
     wanted = tuple(dict.fromkeys(partition)) or tuple(range(now.partitions))
     need_kafka(now)
+    need_partitions(now, Topics.of(now).raw)
     stretches, notices = asyncio.run(find_stretches(now, wanted, begin, end, warm_s))
     if not quiet:
         say(*(f"klais: {notice}" for notice in notices), err=True)

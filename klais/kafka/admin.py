@@ -202,6 +202,8 @@ def _states(settings: Settings, admin: AdminClient, names: list[str], count: boo
 
 def _record_count(admin: AdminClient, name: str, meta: Any) -> int | None:
     """Number of retained records; None while a partition has no leader, so that listing topics still works."""
+    if any(partition.leader < 0 for partition in meta.partitions.values()):
+        return None  # the query would be repeated until its time-out
     try:
         first, end = (_offsets(admin, {name: meta}, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
     except KafkaException:

@@ -18,6 +18,8 @@ END_S = 2.0  # how long an ending process waits for answers: without a broker th
 _asking = threading.Lock()
 _open: WeakSet[Future[Any]] = WeakSet()  # requests without an answer yet
 _ends = False
+# These may take as long as their time-out: the requests of other threads, and the end of the process, must not wait.
+_BLOCKING = frozenset({"list_topics", "list_groups", "cluster_id"})
 
 
 class _Admin(AdminClient):
@@ -25,7 +27,8 @@ class _Admin(AdminClient):
 
     A thread of librdkafka acquires the interpreter to deliver an answer. If the interpreter has been finalized, that
     causes a segmentation fault in place of the exit code of a process that has done all its work. So before
-    finalization, this class waits for the requests of daemon threads, and blocks new ones.
+    finalization, this class waits for the requests of daemon threads, and blocks new ones. Methods that wait for their
+    answer themselves are not affected.
     """
 
 
@@ -45,7 +48,7 @@ def _counted(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _name, _ask in vars(AdminClient).items():
-    if callable(_ask) and not _name.startswith("_"):
+    if callable(_ask) and not _name.startswith("_") and _name not in _BLOCKING:
         setattr(_Admin, _name, _counted(_ask))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 
+from klais.kafka.moved_brokers import follow_moved_brokers
 from klais.system.tasks import end_task
 
 GRACE_S = 1.0  # for a start that nobody waits for any more: a broker that is there has answered by then
@@ -75,6 +76,7 @@ async def wait_closed() -> None:
 
 
 async def _start(starting: Coroutine[Any, Any, None], close: _Close, timeout_s: float | None) -> None:
+    follow_moved_brokers()
     task = asyncio.create_task(starting)
     try:
         await asyncio.wait([task], timeout=timeout_s)

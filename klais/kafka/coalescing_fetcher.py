@@ -18,6 +18,7 @@ from aiokafka.structs import TopicPartition
 from klais.kafka.buffered_records import BufferedRecords, report_damaged
 from klais.kafka.codecs import limit_decompression
 from klais.kafka.fetch_coalescing import LATE_WAIT_MS, FetchCoalescing
+from klais.kafka.moved_brokers import follow_moved_brokers
 
 
 class CoalescingFetcher:
@@ -25,6 +26,7 @@ class CoalescingFetcher:
 
     def __init__(self, fetcher: Any) -> None:
         limit_decompression()
+        follow_moved_brokers()
         self._fetcher, self._fetch = fetcher, fetcher._proc_fetch_request
         self._brokers: dict[int, FetchCoalescing] = {}
         fetcher._proc_fetch_request = self

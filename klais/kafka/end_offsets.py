@@ -52,12 +52,12 @@ class Group:
     before: "Group | None" = field(default=None, repr=False)
 
     def rate(self, topic: str) -> float | None:
-        """Records/s committed since the previous sample; None for the first one."""
+        """Records/s committed since the previous sample; None for the first one. Offsets that went back count as 0."""
         earlier = self.before
         if earlier is None or self.at_s <= earlier.at_s:
             return None
         grown = sum(
-            offset - earlier.committed[where]
+            max(0, offset - earlier.committed[where])
             for where, offset in self.committed.items()
             if where[0] == topic and where in earlier.committed
         )
@@ -112,7 +112,8 @@ class EndOffsets:
 
     def rate(self, topic: str) -> float | None:
         """Records/s written to a topic, over up to 10 s, of the partitions in both samples; None = unknown: before the
-        second sample, or if no broker has answered for 10 s.
+        second sample, or if no broker has answered for 10 s. Partitions whose end went back (a topic that was cut, or
+        created again) do not count.
         """
         samples = list(self._samples)
         if len(samples) < 2 or time.monotonic() - samples[-1].at_s > RATE_OVER_S:
@@ -120,8 +121,9 @@ class EndOffsets:
         newest = samples[-1]
         oldest = next(s for s in samples if newest.at_s - s.at_s <= RATE_OVER_S)
         oldest = oldest if oldest is not newest else samples[-2]
-        both = [place for place in newest.ends if place[0] == topic and place in oldest.ends]
-        grown = sum(newest.ends[place] - oldest.ends[place] for place in both)
+        ends, before = newest.ends, oldest.ends
+        both = [place for place in ends if place[0] == topic and place in before and before[place] <= ends[place]]
+        grown = sum(ends[place] - before[place] for place in both)
         return grown / (newest.at_s - oldest.at_s) if both else None
 
     def groups(self) -> list[Group]:

@@ -17,7 +17,11 @@ from klais.errors import KafkaUnavailable
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.closing import close_client, start_client
 from klais.kafka.offsets import Offsets
+from klais.telemetry import log as logs
 
+log = logs.get("klais.kafka.groups")
+
+LOG_EVERY_S = 600.0
 _CAPITALS = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -33,6 +37,9 @@ class GroupState:
 
 def list_groups(settings: Settings, max_groups: int, timeout_s: float) -> list[GroupState]:
     """Query the groups of the cluster, at most ``max_groups``. Blocks; call it in a thread without an event loop.
+
+    The groups of KLAIS come first, then those of others by name. Groups of others that cannot be queried, or are beyond
+    ``max_groups``, are left out and logged.
 
     Raises
     ------
@@ -50,8 +57,18 @@ async def _list_groups(settings: Settings, max_groups: int, timeout_s: float) ->
     admin = AIOKafkaAdminClient(client_id="klais-groups", request_timeout_ms=timeout_ms, **aiokafka_config(settings))
     await start_client(admin._client, timeout_s)  # as its `start` does; if it fails, it is closed
     try:
-        names = sorted(name for name, *_ in await admin.list_consumer_groups())[:max_groups]
-        return list(await asyncio.gather(*(_group(admin, name) for name in names)))
+        own = settings.topic_prefix + "klais"
+        known = sorted({name for name, *_ in await admin.list_consumer_groups()})
+        names = sorted(known, key=lambda name: not name.startswith(own))[:max_groups]
+        answers = await asyncio.gather(*(_group(admin, name) for name in names), return_exceptions=True)
+        failed = {name: one for name, one in zip(names, answers, strict=True) if isinstance(one, BaseException)}
+        if failed and (len(failed) == len(names) or any(name.startswith(own) for name in failed)):
+            raise next(iter(failed.values()))
+        left_out = [*failed, *(set(known) - set(names))]
+        if left_out and (calls := logs.every(LOG_EVERY_S, "klais.kafka.groups")):
+            why = [repr(error) for error in failed.values()][:3] or f"only {max_groups} of {len(known)} are queried"
+            log.warning("groups_left_out", groups=len(left_out), some=sorted(left_out)[:5], why=why, calls=calls)
+        return [one for one in answers if isinstance(one, GroupState)]
     finally:
         await close_client(admin._client)
 

@@ -8,7 +8,7 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable
+from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.admin_client import admin_client
 
 Offsets = dict[tuple[str, int], int]
@@ -121,17 +121,44 @@ def offsets_at(settings: Settings, topic: str, ts_ms: int) -> dict[int, int]:
     """First offset of each partition with a record of ``ts_ms`` or later, else the end; raises like
     :func:`end_offsets`."""
     ends = end_offsets(settings, topic)
-    found = _of_topic(settings, topic, OffsetSpec.for_timestamp(ts_ms))
+    # Negative times are not times for Kafka: -1 means the end, and others are errors.
+    found = _of_topic(settings, topic, OffsetSpec.for_timestamp(max(0, ts_ms)))
     return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
+
+
+def need_partitions(settings: Settings, topic: str) -> None:
+    """Return if ``topic`` has KLAIS_PARTITIONS partitions. Commands check this before they choose partitions.
+
+    Raises
+    ------
+    klais.errors.TopicMismatch
+        If it has another number.
+    klais.errors.KafkaUnavailable
+        As in :func:`end_offsets`.
+    """
+    found, wanted = len(_partitions(settings, topic, admin_client(settings))), settings.partitions
+    if found != wanted:
+        raise TopicMismatch(
+            f"{topic} has {found} partitions, and not {wanted} as {settings.origin('partitions')} says: "
+            "set KLAIS_PARTITIONS as for the edges and workers"
+        )
 
 
 def _of_topic(settings: Settings, topic: str, spec: OffsetSpec) -> dict[int, int]:
     client = admin_client(settings)
+    places = [(topic, partition) for partition in _partitions(settings, topic, client)]
     try:
-        known = client.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-        if known.error is not None or not known.partitions:
-            raise KafkaUnavailable(f"there is no topic {topic}: {known.error or KafkaError(KafkaError._UNKNOWN_TOPIC)}")
-        places = [(topic, partition) for partition in sorted(known.partitions)]
         return {partition: offset for (_, partition), offset in list_offsets(client, places, spec).items()}
     except KafkaException as error:
         raise KafkaUnavailable(f"cannot read offsets of {topic} at {settings.bootstrap}: {error}") from error
+
+
+def _partitions(settings: Settings, topic: str, client: AdminClient) -> list[int]:
+    """The partitions of a topic; raises like :func:`end_offsets`."""
+    try:
+        known = client.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    except KafkaException as error:
+        raise KafkaUnavailable(f"cannot read offsets of {topic} at {settings.bootstrap}: {error}") from error
+    if known.error is not None or not known.partitions:
+        raise KafkaUnavailable(f"there is no topic {topic}: {known.error or KafkaError(KafkaError._UNKNOWN_TOPIC)}")
+    return sorted(known.partitions)

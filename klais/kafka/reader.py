@@ -18,7 +18,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
+from klais.errors import KafkaForbidden, KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.buffered_records import report_damaged
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.closing import close_client, start_client
@@ -326,14 +326,22 @@ class PartitionReader:
     async def _leader(self, where: TopicPartition) -> int | None:
         """Node id of the partition's leader; None or -1 while there is none."""
         client = self._started()
-        asked_at = time.monotonic()
+        deadline = _Deadline(self._timeout_s, f"the partitions of {where.topic} are unknown")
+        answered_s: float | None = None  # since when brokers answer: without an answer nothing is known about the topic
         client.add_topic(where.topic)
         while where.partition not in (client.cluster.partitions_for_topic(where.topic) or ()):
-            await asyncio.wait([client.force_metadata_update()], timeout=self._timeout_s)
+            done, _ = await asyncio.wait([client.force_metadata_update()], timeout=self._timeout_s)
             known = client.cluster.partitions_for_topic(where.topic) or ()
             if where.partition in known:
                 break
-            if time.monotonic() - asked_at > METADATA_GRACE_S:
+            if not any(update.result() for update in done):
+                await deadline.wait(kafka_errors.KafkaConnectionError("no broker answers"))
+                continue
+            if where.topic in client.cluster.unauthorized_topics:
+                text = f"Kafka refuses access to {where.topic}"
+                raise KafkaForbidden(f"{text}: `klais topics rights` prints the rights that each role needs")
+            answered_s = answered_s or time.monotonic()
+            if time.monotonic() - answered_s > METADATA_GRACE_S:
                 raise TopicMismatch(f"there is no {where.topic}/{where.partition}; partitions known: {sorted(known)}")
             await asyncio.sleep(4 * RETRY_S)  # aiokafka logs a line for each call
         leader: int | None = client.cluster.leader_for_partition(where)

@@ -69,12 +69,19 @@ class Ledger:
                 case "begin":
                     self.open[run] = None
                 case "end":
-                    self.open.pop(run, None)
+                    intent = self.open.pop(run, None)
+                    if intent is not None and after.get("unsent") is True:
+                        self.withdraw(intent)
                 case "batch":
                     intent = read_intent(run, after)
                     self.open[run] = intent
                     if self.knows(intent):
                         self.done.update(intent.places)
+
+    def withdraw(self, intent: Intent) -> None:
+        """A recorded batch was not sent, and never will be: its dead letters are not redriven."""
+        if self.knows(intent):
+            self.done.difference_update(intent.places)
 
     def knows(self, intent: Intent) -> bool:
         """Whether a batch is about dead letters of the present topic."""
@@ -94,6 +101,8 @@ def read_intent(run: str, after: Mapping[str, Any]) -> Intent:
     if not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in [*numbers, *(n for place in places for n in place)]):
         raise ValueError("invalid numbers")
     to, edge, boot, number = numbers
+    if edge >= 1 << 16 or boot >= 1 << 32:
+        raise ValueError("no numbers of a frame batch")
     return Intent(run, to, edge, boot, number, places, bool(after["strip_nul"]), str(after.get("topic_id", "")))
 
 
@@ -146,9 +155,9 @@ class LedgerWriter:
         after = {"phase": "batch", "to": batch.partition, "edge": batch.edge, "boot": boot, "number": number}
         self._write(run, after | {"strip_nul": strip_nul, "topic_id": topic_id, "dead_letters": dead_letters})
 
-    def end(self, run: str, frames: int) -> None:
-        """Record the end of a run: all batches are acknowledged."""
-        self._write(run, {"phase": "end", "frames": frames})
+    def end(self, run: str, frames: int, unsent: bool = False) -> None:
+        """Record the end of a run: all batches are acknowledged, except the last one if it is ``unsent``."""
+        self._write(run, {"phase": "end", "frames": frames} | ({"unsent": True} if unsent else {}))
 
     def _write(self, run: str, after: Mapping[str, Any]) -> None:
         head = {"author": self._author, "reason": self._reason, "at": now_ms(), "scope": SCOPE + run, "address": ""}

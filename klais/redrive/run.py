@@ -13,7 +13,8 @@ from klais import fault
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.clients import confluent_config
-from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
+from klais.kafka.fetched_batches import CorruptRecords
+from klais.kafka.offsets import begin_offsets, end_offsets, need_partitions, offsets_at
 from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.topic_identity import topic_id_of
 from klais.kafka.topics import Topics
@@ -136,6 +137,7 @@ class Redrive:
     ) -> None:
         self._settings, self._rate, self._progress = settings, rate, progress
         self._raw = Topics.of(settings).raw
+        need_partitions(settings, self._raw)  # another number would send frames to lanes that do not own their devices
         self._writer = LedgerWriter(settings, author, reason)
         own = {"enable.idempotence": True, "acks": "all", "compression.type": "lz4", "log_level": 0}
         self._producer = Producer(confluent_config(settings) | own)
@@ -144,12 +146,16 @@ class Redrive:
     def finish(self) -> tuple[int, int]:
         """Send the last batch of each unfinished run; frames sent again, and frames whose dead letters are gone.
 
-        Lanes drop frames that they already have.
+        Lanes drop frames that they already have. A batch for a partition that does not exist was never sent: its dead
+        letters can be redriven.
         """
         again = gone = 0
         for run, intent in self.ledger.open.items():
             frames = 0
-            if intent is not None:
+            unsent = intent is not None and intent.partition >= self._settings.partitions
+            if intent is not None and unsent:
+                self.ledger.withdraw(intent)
+            elif intent is not None:
                 dead_letters = asyncio.run(fetch(self._settings, intent)) if self.ledger.knows(intent) else None
                 if dead_letters is None:
                     gone += len(intent.places)
@@ -158,7 +164,7 @@ class Redrive:
                     batch = Batch(intent.partition, intent.edge, dead_letters)
                     self._send(batch, batch.encode(intent.boot, intent.number))
             again += frames
-            self._writer.end(run, frames)
+            self._writer.end(run, frames, unsent)
         self.ledger.open.clear()
         return again, gone
 
@@ -212,7 +218,10 @@ async def fetch(settings: Settings, intent: Intent) -> tuple[DeadLetter, ...] | 
     topic, out = Topics.of(settings).dead_letter, []
     async with PartitionReader(settings) as reader:
         for partition, offset, nth in intent.places:
-            record = await reader.record_at(topic, partition, offset)
+            try:
+                record = await reader.record_at(topic, partition, offset)
+            except (CorruptRecords, TopicMismatch):  # a broker's disk is damaged, or another program wrote the intent
+                record = None
             dead_letters = [] if record is None else dead_letters_of(partition, record, False)
             if nth >= len(dead_letters):
                 return None

@@ -17,6 +17,8 @@ async def newest_changes(settings: Settings, max_count: int) -> list[dict[str, A
     ------
     KafkaUnavailable
         If no broker answers.
+    KafkaForbidden
+        If the login may not describe the topic.
     TopicMismatch
         If the topic does not exist.
     """

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from klais import __version__
 from klais.config.load import Row
-from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
 from klais.http.body import Body, read_body
 from klais.http.device_path import device_of_path
 from klais.http.errors import HttpError, json_response, reply, to_json
@@ -106,7 +106,8 @@ class Page:
     changes : Changes
         Makes changes; None if changes are not possible (recorded figures).
     audit : callable
-        Returns the given number of newest changes, newest first; raises KafkaUnavailable or TopicMismatch.
+        Returns the given number of newest changes, newest first; raises KafkaUnavailable, KafkaForbidden
+        or TopicMismatch.
     about : callable
         Additional facts for ``/api/v1/about``.
     settings : callable
@@ -179,7 +180,7 @@ async def audit(page: Page, request: web.Request) -> web.StreamResponse:
     async def make() -> bytes:
         try:
             return to_json({"changes": await page.audit(max_count)})
-        except (KafkaUnavailable, TopicMismatch) as error:
+        except (KafkaUnavailable, KafkaForbidden, TopicMismatch) as error:
             raise HttpError(503, "kafka_unavailable", str(error)) from None
 
     return json_response(await page.answers.get(f"audit {max_count}", make))

@@ -31,7 +31,7 @@ from klais.verify.comparison import ANY, Comparison, Found
 from klais.verify.lane_log import journal_steps, lane_writer, read_table, scan_journal
 from klais.worker.invariant import Violation
 
-CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
+CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d{1,19}),"ts":(\d{1,19}),"data":(.*)\}$', re.DOTALL)
 MAX_PROBLEMS = 20
 # Counters that a step itself determines. The others need its raw record.
 _EXACT_TALLIES = (
@@ -49,7 +49,7 @@ class LaneAudit:
     """Result of an audit; ``problems`` is empty if everything agrees.
 
     ``written``: records that the lane wrote to its journal meanwhile. Above 0, problems may be records that were read
-    before the step that decided them.
+    before the step that decided them. ``not_compared``: what the journal does not determine after a loss of Kafka.
     """
 
     partition: int
@@ -69,6 +69,7 @@ class LaneAudit:
     written: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    not_compared: list[str] = field(default_factory=list)
 
     def problem(self, text: str) -> None:
         """Add one difference."""
@@ -131,7 +132,7 @@ async def _audit(
     dead = Comparison(topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition), audit.problem)
     flags = Comparison(topics.anomalies, _flags(readers[3], topics.anomalies, partition), audit.problem)
     state = LaneState(hash_key=settings.frame_hash_key)
-    unread = Unread(audit, clean, ahead.last_resumed)
+    unread, at_marker = Unread(audit, clean, ahead.last_resumed), False
     async for step in _replay_all(settings, writer, state, audit, unread, archive):
         progress(step.record.step)
         await unread.settle(step)
@@ -146,9 +147,13 @@ async def _audit(
             await _expect_others(step, dead, flags, ahead.refused)
         if marker is not None and step.record.step == marker.step:
             _compare_table(audit, state, rows, marker, ahead.forgotten, unread.ever)
-    # Lanes do not count losses of the other two.
+            at_marker = True
     for comparison in (clean,) if ahead.last_resumed else (clean, dead, flags):
         await comparison.end()
+    if ahead.last_resumed:  # lanes do not count losses of these
+        audit.not_compared += [topics.dead_letter, topics.anomalies]
+    if marker is not None and marker.step and (unread.ever or not at_marker):
+        audit.not_compared.append(f"the rows of {topics.devices_changelog}")
     if clean.doubled != ahead.doubled:
         audit.problem(f"{topics.telemetry}: {clean.doubled} records are doubled, the journal has {ahead.doubled}")
     audit.telemetry, audit.dead_letters, audit.anomalies = clean.count, dead.count, flags.count
@@ -299,7 +304,7 @@ async def _dead_letters(reader: PartitionReader, topic: str, partition: int) -> 
     async for record in reader.read(topic, partition, start):
         headers = dict(record.headers)
         if headers.get("stage") == b"lane":
-            yield (headers["reason"], record.value), None
+            yield (headers.get("reason"), record.value), None
 
 
 async def _flags(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Found]:

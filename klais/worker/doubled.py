@@ -9,7 +9,8 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import read_mark
 from klais.kafka.topics import Topics
 
-_HEAD = re.compile(rb'\{"device_id":"(?:[^"\\]|\\.)*","seq":(\d+),"ts":(\d+),')
+# Python refuses to convert very long numbers, which other programs may write; ours have at most 19 digits.
+_HEAD = re.compile(rb'\{"device_id":"(?:[^"\\]|\\.)*","seq":(\d{1,19}),"ts":(\d{1,19}),')
 Frame = tuple[bytes | None, int, int]  # device, sequence number, time of receipt in ms
 
 

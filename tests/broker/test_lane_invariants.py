@@ -325,4 +325,4 @@ async def test_an_audit_steps_over_what_somebody_else_wrote_to_the_changelog(sys
         producer.produce(topics.devices_changelog, b"rubbish", key=key, partition=0)
     assert producer.flush(60) == 0
     audit = await audit_lane(settings, 0)
-    assert (audit.problems, audit.devices, audit.telemetry) == ([], 5, edge.sent)
+    assert (audit.problems, audit.not_compared, audit.devices, audit.telemetry) == ([], [], 5, edge.sent)

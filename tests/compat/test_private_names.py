@@ -80,6 +80,7 @@ SIGNATURES = [
     ("aiokafka.client:AIOKafkaClient", "force_metadata_update", ("self",)),
     ("aiokafka.client:AIOKafkaClient", "bootstrap", ("self",)),
     ("aiokafka.client:AIOKafkaClient", "add_topic", ("self", "topic")),
+    ("klais.kafka.moved_brokers:_update_from_known", "", ("self", "cluster_metadata", "topics")),
     ("aiokafka.cluster:ClusterMetadata", "leader_for_partition", ("self", "partition")),
     ("aiokafka.producer.transaction_manager:TransactionManager", "maybe_add_partition_to_txn", ("self", "tp")),
     ("aiokafka.producer.producer:AIOKafkaProducer", "send_batch", ("self", "batch", "topic", "partition")),

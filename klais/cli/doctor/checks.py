@@ -47,11 +47,14 @@ Check = Callable[[Settings], Iterator[Finding]]
 
 def run(check: Check, settings: Settings) -> list[Finding]:
     """The findings of a check; an error in the check is also a finding."""
+    found: list[Finding] = []
     try:
-        return list(check(settings))
-    except Exception as error:  # one broken check must not hide the others
+        for finding in check(settings):
+            found.append(finding)
+    except Exception as error:  # one broken check must not hide the others, or its own findings so far
         name = check.__name__.removeprefix("check_").replace("_", " ")
-        return [Finding(name, "warn", f"could not be checked: {type(error).__name__}: {error}")]
+        found.append(Finding(name, "warn", f"could not be checked: {type(error).__name__}: {error}"))
+    return found
 
 
 def check_system(settings: Settings) -> Iterator[Finding]:
@@ -253,7 +256,11 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
 def _topics(settings: Settings) -> Iterator[Finding]:
     from klais.kafka.admin import check_topics
 
-    wrong = check_topics(settings)
+    try:
+        wrong = check_topics(settings)
+    except KlaisError as error:  # processes check the topics too, and do not start
+        yield Finding("topics", "fail", str(error), "let this user describe the topics and their settings")
+        return
     missing = [problem.topic for problem in wrong if problem.setting == "missing"]
     for problem in wrong:
         if problem.setting != "missing":

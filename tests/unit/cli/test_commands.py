@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ from klais.cli.doctor.checks import Finding
 from klais.cli.errors import plain_errors
 from klais.cli.main import COMMANDS, main
 from klais.config.load import Settings
-from klais.errors import ConfigError, KafkaUnavailable
+from klais.errors import ConfigError, KafkaForbidden, KafkaUnavailable
 from klais.jit.sources import kernel_modules, package_folder
 from tests.support.ports import free_port
 
@@ -209,6 +209,24 @@ def test_doctor_checks_of_this_machine(tmp_path: Path) -> None:
     assert found["kafka"].status == "fail" and found["kafka"].fix
     assert found["java"].found.startswith("not needed")
     assert all(f.fix for f in found.values() if f.status == "fail")
+
+
+def test_doctor_keeps_the_findings_before_an_error_and_fails_without_access_to_topics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def check_parts(_: Settings) -> Iterator[Finding]:
+        yield Finding("first", "fail", "it is broken", "mend it")
+        raise RuntimeError("no more")
+
+    found = doctor_checks.run(check_parts, Settings())
+    assert [(one.name, one.status) for one in found] == [("first", "fail"), ("parts", "warn")]
+
+    def refuse(_: Settings) -> None:
+        raise KafkaForbidden("Kafka refuses")
+
+    monkeypatch.setattr("klais.kafka.admin.check_topics", refuse)
+    (topics,) = doctor_checks._topics(Settings())
+    assert (topics.name, topics.status, topics.found) == ("topics", "fail", "Kafka refuses")
 
 
 def test_doctor_names_a_folder_it_may_not_write(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from klais.cli.decode import Record, about_device, decode, lines, resolve
 from klais.config.load import Settings
 from klais.core.devices.layout import ROW, ROW_VERSION
 from klais.core.lane.checkpoint import encode_marker, snapshot
-from klais.core.lane.journal import Kind, Limits, StepRecord, encode_owner, encode_step
+from klais.core.lane.journal import OWNER_MAGIC, Kind, Limits, StepRecord, encode_owner, encode_step
 from klais.core.lane.state import LaneState
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
@@ -44,6 +44,9 @@ def text(kind: str, row: dict[str, Any], frames: int = 10) -> list[str]:
         ("p-iot_telemetry", ("telemetry", "p-iot_telemetry")),
         ("klais_dead_letter", ("dead_letter", "p-klais_dead_letter")),
         ("devices", ("devices_changelog", "p-klais-devices-changelog")),
+        ("klais_audit", ("other", "p-klais_audit")),
+        ("p-klais_audit", ("other", "p-klais_audit")),
+        ("klais-profiles-changelog", ("other", "p-klais-profiles-changelog")),
         ("someone.else", ("other", "someone.else")),
     ],
 )
@@ -130,3 +133,9 @@ def test_deep_json_and_nan_are_shown_as_text(kind: str) -> None:
 def test_a_time_beyond_the_calendar_is_shown_as_a_number() -> None:
     far = Record(0, 0, 1 << 62, None, b"{}")
     assert text("other", decode("other", far)) == [f"ts={1 << 62} 0@0 {{}}"]
+
+
+def test_a_foreign_owner_record_takes_no_place_of_the_records_own_fields() -> None:
+    row = decode("journal", record(OWNER_MAGIC + b'{"ts":"x","error":"y","deleted":1,"partition":"z","worker":"w"}'))
+    assert (row["partition"], row["ts"], row["worker"]) == (2, 1_700_000_000_123, "w")
+    assert text("journal", row) == ['2023-11-14T22:13:20.123Z 2@17 {"kind":"owner","worker":"w"}']

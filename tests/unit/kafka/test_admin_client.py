@@ -3,6 +3,15 @@
 import contextlib
 import subprocess
 import sys
+import threading
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from klais.config.load import Settings
+from klais.kafka.admin_client import admin_client
 
 # When the interpreter is gone, the process waits for the end of its input; meanwhile the question fails.
 ENDS = """
@@ -39,3 +48,29 @@ def test_an_answer_behind_the_end_of_the_interpreter_is_no_crash() -> None:
     process.stdin.close()
     assert process.wait() == 0
     process.stdout.close()
+
+
+def test_a_request_that_blocks_its_thread_does_not_hold_up_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, go_on = threading.Event(), threading.Event()
+
+    def list_topics(*_: Any, **__: Any) -> None:
+        waits.set()
+        go_on.wait()
+
+    monkeypatch.setattr(AdminClient, "list_topics", list_topics)
+    client = admin_client(Settings(kafka_bootstrap="127.0.0.1:1"))
+    blocked = threading.Thread(target=client.list_topics, daemon=True)
+    blocked.start()
+    assert waits.wait(60)
+    asked = threading.Event()
+
+    def ask() -> None:
+        client.list_offsets({TopicPartition("x", 0): OffsetSpec.latest()}, request_timeout=0.1)
+        asked.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        assert asked.wait(60)
+    finally:
+        go_on.set()
+        blocked.join()

@@ -9,10 +9,10 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPar
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable
-from klais.kafka import end_offsets
-from klais.kafka.end_offsets import EndOffsets, Sample, topics_body
-from klais.kafka.offsets import list_offsets
+from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.kafka import end_offsets, offsets
+from klais.kafka.end_offsets import EndOffsets, Group, Sample, topics_body
+from klais.kafka.offsets import list_offsets, need_partitions, offsets_at
 from klais.kafka.topics import Topics
 
 PLACES = [("raw", 0), ("raw", 1)]
@@ -103,3 +103,33 @@ def test_the_page_of_topics_has_no_groups_in_an_outage_and_asks_again_later(monk
     body = topics_body(offsets, Topics.of(Settings()), {})
     assert {topic["groups"] for topic in body["topics"].values()} == {None}
     assert len(asked) == 1, "each query may take seconds"
+
+
+def test_a_time_before_1970_is_the_first_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """-1 is no millisecond for Kafka but the end of the log."""
+    asked = []
+
+    def of_topic(_settings: Settings, _topic: str, spec: OffsetSpec) -> dict[int, int]:
+        asked.append(spec._value)
+        return {0: 5}
+
+    monkeypatch.setattr(offsets, "_of_topic", of_topic)
+    assert offsets_at(Settings(), "raw", -1) == {0: 5}
+    assert asked[-1] == 0
+
+
+def test_another_number_of_partitions_is_an_error_that_names_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offsets, "_partitions", lambda *_: list(range(16)))
+    need_partitions(Settings(partitions=16), "klais_raw")
+    for given in (Settings(), Settings(partitions=32)):
+        with pytest.raises(TopicMismatch, match=r"klais_raw has 16 partitions, and not \d+ as .*KLAIS_PARTITIONS says"):
+            need_partitions(given, "klais_raw")
+
+
+def test_a_topic_that_was_created_again_has_no_negative_rate() -> None:
+    offsets, now_s = EndOffsets(Settings()), time.monotonic()
+    offsets._samples.append(Sample(now_s - 4, {("raw", 0): 1000, ("raw", 1): 5000, ("new", 0): 9}))
+    offsets._samples.append(Sample(now_s, {("raw", 0): 1200, ("raw", 1): 3, ("new", 0): 0}))
+    assert offsets.rate("raw") == 50.0 and offsets.rate("new") is None
+    before = Group("g", "stable", 1, {("raw", 0): 7, ("raw", 1): 5000}, 0.0)
+    assert Group("g", "stable", 1, {("raw", 0): 9, ("raw", 1): 3}, 2.0, before).rate("raw") == 1.0
