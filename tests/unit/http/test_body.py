@@ -19,6 +19,7 @@ WHY = {"reason": "floods", "author": "Ada"}
 TARGET = WHY | {"what": "device", "name": "dev-1"}
 YEAR = {"above": 0, "maximum": 31_622_400.0}
 RATE = {"above": 0, "maximum": 1e9}
+BURST = {"minimum": 1, "maximum": 1e9}
 LINE = {"min_length": 1, "max_length": 200}
 
 
@@ -45,7 +46,7 @@ def refused(model: type[Body], body: object) -> HttpError:
         (Blocks, WHY | {"device_ids": ["a", "b\0"]}, "device_ids.1", '"b\\u0000"', {}),
         (DeviceLimits, WHY | {"rate": 0}, "rate", "0", RATE),
         (DeviceLimits, WHY | {"rate": 10**25}, "rate", "1e+25", RATE),
-        (DeviceLimits, WHY | {"burst": 1e10}, "burst", "10000000000.0", RATE),
+        (DeviceLimits, WHY | {"burst": 1e10}, "burst", "10000000000.0", BURST),
         (Override, WHY | {"mode": "off"}, "mode", '"off"', {"choices": ["manual", "auto"]}),
         (Mute, TARGET | {"what": "all"}, "what", '"all"', {"choices": ["device", "prefix", "feature"]}),
         (Mute, TARGET | {"name": "a" * 17}, "name", '"' + 17 * "a" + '"', {"min_length": 1, "max_length": 120}),
