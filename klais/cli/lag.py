@@ -11,7 +11,7 @@ from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import URL, WorkerViews
 from klais.errors import WorkerUnavailable
-from klais.system.durations import DURATION, format_duration
+from klais.system.durations import SOME_DURATION, format_duration
 
 STEADY = 0.05  # share of the arriving records: smaller changes count as steady
 OVER_S = 30.0
@@ -33,7 +33,7 @@ STAGING, LANES, LANES_HERE = "(staging)", "(lanes)", "(lanes here)"
 @click.command()
 @click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--interval", "interval_s", type=DURATION, default=2.0, show_default="2s", help="Time between two samples."
+    "--interval", "interval_s", type=SOME_DURATION, default=2.0, show_default="2s", help="Time between two samples."
 )
 @FORM
 @URL

@@ -172,7 +172,7 @@ class Up:
                 until_s = min(until_s, time.monotonic() + SETTLE_SIGNAL_S)
             time.sleep(TICK_S)
             found = self._reconcile()
-        if found and self._asked == 0:
+        if self._asked == 0:
             found = self._count_landed()
         waiting = None
         if found and self.view.account.restarted:
@@ -189,7 +189,10 @@ class Up:
         return all(worker.pid is not None for worker in self.supervisor.workers)
 
     def _count_landed(self) -> list[str]:
-        """Count the records: end offsets also count the control records of each restart of a lane."""
+        """Count the records: end offsets also count the control records of each restart of a lane.
+
+        So equal end offsets are no proof: as many records as that may be missing.
+        """
         ends = self.sampler.ends()
         if ends is None:
             return self._reconcile()

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from klais.config.load import Settings
 from klais.kafka.admin_client import admin_client
@@ -170,7 +170,7 @@ class Sampler:
     def count(self, starts: dict[int, int], ends: dict[int, int], timeout_s: float) -> int | None:
         """Records between offsets, read one by one: offsets also count control records of a lane's new owners.
 
-        None if they could not be read within ``timeout_s``.
+        None if they could not be read within ``timeout_s``. Records that are gone do not count.
         """
         until_s = time.monotonic() + timeout_s
         own = {"group.id": "klais-up-count", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
@@ -182,8 +182,9 @@ class Sampler:
             found = 0
             while left and time.monotonic() < until_s:
                 for message in consumer.consume(10_000, timeout=0.2):
-                    if message.error() is not None:  # the end of a partition, or an error: then the time runs out
-                        left.discard(message.partition())
+                    if (error := message.error()) is not None:
+                        if error.code() == KafkaError._PARTITION_EOF:
+                            left.discard(message.partition())
                     elif message.offset() < ends[message.partition()]:
                         found += 1
             return None if left else found
