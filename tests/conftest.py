@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
+from klais.system.shared_clock import shared
 from tests.support.examples import examples
 from tests.support.needs import need_missing
 from tests.support.ports import free_port
@@ -48,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(TESTS):
             item.add_marker(item.path.relative_to(TESTS).parts[0])
+
+
+@pytest.fixture(autouse=True)
+def no_broker_heard() -> None:
+    """Broker times that a test made up must not move the clock of the next one."""
+    shared.forget()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
 """Ends of blocks and limits on ``klais_control``: which part of a record is in force now (pure but for the clock)."""
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
-from klais.system.clock import now_ms
+from klais.system.shared_clock import shared
 
 BLOCK_FIELDS = ("block", "until_ms")
 LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
@@ -12,12 +11,12 @@ LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
 
 def in_force_ms(until_ms: int | None, at_ms: int | None = None) -> bool:
     """Whether an end (epoch ms) is in the future, or None."""
-    return until_ms is None or until_ms > (now_ms() if at_ms is None else at_ms)
+    return until_ms is None or until_ms > (shared.now_ms() if at_ms is None else at_ms)
 
 
 def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:
     """Whether an end is in the future, or None."""
-    return until_ns is None or until_ns > (time.time_ns() if now_ns is None else now_ns)
+    return until_ns is None or until_ns > (shared.time_ns() if now_ns is None else now_ns)
 
 
 def to_ns(until_ms: int | None) -> int | None:

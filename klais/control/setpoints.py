@@ -38,6 +38,7 @@ from klais.kafka.topics import Topics
 from klais.system import shallow_json
 from klais.system.clock import now_ms
 from klais.system.prefix import Network
+from klais.system.shared_clock import shared
 
 GLOBAL = "global"
 OVERRIDE = "override"
@@ -332,7 +333,7 @@ class ControlFollower(TopicFollower):
 
     def blocked_sources_in_force(self) -> dict[Network, int | None]:
         """The same without expired blocks."""
-        now_ns = time.time_ns()
+        now_ns = shared.time_ns()
         return {network: end for network, end in self.blocked_sources().items() if in_force(end, now_ns)}
 
     def device_limits(self) -> dict[bytes, DeviceLimit]:

@@ -4,7 +4,6 @@ Part of :class:`klais.control.xdp_applier.Applier`. As blocks of devices, entrie
 renewed, so they expire when no process of KLAIS runs here.
 """
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from klais.control.setpoints import ControlFollower
 from klais.control.source_blocks import MAX_BLOCKED_SOURCES
 from klais.errors import SourceBlocksFull
 from klais.system.prefix import Network
+from klais.system.shared_clock import shared
 from klais.telemetry import log as logs
 
 log = logs.get("klais.control.source_applier")
@@ -92,7 +92,7 @@ class SourceApplier:
 
     def write(self, maps: SourceMaps, renew: bool) -> int:
         """Write changes, all entries with ``renew``; returns the number of changes, at most 1."""
-        now_ns = time.time_ns()
+        now_ns = shared.time_ns()
         ends = self._bounded(self._follower.blocked_sources_in_force())
         before, self._full = self._done, self._full and not renew
         written = before & ends.keys()

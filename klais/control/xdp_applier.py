@@ -26,6 +26,7 @@ from klais.control.setpoints import ControlFollower
 from klais.control.source_applier import SourceApplier, SourceMaps, block_ttl_s
 from klais.errors import RulesFull
 from klais.system.prefix import Network
+from klais.system.shared_clock import shared
 from klais.telemetry import log as logs
 
 log = logs.get("klais.control.xdp_applier")
@@ -323,7 +324,7 @@ class Applier:
         return int(bool(ended))
 
     def _write_blocks(self, maps: Maps, renew: bool) -> int:
-        now_ns = time.time_ns()
+        now_ns = shared.time_ns()
         ends = {name: end for name, end in self._follower.blocked().items() if in_force(end, now_ns)}
         written = self._done.blocked & ends.keys()
         lifted, new = self._done.blocked - written, ends.keys() - written

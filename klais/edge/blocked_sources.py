@@ -5,7 +5,6 @@ interfaces that have none. Without a block it costs nothing. The prefixes become
 frame costs one binary search, however many there are.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from klais.control.filter_figures import MAX_REPORTED
 from klais.core.wire.batch import SOURCE_SIZE
 from klais.edge.kernels import mark_blocked
 from klais.system.prefix import Network, packed
+from klais.system.shared_clock import shared
 
 POLL_S = 0.1  # between two looks at the blocks in force
 FREE = -1
@@ -122,7 +122,7 @@ class BlockedSources:
         if now_s < self._next_s:
             return
         self._next_s = now_s + POLL_S
-        seen, now_ns = (self._blocked(), self._allowed()), time.time_ns()
+        seen, now_ns = (self._blocked(), self._allowed()), shared.time_ns()
         same = seen[0] is self._seen[0] and seen[1] == self._seen[1]
         if same and self._made_ns <= now_ns < self._next_end_ns:  # a clock that was set back: ended ones are in force
             return

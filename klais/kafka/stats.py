@@ -16,6 +16,7 @@ from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
 from klais.system.clock import is_time_ms
+from klais.system.shared_clock import TOLERANCE_S, shared
 from klais.telemetry import log as logs
 from klais.telemetry.schema import VERSION
 from klais.telemetry.stats import Numbers
@@ -24,7 +25,7 @@ from klais.telemetry.view import ProcessView, SystemView
 log = logs.get("klais.kafka.stats")
 
 FRESH_S = 3.0
-CLOCK_TOLERANCE_S = 10.0
+CLOCK_TOLERANCE_S = TOLERANCE_S
 AUDIT_S = 6.0
 FORGET_S = 600.0  # a sender without a record for this time is no longer shown
 
@@ -129,11 +130,11 @@ class StatsFollower(TopicFollower):
         self._views: dict[str, tuple[Mapping[str, Any], ProcessView]] = {}  # of the newest records that were requested
         self._systems: dict[float, tuple[Any, float, SystemView]] = {}  # by age: records, valid up to, their view
         self._clocks: dict[str, float] = {}
-        self._appended: tuple[int, float] | None = None  # broker time (ms) of the newest record, when it was read (s)
 
     def reset(self) -> None:
         """See :class:`TopicFollower`."""
         self._newest, self._views, self._clocks = {}, {}, {}
+        shared.forget()
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Store one record."""
@@ -146,7 +147,7 @@ class StatsFollower(TopicFollower):
         # By arrival, not by at_ms, because the clocks of two hosts may differ.
         now_s = time.monotonic()
         if appended_ms is not None:
-            self._appended = appended_ms, now_s
+            shared.heard(appended_ms)
         alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
         self._views = {k: v for k, v in self._views.copy().items() if k in alive}  # other threads put views in
@@ -202,14 +203,6 @@ class StatsFollower(TopicFollower):
         """
         return self._clocks.get(name)
 
-    def kafka_ms(self) -> float | None:
-        """The broker's clock now (ms since the epoch), from the newest record and the monotonic clock of this host: a
-        step of its wall clock has no effect. Some 10 ms behind. None without a record, or if the topic has no broker
-        times.
-        """
-        newest = self._appended
-        return None if newest is None else newest[0] + 1000 * (time.monotonic() - newest[1])
-
     def senders(self) -> dict[str, dict[str, Any]]:
         """Every process that sent a record in the last ten minutes.
 
@@ -238,13 +231,13 @@ def clock_warning(offset_s: float | None) -> str | None:
     Examples
     --------
     >>> clock_warning(-0.02), clock_warning(7200.4)
-    (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames and the ends of blocks here are wrong by
-    as much; check its time service")
+    (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames is wrong by as much; check its time
+    service")
     """
     if offset_s is None or abs(offset_s) <= CLOCK_TOLERANCE_S:
         return None
     way = "ahead of" if offset_s > 0 else "behind"
     return (
         f"the clock of this host is {abs(offset_s):.0f} s {way} Kafka's: "
-        "ts of its frames and the ends of blocks here are wrong by as much; check its time service"
+        "ts of its frames is wrong by as much; check its time service"
     )

@@ -1,6 +1,8 @@
-"""Outputs of a replay that have to wait until its losses are journalled: marks of later steps say that they are sent.
+"""Outputs of a replay that wait until its losses are journalled.
 
-The steps wait without their frames, which are read again when it is their turn: there may be more than memory holds.
+A mark on an output says that all earlier steps are sent. If one of them is lost, later steps must not be sent before a
+RESUMED step in the journal counts the loss. They wait without their frames, which are read from ``klais_raw`` again
+when it is their turn: there may be more of them than memory holds.
 """
 
 from collections import deque

@@ -14,6 +14,7 @@ from klais.core.dam.bucket import TokenBucket
 from klais.core.dam.overrides import NO_OVERRIDES, PREFIX, Overrides, override_table
 from klais.core.lane.journal import Limits
 from klais.core.lane.step import Bounds, Step
+from klais.system.shared_clock import shared
 
 MIN_LANE_RATE = 1e-3  # frames/s: a lane may be slow, but never stops
 
@@ -90,7 +91,7 @@ class LaneLimits:
         """Device ids on the block list now (rebuilt when a record changed or expired)."""
         if self._control is None:
             return ()
-        now_ns, version = time.time_ns(), self._control.version
+        now_ns, version = shared.time_ns(), self._control.version
         if not self._blocked_hold.holds(version, now_ns):
             live = {name: until_ns for name, until_ns in self._control.blocked().items() if in_force(until_ns, now_ns)}
             ends = [until_ns for until_ns in live.values() if until_ns is not None]
@@ -123,7 +124,7 @@ class LaneLimits:
         """Devices with their own limits now (OVERRIDE [k], rebuilt when a record changed or expired)."""
         if self._control is None or not self._control.device_limits():
             return NO_OVERRIDES
-        now_ns = time.time_ns()
+        now_ns = shared.time_ns()
         version = self._control.version
         if not self._overrides_hold.holds(version, now_ns):
             s, found = self._settings, self._control.device_limits()

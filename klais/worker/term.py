@@ -37,9 +37,10 @@ from klais.errors import KafkaUnavailable
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.producer import BatchProducer
 from klais.kafka.record_batch import RecordBatchWriter
-from klais.kafka.stats import CLOCK_TOLERANCE_S, FORGET_S, ControlProducer, StatsFollower
+from klais.kafka.stats import FORGET_S, ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
+from klais.system.shared_clock import shared
 from klais.system.tasks import end_task, finish
 from klais.telemetry.log import get
 from klais.telemetry.stats import PERIOD_S, StatsPublisher
@@ -197,9 +198,8 @@ class Term:
         return False
 
     def _ahead_s(self) -> float:
-        """How far the clock of this host is ahead of Kafka's, s; 0 = unknown. Right also just after a step of it."""
-        kafka_ms = self._stats.kafka_ms()
-        return 0.0 if kafka_ms is None else (now_ms() - kafka_ms) / 1000
+        """How far the clock of this host is ahead of Kafka's, s; 0 = about right. Also just after a step of it."""
+        return (now_ms() - shared.now_ms()) / 1000
 
     def _superseded(self, epoch: int) -> bool:
         """Whether another worker leads, according to its records: after our fence only a newer leader can write any."""
@@ -302,8 +302,7 @@ class Term:
             return
         blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
         # By Kafka's clock if that of this host is wrong: a block might have ended before it is read.
-        ahead_s = self._ahead_s()
-        kafka_ms = now_ms() - (round(1000 * ahead_s) if abs(ahead_s) > CLOCK_TOLERANCE_S else 0)
+        kafka_ms = shared.now_ms()
         in_force, over = own_blocks(self._follower.records(), kafka_ms)
         for scope in over:
             await self._remove(sender, scope)  # otherwise every id that ever flooded would stay on the topic

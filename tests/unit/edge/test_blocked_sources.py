@@ -132,7 +132,7 @@ class Lists:
 
 def test_it_follows_the_list_and_the_ends_of_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     lists, now_ns = Lists(), time.time_ns()
-    monkeypatch.setattr(blocked_sources.time, "time_ns", lambda: now_ns)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns)
     assert lists.dropped(MINE) == [False]
     lists.blocked = {ip_network("10.1.0.0/16"): now_ns + 5, ip_network("10.0.0.0/8"): None, ip_network("9.0.0.0/8"): 1}
     assert lists.dropped(MINE, OTHER, "9.9.9.9", "11.1.1.1") == [True, True, False, False]
@@ -149,7 +149,7 @@ def test_a_block_that_a_wrong_clock_ended_is_in_force_again_when_the_clock_is_ri
 ) -> None:
     lists, began_ns = Lists(), time.time_ns()
     now_ns = began_ns
-    monkeypatch.setattr(blocked_sources.time, "time_ns", lambda: now_ns)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns)
     hour, day = 3600 * 10**9, 86_400 * 10**9
     lists.blocked = {ip_network("10.1.0.0/16"): began_ns + hour}
     for later_ns, blocked in ((0, True), (day, False), (1, True), (-day, True), (hour, False), (hour - 1, True)):

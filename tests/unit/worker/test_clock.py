@@ -13,6 +13,7 @@ from klais.control.setpoints import ControlFollower
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.kafka.stats import StatsFollower
+from klais.system.shared_clock import shared
 from klais.worker.forget import STEADY_S, SWEEP_S, Forgetter
 from klais.worker.limits import LaneLimits
 from klais.worker.term import Term
@@ -72,7 +73,7 @@ async def test_a_block_of_a_leader_whose_clock_is_wrong_ends_by_kafkas_clock(ahe
 
     term._send = send
     term._offenders.update = lambda *_: {"flood": 60.0}
-    term._stats._appended = round((time.time() - ahead_s) * 1000), time.monotonic()
+    shared.heard(round((time.time() - ahead_s) * 1000))
     begin_ms = (time.time() + corrected_s) * 1000
     await term._block_offenders(1, None, 0.0)
     (record,) = written
@@ -91,5 +92,5 @@ def test_a_step_of_the_wall_clock_does_not_move_the_time_of_incidents(monkeypatc
     term._stats.consume("w1", orjson.dumps(record), NOW_S * 1000)
     for step_s in (0, 86_400, -86_400):
         wall_ms = (NOW_S + step_s) * 1000
-        monkeypatch.setattr("klais.worker.term.now_ms", lambda wall_ms=wall_ms: wall_ms)
+        monkeypatch.setattr(time, "time_ns", lambda wall_ms=wall_ms: wall_ms * 1_000_000)
         assert -1 <= wall_ms - 1000 * term._ahead_s() - NOW_S * 1000 < 60_000
