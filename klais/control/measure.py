@@ -7,6 +7,7 @@ from klais.control.decide import Inputs
 from klais.control.forecast import TrafficForecast
 from klais.telemetry.view import ProcessView, SystemView, partition_of
 
+MAX_ACTIVITY = 1e15  # a foreign record may claim devices of the shortest time that there is
 RECENT_S = 5.0  # records read by lanes were written about as long ago
 
 
@@ -73,12 +74,13 @@ def activity_of(system: SystemView) -> dict[str, float]:
         return dict.fromkeys(("active", "entropy", "top_share", "size_cv"), 0.0)
     mean = sum(part.bytes for part in parts) / frames
     variance = max(0.0, sum(part.bytes_squared for part in parts) / frames - mean * mean)
-    return {
+    found = {
         "active": sum(part.devices / part.seconds for part in parts),
         "entropy": max(0.0, math.log(frames) - sum(part.log_sum for part in parts) / frames),
         "top_share": max(part.top for part in parts) / frames,
         "size_cv": math.sqrt(variance) / mean if mean > 0 else 0.0,
     }
+    return {name: min(value, MAX_ACTIVITY) if value == value else 0.0 for name, value in found.items()}
 
 
 def offenders_of(system: SystemView) -> dict[str, float]:

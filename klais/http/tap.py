@@ -83,7 +83,7 @@ def need_change(guard: Guard, request: web.Request) -> None:
 
 def too_many_taps() -> HttpError:
     """The error where no tap is free."""
-    return HttpError(503, "too_many_taps", f"{MAX_TAPS} taps are open on this process: end one")
+    return HttpError(429, "too_many_taps", f"{MAX_TAPS} taps are open on this process: end one")
 
 
 class TapPage:

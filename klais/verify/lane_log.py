@@ -54,7 +54,7 @@ async def scan_journal(
 ) -> JournalSummary:
     """Read the whole journal once for facts that the replay needs in advance."""
     ahead = JournalSummary()
-    async for record in journal_steps(reader, topic, partition, writer):
+    async for record in journal_steps(reader, topic, partition, writer, marker_step):
         if record.resumed is not None and record.resumed.aside:  # these records are in no output and are not expected
             ahead.refused.update((one.output, one.step, one.nth) for one in record.resumed.aside)
         elif record.resumed is not None:
@@ -67,9 +67,9 @@ async def scan_journal(
 
 
 async def journal_steps(
-    reader: PartitionReader, topic: str, partition: int, writer: int | None = None
+    reader: PartitionReader, topic: str, partition: int, writer: int | None = None, marker_step: int = 0
 ) -> AsyncIterator[StepRecord]:
-    """The steps of a journal from its start.
+    """The steps of a journal from its start. ``marker_step``: the last one that the checkpoint covers.
 
     Raises
     ------
@@ -85,7 +85,12 @@ async def journal_steps(
             yield step
     journal.end()
     if journal.last_after_hole:
+        first, last = journal.last + 1, journal.first_after_hole - 1
+        why = f" ({journal.why})" if journal.why else ""
+        if last <= marker_step:
+            do = "the checkpoint covers them, so the lane goes on; nothing after them can be compared"
+        else:
+            do = "let a worker take over the lane, which counts doubled records"
         raise JournalFormatError(
-            f"the journal cannot be read after step {journal.last} ({journal.why}), steps up to "
-            f"{journal.last_after_hole} follow: let a worker take over the lane, which counts doubled records"
+            f"the journal lacks steps {first} to {last}{why}, steps up to {journal.last_after_hole} follow: {do}"
         )

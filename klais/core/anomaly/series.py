@@ -45,6 +45,7 @@ def _run_full(
     out: npt.NDArray[np.float64],
 ) -> None:
     for i in range(t.shape[0]):
+        now[EXPECTED] = now[SCALE] = 0.0  # of the value before, if this one is not scored
         score_full(state, r, t[i], x[i], by_rows, threshold, now)
         out[i, 0], out[i, 1], out[i, 2], out[i, 3] = now[REPORT], now[CAUSE], now[EXPECTED], now[SCALE]
 
@@ -61,6 +62,7 @@ def _run_light(
     out: npt.NDArray[np.float64],
 ) -> None:
     for i in range(t.shape[0]):
+        now[EXPECTED] = now[SCALE] = 0.0
         score_light(state, r, t[i], x[i], by_rows, threshold, now)
         out[i, 0], out[i, 1], out[i, 2], out[i, 3] = now[REPORT], now[CAUSE], now[EXPECTED], now[SCALE]
 

@@ -100,14 +100,15 @@ class TwoTier:
         gate = self.gates[row]
         if gate["buckets"]:
             usual_s = float(np.exp(float(gate["usual"])))
-            yield Feature(0, 0, usual_s, usual_s * float(np.sqrt(gate["spread"])), int(gate["buckets"]))
+            yield Feature(0, 0, usual_s, usual_s * float(np.sqrt(max(0.0, gate["spread"]))), int(gate["buckets"]))
         handle = int(gate["first"])
         found = []
         while handle:
             at = self.light[handle - 1] if handle > 0 else self.full[-handle - 1]
             place = int(at["feature"])
             path = int(gate["path"][place - 1]) if place else 0
-            deviation = float(np.sqrt(at["stored"][7] if handle > 0 else at["usual"][3]))
+            variance = at["stored"][7] if handle > 0 else at["usual"][3]
+            deviation = float(np.sqrt(max(0.0, variance)))  # a saved profile may be damaged
             found.append(Feature(1 + place, path, float(at["level"]), deviation, int(at["rows"])))
             handle = int(at["following"])
         yield from sorted(found)

@@ -12,6 +12,7 @@ FEW = 8  # features, partitions, edges and firmwares kept
 MAX_TEXT_CHARS = 400  # characters of a text kept in a record
 MAX_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar can represent; no count is larger
 _SPACE = float(1 << 64)
+MAX_COUNT = 1e12  # of an estimate: a foreign record may claim more names without any
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,7 @@ class Members:
         if self.exact:
             return len(self._hashes)
         highest = max(self._hashes.values(), default=0) or 1
-        return max(len(self._hashes) + 1, round((MEMBERS - 1) * _SPACE / highest))
+        return max(len(self._hashes) + 1, round(min(MAX_COUNT, (MEMBERS - 1) * _SPACE / highest)))
 
     def names(self) -> list[str]:
         """The names kept, sorted."""

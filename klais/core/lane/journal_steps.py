@@ -34,13 +34,13 @@ class JournalSteps:
         From the newest owner record, 0 = none.
     unreadable : int
         Records that are neither a step nor an owner's; ``why`` is the error of the newest of them.
-    last_after_hole : int
-        The highest step after a hole, 0 = there is no hole.
+    first_after_hole, last_after_hole : int
+        The first and the highest step after a hole, 0 = there is no hole.
     """
 
     def __init__(self, after: int, cut: bool = False, unusable: int | None = None) -> None:
         self.last, self._may_jump, self._unusable = after, cut, unusable
-        self.lineage = self.unreadable = self.last_after_hole = 0
+        self.lineage = self.unreadable = self.first_after_hole = self.last_after_hole = 0
         self.why = ""
         self._other: OtherVersion | None = None
 
@@ -66,15 +66,19 @@ class JournalSteps:
         if record.step == self._unusable:
             self.unreadable += 1
             self.why = f"step {record.step} cannot be replayed"
-            self.last_after_hole = max(self.last_after_hole, record.step)
+            self._note_hole(record.step + 1, record.step)
             return False
         if _ends_hole(record):
-            self.last_after_hole = 0
+            self.first_after_hole = self.last_after_hole = 0
         elif self.last_after_hole or not (self._may_jump or record.step == self.last + 1):
-            self.last_after_hole = max(self.last_after_hole, record.step)
+            self._note_hole(record.step, record.step)
             return False
         self.last, self._may_jump = record.step, False
         return True
+
+    def _note_hole(self, first_after: int, step: int) -> None:
+        self.first_after_hole = self.first_after_hole or first_after
+        self.last_after_hole = max(self.last_after_hole, step)
 
     def end(self) -> None:
         """Finish after the last record.

@@ -140,7 +140,7 @@ async def test_payloads_need_the_token_for_changes(guarded: tuple[str, EdgeTaps]
         for n in range(MAX_TAPS):
             taps.get(EdgeFilter(sample=n + 1))
         async with client.get(f"{url}{PATH}?device_id=x", headers=right) as answer:
-            assert answer.status == 503 and (await answer.json())["code"] == "too_many_taps"
+            assert answer.status == 429 and (await answer.json())["code"] == "too_many_taps"
 
 
 def test_the_command_shows_what_an_edge_receives(

@@ -137,7 +137,7 @@ async def test_one_tap_too_many_is_refused_and_nobody_who_looks_costs_nothing(st
     for n in range(MAX_TAPS):
         worker.taps.get(Filter(sample=n + 1))
     status, body = await ask(client, worker.url)
-    assert (status, body["code"]) == (503, "too_many_taps")
+    assert (status, body["code"]) == (429, "too_many_taps")
     monkeypatch.setattr("klais.telemetry.sample.KEPT_S", -1.0)
     worker.decide("dev-1")
     assert not worker.taps.open

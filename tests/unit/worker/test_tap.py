@@ -207,7 +207,7 @@ async def test_one_tap_too_many_is_refused(guarded: Any) -> None:
     for n in range(MAX_TAPS):
         taps.get(Filter(sample=n + 1))
     async with client.get(f"{url}?device_id=x", headers={"Authorization": f"Bearer {TOKEN}"}) as answer:
-        assert answer.status == 503 and (await answer.json())["code"] == "too_many_taps"
+        assert answer.status == 429 and (await answer.json())["code"] == "too_many_taps"
 
 
 async def test_the_stream_shows_what_lanes_decide(guarded: Any) -> None:
