@@ -36,7 +36,6 @@ from klais.core.wire.constants import ID_RULE, is_device_id
 from klais.kafka.follower import STALE_S, TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
-from klais.system.clock import now_ms
 from klais.system.prefix import Network
 from klais.system.shared_clock import shared
 
@@ -262,7 +261,7 @@ class ControlFollower(TopicFollower):
         record = records.get(OVERRIDE)
         if record is not None:
             until_ms = record.get("until_ms")
-            return record if until_ms is None or until_ms > now_ms() else None
+            return record if in_force_ms(until_ms) else None
         plain = records.get(GLOBAL)
         return plain if plain is not None and "mode" not in plain and "rate" in plain else None
 

@@ -10,7 +10,7 @@ from klais.control.setpoints import INCIDENT
 from klais.core.incidents.incident import ID, incident_of, is_id
 from klais.http.errors import HttpError, shown
 from klais.http.query import Query, Whole
-from klais.system.clock import now_ms
+from klais.system.shared_clock import shared
 
 MAX_PAGE_SIZE = 200  # incidents of one page
 PARAMETER: dict[str, Any] = {
@@ -50,7 +50,7 @@ def incidents_body(records: Records, query: IncidentsQuery) -> dict[str, Any]:
     """A page of the incidents on ``klais_control``."""
     unacknowledged = query.unacknowledged is not None
     wanted = Wanted(query.state, query.feature, query.device, unacknowledged, query.after, query.size)
-    return page(records, wanted, now_ms())
+    return page(records, wanted, shared.now_ms())
 
 
 def incident_body(records: Records, incident_id: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def incident_body(records: Records, incident_id: str) -> dict[str, Any]:
     except (KeyError, ValueError):  # unreadable ones are skipped, as in the list
         text = f"there is no incident {incident_id}: only the newest 200 closed ones are kept"
         raise HttpError(404, "unknown_incident", text, incident_id=incident_id) from None
-    return shown_with_ack(incident, records, now_ms())
+    return shown_with_ack(incident, records, shared.now_ms())
 
 
 def incident_of_path(request: web.BaseRequest, at: int) -> str:

@@ -2,9 +2,12 @@
 
 import time
 
+import orjson
 import pytest
 
+from klais.config.load import Settings
 from klais.control.ends import blocks_now, in_force
+from klais.control.setpoints import OVERRIDE, ControlFollower
 from klais.system.shared_clock import FORGET_NS, TOLERANCE_S, SharedClock, shared
 
 S = 1_000_000_000
@@ -72,3 +75,15 @@ def test_a_block_is_in_force_on_a_host_whose_clock_is_a_day_ahead(clocks: Clocks
     assert blocks_now(block) and in_force(block["until_ms"] * 1_000_000)
     clocks.pass_s(61)
     assert not blocks_now(block)
+
+
+def test_an_operators_rate_is_in_force_on_a_host_whose_clock_is_a_day_ahead(clocks: Clocks) -> None:
+    follower = ControlFollower(Settings())
+    clocks.ahead = DAY_NS
+    override = {"mode": "manual", "rate": 500.0, "until_ms": clocks.broker_ms + 60_000}
+    follower.consume(OVERRIDE, orjson.dumps(override))
+    assert follower.rate(9.0) == 9.0, "by its own clock"
+    shared.heard(clocks.broker_ms)
+    assert follower.rate(9.0) == 500.0
+    clocks.pass_s(61)
+    assert follower.rate(9.0) == 9.0
