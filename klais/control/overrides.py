@@ -18,8 +18,9 @@ from klais.config.load import Settings
 from klais.control.setpoints import DEVICE, OVERRIDE, ControlFollower
 from klais.errors import ChangedMeanwhile, KafkaUnavailable
 from klais.kafka.probe import need_kafka
-from klais.kafka.stats import CLOCK_TOLERANCE_S, ControlProducer
+from klais.kafka.stats import ControlProducer
 from klais.system.clock import now_ms
+from klais.system.shared_clock import TOLERANCE_S
 from klais.telemetry.log import get
 
 log = get("klais.control.overrides")
@@ -137,7 +138,7 @@ def apply(
 def _ends_by_kafkas_clock(record: dict[str, Any], changed: dict[str, Any], ahead_ms: int) -> dict[str, Any]:
     """The ends that ``changed`` has set, by Kafka's clock; empty if the clock of this host is right."""
     ends = {name: record[name] - ahead_ms for name in END_FIELDS if changed.get(name) is not None and name in record}
-    if not ends or abs(ahead_ms) <= CLOCK_TOLERANCE_S * 1000:
+    if not ends or abs(ahead_ms) <= TOLERANCE_S * 1000:
         return {}
     way = "ahead of" if ahead_ms > 0 else "behind"
     why = f"the clock of this host is {abs(ahead_ms) / 1000:.0f} s {way} Kafka's: check its time service"

@@ -22,7 +22,7 @@ from klais.telemetry.view import number_of
 BEHIND_FILTER = 1.2  # times the limit, while a kernel filter enforces it
 POLL_S = 0.1  # between two reads of the limit in force
 # While the edge sheds, accepted frames wait for workers anyway, so their batches may collect for longer: 16 records a
-# second with four partitions, 40 with more than ten. Each record costs a worker about a millisecond, so one with 0.1 of
+# second with four partitions, 40 with ten or more. Each record costs a worker about a millisecond, so one with 0.1 of
 # a CPU lands a fifth more frames than with 40 records a second (bench/notes/overload.md).
 SHED_LINGER_NS = 250_000_000
 SHED_LINGER_PARTITION_NS = 25_000_000  # for each partition, where that is more

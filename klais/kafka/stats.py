@@ -25,7 +25,6 @@ from klais.telemetry.view import ProcessView, SystemView
 log = logs.get("klais.kafka.stats")
 
 FRESH_S = 3.0
-CLOCK_TOLERANCE_S = TOLERANCE_S
 AUDIT_S = 6.0
 FORGET_S = 600.0  # a sender without a record for this time is no longer shown
 
@@ -234,7 +233,7 @@ def clock_warning(offset_s: float | None) -> str | None:
     (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames is wrong by as much; check its time
     service")
     """
-    if offset_s is None or abs(offset_s) <= CLOCK_TOLERANCE_S:
+    if offset_s is None or abs(offset_s) <= TOLERANCE_S:
         return None
     way = "ahead of" if offset_s > 0 else "behind"
     return (

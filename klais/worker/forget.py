@@ -8,7 +8,7 @@ from klais.core.devices.forget import ALARM_ABOVE, EVICT_ABOVE, choose
 from klais.core.devices.layout import row_time_s
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step, forget
-from klais.kafka.stats import CLOCK_TOLERANCE_S
+from klais.system.shared_clock import TOLERANCE_S
 from klais.telemetry import log as logs
 from klais.worker.limits import LaneLimits
 
@@ -55,7 +55,7 @@ class Forgetter:
         """
         found, waiting = [], dict[tuple[bytes, int], float]()
         known_s = self._limits.ahead_s()
-        ahead_s = round(known_s) if known_s is not None and abs(known_s) > CLOCK_TOLERANCE_S else 0
+        ahead_s = round(known_s) if known_s is not None and abs(known_s) > TOLERANCE_S else 0
         for device_id, asked_s in self._limits.to_forget().items():
             if self._asked.get(device_id) == asked_s:
                 continue
